@@ -1,1 +1,11 @@
-//! sys
+//! What the suite asks of the system beyond the standard library and nix: the only crate with `unsafe` code.
+//!
+//! Contract: each function is a safe wrapper whose precondition is its type. Nothing here knows of mail.
+
+pub mod credentials;
+pub mod descriptors;
+pub mod fs;
+pub mod map;
+pub mod process;
+
+pub use map::{Mmap, map_file};

@@ -1,0 +1,113 @@
+//! Who a thread or a process acts as.
+
+use std::io;
+use std::marker::PhantomData;
+
+use nix::libc;
+use nix::unistd::{self, Gid, Uid};
+
+/// While it lives, this thread opens, makes and removes files as another user, and holds none of root's rights over
+/// files (the kernel takes them from a thread whose file-system uid leaves 0). Other threads are not touched.
+///
+/// Only file access changes: signals, ports and the like keep root's identity, which is why commands are never run
+/// under this guard but by a process that has become the user for good.
+#[derive(Debug)]
+pub struct AsUser {
+    groups_changed: bool,
+    /// A guard restores the thread it was made on, so it must stay there.
+    _this_thread: PhantomData<*const ()>,
+}
+
+impl AsUser {
+    /// Acts on files as `uid`, `gid` and the supplementary `groups`, if this process is root's; an ordinary user's
+    /// process may only name itself.
+    ///
+    /// # Errors
+    /// `EPERM` where the process may not become that user.
+    pub fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> io::Result<Self> {
+        if !Uid::effective().is_root() {
+            return if uid == Uid::effective() {
+                Ok(Self { groups_changed: false, _this_thread: PhantomData })
+            } else {
+                Err(io::Error::from_raw_os_error(libc::EPERM))
+            };
+        }
+        let guard = Self { groups_changed: true, _this_thread: PhantomData };
+        set_thread_groups(groups)?;
+        unistd::setfsgid(gid);
+        unistd::setfsuid(uid);
+        // setfsuid does not fail; it answers with the former value. Asking once more tells whether it took.
+        if unistd::setfsuid(uid) == uid && unistd::setfsgid(gid) == gid {
+            Ok(guard)
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EPERM))
+        }
+    }
+}
+
+impl Drop for AsUser {
+    fn drop(&mut self) {
+        if self.groups_changed {
+            unistd::setfsuid(Uid::effective());
+            unistd::setfsgid(Gid::effective());
+            if set_thread_groups(&[]).is_err() {
+                // A thread of root's that keeps a user's groups could make files with them: never go on.
+                std::process::abort();
+            }
+        }
+    }
+}
+
+/// Sets the supplementary groups of this thread alone; the C library's function would change all threads.
+fn set_thread_groups(groups: &[Gid]) -> io::Result<()> {
+    // SAFETY: the kernel reads `groups.len()` ids from the pointer; `Gid` is a transparent `gid_t`.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes the whole process another user for good: groups, gid, uid, and no way back.
+///
+/// # Errors
+/// What the system calls say; the process must end then.
+pub fn drop_privileges(uid: Uid, gid: Gid, groups: &[Gid]) -> io::Result<()> {
+    unistd::setgroups(groups)?;
+    unistd::setresgid(gid, gid, gid)?;
+    unistd::setresuid(uid, uid, uid)?;
+    if !uid.is_root() && unistd::setuid(Uid::from_raw(0)).is_ok() {
+        return Err(io::Error::other("privileges came back after they were dropped"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_acts_as_the_user_while_the_guard_lives() {
+        if !Uid::effective().is_root() {
+            assert!(AsUser::become_user(Uid::from_raw(0), Gid::from_raw(0), &[]).is_err());
+            return;
+        }
+        let folder = tempfile_folder();
+        let (uid, gid) = (Uid::from_raw(65_534), Gid::from_raw(65_534));
+        std::os::unix::fs::chown(&folder, Some(uid.as_raw()), Some(gid.as_raw())).unwrap();
+        {
+            let _guard = AsUser::become_user(uid, gid, &[]).unwrap();
+            std::fs::write(folder.join("theirs"), "x").unwrap();
+            assert!(std::fs::read("/etc/shadow").is_err(), "root's rights over files must be gone");
+        }
+        std::fs::write(folder.join("ours"), "x").unwrap();
+        let owner = |name: &str| std::fs::metadata(folder.join(name)).unwrap().uid();
+        assert_eq!((owner("theirs"), owner("ours")), (65_534, 0));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    fn tempfile_folder() -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("sys-credentials-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    }
+}

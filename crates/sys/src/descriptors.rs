@@ -1,0 +1,117 @@
+//! Descriptors that travel: inherited from a parent, or sent over a UNIX socket.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+
+/// Takes over the descriptor that the parent process left at `number`.
+///
+/// # Errors
+/// `EBADF` where nothing is open at that number, and for 0, 1 and 2, which belong to the standard library.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 3 {
+        return Err(io::Error::from_raw_os_error(nix::libc::EBADF));
+    }
+    // SAFETY: F_SETFD with FD_CLOEXEC on any number is harmless; it fails where nothing is open.
+    if unsafe { nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open (checked above), was placed there by the parent for this process, and the
+    // skeleton takes each number once, before it starts a thread.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Sends all of `bytes`, the first of them together with `descriptor` where there is one.
+///
+/// # Errors
+/// What `sendmsg` says; `WriteZero` where the peer takes nothing.
+pub fn send_with_descriptor(
+    socket: &UnixStream,
+    bytes: &[u8],
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let Some(descriptor) = descriptor else { return (&*socket).write_all(bytes) };
+    let raw = [descriptor.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&raw)];
+    let sent = loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(nix::errno::Errno::EINTR) => {}
+            result => break result?,
+        }
+    };
+    if sent == 0 {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    (&*socket).write_all(&bytes[sent..])
+}
+
+/// Receives into `buffer` and adds what descriptors came along to `descriptors` (close-on-exec). 0 is the end.
+///
+/// # Errors
+/// What `recvmsg` says.
+pub fn receive_with_descriptors(
+    socket: &UnixStream,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    /// The kernel passes at most 253 descriptors in one call.
+    const MOST: usize = 253;
+    let mut control = nix::cmsg_space!([RawFd; MOST]);
+    loop {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            result => result?,
+        };
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(numbers) = control {
+                // SAFETY: the kernel has just made these descriptors for this process; nobody else knows them.
+                descriptors.extend(numbers.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+            }
+        }
+        return Ok(message.bytes);
+    }
+}
+
+/// A file in memory that holds `bytes`, to be handed to a child process.
+///
+/// # Errors
+/// What `memfd_create` or `write` says.
+pub fn memory_file(name: &str, bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_travels_with_its_bytes() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let file = memory_file("test", b"hello").unwrap();
+        send_with_descriptor(&here, b"frame", Some(file.as_fd())).unwrap();
+        let (mut buffer, mut descriptors) = ([0; 64], Vec::new());
+        assert_eq!(receive_with_descriptors(&there, &mut buffer, &mut descriptors).unwrap(), 5);
+        let mut received = File::from(descriptors.pop().unwrap());
+        received.rewind().unwrap();
+        let mut text = String::new();
+        received.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn standard_streams_and_closed_numbers_are_not_inherited() {
+        assert!(inherited(1).is_err());
+        assert!(inherited(9_999).is_err());
+    }
+}
