@@ -1,1 +1,2 @@
-//! bounce
+//! Delivery status notifications, and the two agents that deliver nothing.
+pub mod report;
