@@ -1,1 +1,20 @@
-//! ipc
+//! What one program of the suite says to another: one file per service, and the vocabulary of the mail log.
+//!
+//! Contract: every message is made anew from bytes on arrival (the types of `mail` check themselves while they are
+//! decoded), every frame has a limit, and a peer that breaks the protocol costs its connection and nothing more.
+
+pub mod agent;
+pub mod bounce;
+pub mod cleanup;
+pub mod control;
+pub mod frame;
+pub mod log;
+pub mod queue_manager;
+
+use std::path::{Path, PathBuf};
+
+/// Where the socket of a service lives: `queue_directory/private/NAME` or `queue_directory/public/NAME`.
+#[must_use]
+pub fn socket_path(queue_directory: &Path, private: bool, service: &str) -> PathBuf {
+    queue_directory.join(if private { "private" } else { "public" }).join(service)
+}

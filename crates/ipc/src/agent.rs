@@ -1,0 +1,72 @@
+//! qmgr ↔ delivery agents: requests multiplexed over one lasting connection, each with a read-only descriptor of the
+//! queue file; one outcome comes back for each recipient as soon as it is known.
+
+use std::time::Duration;
+
+use mail::{Address, Body, Client, DsnReturn, Notify, Outcome, QueueId};
+use serde::{Deserialize, Serialize};
+
+/// One delivery: a message, a next hop, some of its recipients. A read-only descriptor of the queue file goes with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// qmgr's number for this delivery, repeated in each [`Reply`].
+    pub delivery: u64,
+    /// The message.
+    pub id: QueueId,
+    /// Where to: what the transport map, `relayhost` or the recipient's domain says.
+    pub nexthop: String,
+    /// Reverse path.
+    pub sender: Address,
+    /// Time of arrival since the Unix epoch.
+    pub arrival: Duration,
+    /// When qmgr took it up for this attempt, since the Unix epoch.
+    pub active_since: Duration,
+    /// Size of the content in bytes.
+    pub size: u64,
+    /// ENVID as received.
+    pub envid: Option<String>,
+    /// RET as received.
+    pub ret: Option<DsnReturn>,
+    /// BODY as received.
+    pub body: Body,
+    /// The message needs SMTPUTF8.
+    pub smtputf8: bool,
+    /// The client it came from, for `XFORWARD` and the environment of commands.
+    pub client: Client,
+    /// Who shall get it.
+    pub recipients: Vec<RequestRecipient>,
+}
+
+/// A recipient of a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRecipient {
+    /// The recipient's number in the queue file.
+    pub index: u32,
+    /// Where the message goes.
+    pub address: Address,
+    /// The address before rewriting, where it differs.
+    pub original: Option<Address>,
+    /// NOTIFY as received.
+    pub notify: Notify,
+    /// ORCPT as received.
+    pub orcpt: Option<String>,
+}
+
+/// What an agent says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// What became of one recipient.
+    Outcome {
+        /// The delivery's number.
+        delivery: u64,
+        /// The recipient's number in the queue file.
+        recipient: u32,
+        /// The result.
+        outcome: Outcome,
+    },
+    /// Every recipient of the delivery has its outcome.
+    Done {
+        /// The delivery's number.
+        delivery: u64,
+    },
+}

@@ -1,0 +1,57 @@
+//! master ↔ its children, over a socket pair that each child is born with.
+//!
+//! The end of the connection is a word of its own: a child whose master is gone drains and ends, and a master whose
+//! child closed it reaps the child.
+
+use config::Snapshot;
+use serde::{Deserialize, Serialize};
+
+/// What a child is told at its birth, as its first message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Birth {
+    /// The service's name in master.cf.
+    pub service: String,
+    /// The instance's configuration directory.
+    pub config_directory: std::path::PathBuf,
+    /// main.cf and master.cf as master checked them: what the child goes by, whatever the files say by now.
+    pub snapshot: Snapshot,
+    /// `-o` of this service's line in master.cf.
+    pub overrides: Vec<(String, String)>,
+    /// The number of `-v`.
+    pub verbosity: u8,
+    /// The most sessions or deliveries at a time; `None` for no limit.
+    pub max_sessions: Option<u32>,
+    /// Whether to become `mail_owner` before serving.
+    pub unprivileged: bool,
+    /// How many listening sockets follow the control socket and the log, from descriptor 5 on.
+    pub listeners: u32,
+    /// Whether descriptor 4 is the mail log.
+    pub log_file: bool,
+}
+
+/// What master says to a child.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum ToChild {
+    /// Go on with this configuration (only qmgr is told; other programs are replaced).
+    Reload(Snapshot),
+    /// Take no new work, finish what there is, end.
+    Drain,
+    /// How is it going? Answered by [`ToMaster::Status`].
+    Ask,
+    /// Write to this log from now on; its descriptor goes with the message.
+    Log,
+}
+
+/// What a child says to master.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToMaster {
+    /// Up and serving.
+    Ready,
+    /// Sessions or deliveries at this moment, and a line for the operator.
+    Status {
+        /// Sessions or deliveries.
+        busy: u32,
+        /// What else there is to say; may be empty.
+        text: String,
+    },
+}

@@ -1,0 +1,240 @@
+//! Frames over UNIX stream sockets: a length, a kind, a body; descriptors travel beside them.
+//!
+//! ```text
+//! u32 little-endian: length of the body | u8: kind (0 message, 1 content) | body
+//! ```
+//! A message is a postcard-encoded value. Content is raw bytes, so that a mail is never copied into an encoder.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The largest body. A request with the most recipients that qmgr gives an agent at once, or that smtpd takes from a
+/// client, is far below it.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+
+/// How much is asked of the socket at once; one read takes in a whole small mail with its envelope.
+const READ_SIZE: usize = 64 * 1024;
+
+const HEAD: usize = 5;
+const MESSAGE: u8 = 0;
+const CONTENT: u8 = 1;
+
+/// Appends a message frame to `out`.
+///
+/// # Errors
+/// A value whose encoding exceeds the frame limit.
+pub fn push_message<T: Serialize>(out: &mut Vec<u8>, message: &T) -> io::Result<()> {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, 0, 0, MESSAGE]);
+    postcard::to_io(message, &mut *out).map_err(io::Error::other)?;
+    let length = out.len() - start - HEAD;
+    let length = u32::try_from(length).ok().filter(|_| length <= MAX_BODY);
+    let length = length.ok_or_else(|| io::Error::other("message exceeds the frame limit of 16 MiB"))?;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    Ok(())
+}
+
+/// Appends a content frame to `out`; `content` must not be longer than 64 KiB times a few, as its senders see to.
+pub fn push_content(out: &mut Vec<u8>, content: &[u8]) {
+    for part in content.chunks(MAX_BODY) {
+        // A chunk is at most MAX_BODY long, which fits.
+        let length = u32::try_from(part.len()).unwrap_or(0);
+        out.extend_from_slice(&length.to_le_bytes());
+        out.push(CONTENT);
+        out.extend_from_slice(part);
+    }
+}
+
+/// Sends one message, with a descriptor where there is one.
+///
+/// # Errors
+/// What the socket says.
+pub fn send<T: Serialize>(socket: &UnixStream, message: &T, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(256);
+    push_message(&mut bytes, message)?;
+    sys::descriptors::send_with_descriptor(socket, &bytes, fd)
+}
+
+/// What arrived.
+#[derive(Debug)]
+pub enum Frame<'a> {
+    /// A message, to be decoded with [`decode`].
+    Message(&'a [u8]),
+    /// Raw content.
+    Content(&'a [u8]),
+}
+
+/// Reads frames from a socket, many with one system call where they are there.
+#[derive(Debug)]
+pub struct Receiver {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    descriptors: VecDeque<OwnedFd>,
+}
+
+impl Default for Receiver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Receiver {
+    /// A receiver that has allocated nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { buffer: Vec::new(), start: 0, end: 0, descriptors: VecDeque::new() }
+    }
+
+    /// The next frame; `None` when the peer closed between two frames.
+    ///
+    /// # Errors
+    /// What the socket says, `UnexpectedEof` inside a frame, `InvalidData` for a frame of an unknown kind or size.
+    pub fn next_frame(&mut self, socket: &UnixStream) -> io::Result<Option<Frame<'_>>> {
+        while self.frame_end()?.is_none_or(|end| end > self.end) {
+            if self.fill(socket)? == 0 {
+                return if self.start == self.end { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            }
+        }
+        let end = self.frame_end()?.unwrap_or(self.end);
+        let (kind, body) = (self.buffer[self.start + 4], self.start + HEAD..end);
+        self.start = end;
+        match kind {
+            MESSAGE => Ok(Some(Frame::Message(&self.buffer[body]))),
+            CONTENT => Ok(Some(Frame::Content(&self.buffer[body]))),
+            _ => Err(invalid("unknown kind of frame")),
+        }
+    }
+
+    /// The next message, decoded; `None` when the peer closed.
+    ///
+    /// # Errors
+    /// As [`Receiver::next_frame`], and for content or a body that is not a `T`.
+    pub fn next_message<T: DeserializeOwned>(&mut self, socket: &UnixStream) -> io::Result<Option<T>> {
+        match self.next_frame(socket)? {
+            None => Ok(None),
+            Some(Frame::Message(body)) => decode(body).map(Some),
+            Some(Frame::Content(_)) => Err(invalid("content where a message was expected")),
+        }
+    }
+
+    /// Whether a whole frame is already here, so that the next call will not wait.
+    #[must_use]
+    pub fn has_frame(&self) -> bool {
+        matches!(self.frame_end(), Ok(Some(end)) if end <= self.end)
+    }
+
+    /// The oldest descriptor that came along and was not taken yet.
+    pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptors.pop_front()
+    }
+
+    /// Gives the buffer back while a connection is idle.
+    pub fn release(&mut self) {
+        if self.start == self.end {
+            *self = Self { descriptors: std::mem::take(&mut self.descriptors), ..Self::new() };
+        }
+    }
+
+    /// Where the frame at `start` ends, once its head is here.
+    fn frame_end(&self) -> io::Result<Option<usize>> {
+        let Some(head) = self.buffer[self.start..self.end].first_chunk::<HEAD>() else { return Ok(None) };
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        if length > MAX_BODY {
+            return Err(invalid("frame exceeds the limit of 16 MiB"));
+        }
+        Ok(Some(self.start + HEAD + length))
+    }
+
+    fn fill(&mut self, socket: &UnixStream) -> io::Result<usize> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        // Room for the whole frame that has begun, or for a good read.
+        let wanted = self.frame_end()?.map_or(READ_SIZE, |end| (end - self.start).max(READ_SIZE));
+        if self.start > 0 && self.start + wanted > self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.buffer.len() < self.start + wanted {
+            self.buffer.resize(self.start + wanted, 0);
+        }
+        let mut received = Vec::new();
+        let count = sys::descriptors::receive_with_descriptors(
+            socket,
+            &mut self.buffer[self.end..],
+            &mut received,
+        )?;
+        self.descriptors.extend(received);
+        self.end += count;
+        Ok(count)
+    }
+}
+
+/// Decodes the body of a message frame.
+///
+/// # Errors
+/// `InvalidData` for what is not a `T`, or is one with something behind it.
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Ok(message),
+        Ok(_) => Err(invalid("bytes left over behind a message")),
+        Err(error) => Err(invalid(error)),
+    }
+}
+
+fn invalid(why: impl fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("protocol error: {why}"))
+}
+
+/// A file that came along with a message.
+///
+/// # Errors
+/// `InvalidData` where the peer sent none.
+pub fn expect_descriptor(receiver: &mut Receiver) -> io::Result<File> {
+    receiver.take_descriptor().map(File::from).ok_or_else(|| invalid("a descriptor is missing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn messages_content_and_descriptors_keep_their_order() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let file = sys::descriptors::memory_file("x", b"x").unwrap();
+        send(&here, &"first", Some(file.as_fd())).unwrap();
+        let mut rest = Vec::new();
+        push_content(&mut rest, &vec![b'x'; 100_000]);
+        push_message(&mut rest, &7_u32).unwrap();
+        let writer = std::thread::spawn(move || (&here).write_all(&rest));
+        let mut receiver = Receiver::new();
+        assert_eq!(receiver.next_message::<String>(&there).unwrap().unwrap(), "first");
+        assert!(receiver.take_descriptor().is_some());
+        let Some(Frame::Content(content)) = receiver.next_frame(&there).unwrap() else { panic!("no content") };
+        assert_eq!(content.len(), 100_000);
+        assert_eq!(receiver.next_message::<u32>(&there).unwrap(), Some(7));
+        writer.join().unwrap().unwrap();
+        assert_eq!(receiver.next_message::<u32>(&there).unwrap(), None);
+    }
+
+    #[test]
+    fn garbage_is_an_error_not_a_panic() {
+        for garbage in [&b"\xff\xff\xff\xff\0"[..], b"\x01\0\0\0\x09x", b"\x02\0\0\0\0\xff\xff", b"\x09\0\0"] {
+            let (mut here, there) = UnixStream::pair().unwrap();
+            here.write_all(garbage).unwrap();
+            drop(here);
+            assert!(Receiver::new().next_message::<u16>(&there).is_err(), "{garbage:?}");
+        }
+    }
+}

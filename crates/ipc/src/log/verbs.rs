@@ -1,0 +1,128 @@
+//! The lines of the mail log that tools read: Postfix's fields, in Postfix's order.
+//!
+//! Each function is one kind of line. Lines that no tool reads are logged where they arise, with `info!` and its like.
+
+use std::fmt;
+use std::time::Duration;
+
+use mail::{Address, Client, Outcome, QueueId};
+
+use super::{Level, line};
+
+/// smtpd: a client connected.
+pub fn connected(name: &str, address: &str) {
+    line(Level::Info, format_args!("connect from {name}[{address}]"));
+}
+
+/// smtpd: a message begins; the line that ties a queue id to its client.
+pub fn client(id: QueueId, client: &Client) {
+    line(Level::Info, format_args!("{id}: client={}[{}]", client.name, client.address));
+}
+
+/// pickup: a local submission begins.
+pub fn submitted(id: QueueId, uid: u32, sender: &Address) {
+    line(Level::Info, format_args!("{id}: uid={uid} from=<{sender}>"));
+}
+
+/// cleanup: the message's identifier. `message_id` includes its angle brackets and may be empty.
+pub fn message_id(id: QueueId, message_id: &str) {
+    line(Level::Info, format_args!("{id}: message-id={message_id}"));
+}
+
+/// qmgr: a message was taken up.
+pub fn active(id: QueueId, sender: &Address, size: u64, recipients: usize) {
+    line(Level::Info, format_args!("{id}: from=<{sender}>, size={size}, nrcpt={recipients} (queue active)"));
+}
+
+/// qmgr: a message is done with.
+pub fn removed(id: QueueId) {
+    line(Level::Info, format_args!("{id}: removed"));
+}
+
+/// qmgr: a message was given up after `maximal_queue_lifetime`.
+pub fn expired(id: QueueId, sender: &Address) {
+    line(Level::Info, format_args!("{id}: from=<{sender}>, status=expired, returned to sender"));
+}
+
+/// bounce: a notification was queued. `kind` is `non-delivery`, `delay` or `delivery status`.
+pub fn notified(id: QueueId, kind: &str, notification: QueueId) {
+    line(Level::Info, format_args!("{id}: sender {kind} notification: {notification}"));
+}
+
+/// Where the time of a delivery went: `delays=a/b/c/d` of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delays {
+    /// From arrival until qmgr took the message up.
+    pub queued: Duration,
+    /// In qmgr, until the agent began.
+    pub scheduled: Duration,
+    /// Setting up the connection.
+    pub connecting: Duration,
+    /// Transmission or delivery.
+    pub delivering: Duration,
+}
+
+/// An agent or qmgr: what became of one recipient.
+pub fn outcome(id: QueueId, recipient: &Address, original: Option<&Address>, delays: Delays, outcome: &Outcome) {
+    let total = delays.queued + delays.scheduled + delays.connecting + delays.delivering;
+    line(
+        Level::Info,
+        format_args!(
+            "{id}: to=<{recipient}>,{} relay={}, delay={}, delays={}/{}/{}/{}, dsn={}, status={} ({})",
+            OrigTo(original),
+            outcome.relay,
+            Seconds(total),
+            Seconds(delays.queued),
+            Seconds(delays.scheduled),
+            Seconds(delays.connecting),
+            Seconds(delays.delivering),
+            outcome.dsn,
+            outcome.status.as_str(),
+            outcome.text,
+        ),
+    );
+}
+
+struct OrigTo<'a>(Option<&'a Address>);
+
+impl fmt::Display for OrigTo<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |original| write!(f, " orig_to=<{original}>,"))
+    }
+}
+
+/// Seconds in Postfix's manner: hundredths below one, tenths below ten, whole ones beyond; no trailing zeros.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let (hundredths, tenths) = ((millis + 5) / 10, (millis + 50) / 100);
+        if hundredths >= 100 {
+            return match (tenths / 10, tenths % 10) {
+                (whole @ 0..10, tenth @ 1..) => write!(f, "{whole}.{tenth}"),
+                (whole, _) => write!(f, "{whole}"),
+            };
+        }
+        match (hundredths / 10, hundredths % 10) {
+            (0, 0) => f.write_str("0"),
+            (tenth, 0) => write!(f, "0.{tenth}"),
+            _ => write!(f, "0.{hundredths:02}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_short() {
+        let text = |millis| Seconds(Duration::from_millis(millis)).to_string();
+        for (millis, expected) in
+            [(0, "0"), (4, "0"), (12, "0.01"), (130, "0.13"), (200, "0.2"), (1000, "1"), (1300, "1.3"), (12_345, "12"), (9_970, "10")]
+        {
+            assert_eq!(text(millis), expected, "{millis} ms");
+        }
+    }
+}
