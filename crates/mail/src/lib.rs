@@ -4,10 +4,13 @@
 //! checked when it was made; nobody checks it again, and every process makes it anew from bytes.
 
 mod address;
+pub mod date;
 mod dsn;
 mod envelope;
+pub mod header_address;
 mod outcome;
 mod queue_id;
+pub mod submission;
 
 pub use address::{Address, AddressError};
 pub use dsn::Dsn;
