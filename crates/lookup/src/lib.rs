@@ -1,1 +1,21 @@
-//! lookup
+//! Lookup tables: the [`Table`] trait, the types of tables, lists of tables, and the searches that are made in them.
+//!
+//! Contract: a table is named by `type:name` as in `main.cf`, answers a key with a value, and may be asked from many
+//! threads at once. A table that lives in a file picks up a changed file by itself, within 10 milliseconds and without a
+//! reload. Whatever a file holds, looking into it never panics: a damaged table is an error that names the file.
+
+mod braces;
+mod fold;
+mod maps;
+pub mod source;
+mod table;
+mod types;
+mod warning;
+mod watch;
+
+pub use braces::split_list;
+pub use fold::fold;
+pub use maps::Maps;
+pub use table::{LookupError, OpenError, Options, Table, Visitor};
+pub use types::{open, open_or_wait, open_with, types};
+pub use warning::report_warnings_to;

@@ -1,0 +1,126 @@
+//! The types of tables, and how `type:name` becomes a table of one of them.
+
+mod fail;
+mod fixed;
+mod waiting;
+
+use std::sync::{Arc, LazyLock};
+
+use crate::braces::unbrace;
+use crate::table::{OpenError, Options, Table};
+
+/// Opens the table called `type:name`.
+///
+/// # Errors
+/// The name is wrong, or the file behind it is missing or damaged.
+pub fn open(spec: &str) -> Result<Arc<dyn Table>, OpenError> {
+    open_with(spec, Options::default())
+}
+
+/// As [`open`], but a table whose file is missing or damaged is a table all the same: it warns now, each lookup in it
+/// fails, and it works from the moment its file does.
+///
+/// # Errors
+/// The name is wrong.
+pub fn open_or_wait(spec: &str) -> Result<Arc<dyn Table>, OpenError> {
+    match open(spec) {
+        Err(OpenError::Unavailable(cause)) => Ok(Arc::new(waiting::Waiting::new(spec, cause))),
+        result => result,
+    }
+}
+
+/// Opens a table with options other than the usual.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(spec: &str, options: Options) -> Result<Arc<dyn Table>, OpenError> {
+    let request = Request::parse(spec, options)?;
+    if let Some(kind) = TYPES.iter().find(|kind| kind.name == request.kind) {
+        return (kind.open)(&request);
+    }
+    let known = types().join(", ");
+    Err(OpenError::Configuration(match not_supported(request.kind) {
+        Some(way_out) => {
+            format!("table {spec}: type {} is not supported yet: {way_out}", request.kind)
+        }
+        None => format!("table {spec}: there is no table type \"{}\" (there are {known})", request.kind),
+    }))
+}
+
+/// The names of the types that can be opened, sorted: what `postconf -m` prints.
+#[must_use]
+pub fn types() -> &'static [&'static str] {
+    static NAMES: LazyLock<Vec<&str>> = LazyLock::new(|| TYPES.iter().map(|kind| kind.name).collect());
+    &NAMES
+}
+
+/// What a table is made of.
+struct Request<'a> {
+    /// The whole name, for messages.
+    label: &'a str,
+    kind: &'a str,
+    /// What follows the type and its colon.
+    name: &'a str,
+    options: Options,
+}
+
+struct Kind {
+    name: &'static str,
+    open: fn(&Request<'_>) -> Result<Arc<dyn Table>, OpenError>,
+}
+
+/// In alphabetical order.
+const TYPES: &[Kind] = &[
+    Kind { name: "fail", open: fail::open },
+    Kind { name: "inline", open: fixed::open_inline },
+    Kind { name: "proxy", open: open_proxied },
+    Kind { name: "static", open: fixed::open_static },
+    Kind { name: "texthash", open: fixed::open_texthash },
+];
+
+/// Types that Postfix has and a configuration may name, with what to do meanwhile.
+fn not_supported(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "lmdb" | "dbm" | "sdbm" => "use hash:, and run postmap",
+        "pcre" => "use regexp:, with POSIX expressions ([0-9] for \\d, [[:space:]] for \\s)",
+        "ldap" | "mysql" | "pgsql" | "sqlite" | "mongodb" => {
+            "write its content to a text file from time to time, run postmap on it, and use hash:"
+        }
+        "tcp" | "socketmap" | "memcache" | "nis" | "nisplus" | "netinfo" => {
+            "write its content to a text file from time to time, run postmap on it, and use hash:"
+        }
+        "environ" => "use static: or inline:",
+        "internal" => "it is Postfix's own and not for configurations",
+        _ => return None,
+    })
+}
+
+impl<'a> Request<'a> {
+    fn parse(spec: &'a str, options: Options) -> Result<Self, OpenError> {
+        let label = spec.trim_ascii();
+        match label.split_once(':') {
+            Some((kind, name)) if !kind.is_empty() && !name.is_empty() => {
+                Ok(Self { label, kind, name, options })
+            }
+            _ => Err(OpenError::Configuration(format!(
+                "table \"{label}\": a table is named type:name, such as hash:/etc/postroad/virtual"
+            ))),
+        }
+    }
+
+    /// What stands between the braces of `type:{ … }`.
+    fn braced(&self) -> Option<&'a str> {
+        unbrace(self.name)
+    }
+
+    fn configuration_error(&self, what: impl std::fmt::Display) -> OpenError {
+        OpenError::Configuration(format!("table {}: {what}", self.label))
+    }
+}
+
+/// `proxy:` means a daemon of its own in Postfix, which opens the table for the others. Every program here opens its
+/// tables before it gives up its rights, and shares the pages of an indexed file with the others: the prefix has no
+/// effect.
+fn open_proxied(request: &Request<'_>) -> Result<Arc<dyn Table>, OpenError> {
+    open_with(request.name, request.options)
+}
