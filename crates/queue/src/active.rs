@@ -1,0 +1,147 @@
+//! Qmgr's side: messages are found, taken up, and recovered after a crash.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mail::QueueId;
+
+use crate::folder::{Folder, Scan};
+use crate::root::Folders;
+use crate::{Damage, Message, QueueError, Stored};
+
+/// The power over committed messages. There is one holder in a running system: qmgr.
+#[derive(Clone, Debug)]
+pub struct Active(Folders);
+
+/// What [`Active::recover`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Messages that were being delivered when the system went down; they are in `incoming/` now.
+    pub resumed: u64,
+    /// Files that were never finished and never acknowledged, removed.
+    pub removed: u64,
+}
+
+impl Active {
+    pub(crate) fn new(folders: Folders) -> Self {
+        Self(folders)
+    }
+
+    /// Takes up a message: `incoming/` or `deferred/` → `active/`. Four system calls: open, stat, read, rename.
+    ///
+    /// # Errors
+    /// [`QueueError::NotFound`] and [`QueueError::NotReady`] are no failures: forget the message, or come again.
+    /// [`QueueError::Damaged`] has moved the file to `corrupt/`.
+    pub fn claim(&self, id: QueueId) -> Result<Message, QueueError> {
+        self.claim_checked(id, false)
+    }
+
+    /// As [`Active::claim`], and compares the content with its checksum: for every message that was found by a scan
+    /// after the system came up, since a power cut may have torn what was not yet acknowledged.
+    ///
+    /// # Errors
+    /// As [`Active::claim`].
+    pub fn claim_verified(&self, id: QueueId) -> Result<Message, QueueError> {
+        self.claim_checked(id, true)
+    }
+
+    /// Takes up a message that is in `active/` already: what was put down without [`Message::defer`], or could not be
+    /// moved.
+    ///
+    /// # Errors
+    /// As [`Active::claim`].
+    pub fn reclaim(&self, id: QueueId) -> Result<Message, QueueError> {
+        let stored = self.open(Folder::Active, id, false)?;
+        Ok(Message::new(id, self.0.clone(), stored))
+    }
+
+    /// The messages of a folder.
+    #[must_use]
+    pub fn scan(&self, folder: Folder) -> Scan {
+        Scan::new(Arc::clone(self.0.get(folder)))
+    }
+
+    /// Puts the queue in order before qmgr takes up anything: what was being delivered goes back to `incoming/`, and
+    /// unfinished files that nobody has touched for `age` are removed. Cleanup may be running already.
+    ///
+    /// # Errors
+    /// The first operation that failed, other than on a file that is gone.
+    pub fn recover(&self, age: Duration) -> Result<Recovered, QueueError> {
+        let mut recovered = Recovered::default();
+        let (active, incoming) = (self.0.get(Folder::Active), self.0.get(Folder::Incoming));
+        for entry in self.scan(Folder::Active) {
+            let id = entry?.id;
+            match active.rename(id, incoming) {
+                Err(error) if error.is_missing() => {}
+                result => {
+                    result?;
+                    recovered.resumed += 1;
+                }
+            }
+        }
+        recovered.removed += self.remove_unfinished(Folder::Incoming, age)?;
+        recovered.removed += self.remove_unfinished(Folder::Hold, age)?;
+        Ok(recovered)
+    }
+
+    /// Removes what a dead writer left, and the empty files that a power cut makes of commits it interrupts.
+    fn remove_unfinished(&self, folder: Folder, age: Duration) -> Result<u64, QueueError> {
+        let now = SystemTime::now();
+        let mut removed = 0;
+        for entry in self.scan(folder) {
+            let entry = entry?;
+            let old = now.duration_since(entry.modified).is_ok_and(|since| since >= age);
+            if entry.ready && entry.file_size > 0 || !old {
+                continue;
+            }
+            match self.0.get(folder).unlink(entry.id) {
+                Err(error) if error.is_missing() => {}
+                result => {
+                    result?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    fn claim_checked(&self, id: QueueId, verify: bool) -> Result<Message, QueueError> {
+        let (from, stored) = match self.open(Folder::Incoming, id, verify) {
+            Err(QueueError::NotFound(_)) => (Folder::Deferred, self.open(Folder::Deferred, id, verify)?),
+            result => (Folder::Incoming, result?),
+        };
+        self.0.get(from).rename(id, self.0.get(Folder::Active))?;
+        Ok(Message::new(id, self.0.clone(), stored))
+    }
+
+    fn open(&self, folder: Folder, id: QueueId, verify: bool) -> Result<Stored, QueueError> {
+        let directory = self.0.get(folder);
+        let file = Arc::new(directory.open_read(id)?);
+        let stored = Stored::open(file, directory.path_of(id).into()).and_then(|stored| {
+            if stored.is_ready() && verify {
+                stored.verify_content()?;
+            }
+            Ok(stored)
+        });
+        match stored {
+            Ok(stored) if stored.is_ready() => Ok(stored),
+            Ok(_) => Err(QueueError::NotReady(id)),
+            Err(QueueError::Damaged { damage, .. }) => Err(self.set_aside(folder, id, damage)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves a damaged file to `corrupt/`, unless cleanup is still at work on it.
+    fn set_aside(&self, folder: Folder, id: QueueId, damage: Damage) -> QueueError {
+        let (directory, corrupt) = (self.0.get(folder), self.0.get(Folder::Corrupt));
+        match directory.stat(id) {
+            Err(error) => return error,
+            Ok(stat) if !crate::folder::is_ready(&stat) => return QueueError::NotReady(id),
+            Ok(_) => {}
+        }
+        match directory.rename(id, corrupt) {
+            Ok(()) => QueueError::Damaged { path: corrupt.path_of(id), damage },
+            Err(error) => error,
+        }
+    }
+}

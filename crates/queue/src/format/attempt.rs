@@ -1,0 +1,110 @@
+//! A journal record: what one delivery attempt for one recipient came to.
+//!
+//! `length u32, checksum u32, body`: a record that was cut off by a crash, or half overwritten, is told by its checksum
+//! and ends the journal.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mail::{Dsn, Outcome, Status};
+
+use crate::format::fields::Fields;
+
+/// What stands before a record's body.
+pub(crate) const PREFIX: usize = 8;
+
+/// The longest body a reader believes in.
+pub(crate) const MAX_BODY: usize = 8192;
+
+/// The longest text and relay that are kept; what is longer is cut at a character.
+const MAX_TEXT: usize = 4096;
+const MAX_RELAY: usize = 512;
+
+/// The last second of the year 9999: times beyond are damage, and would overflow somewhere.
+pub(crate) const LATEST: u64 = 253_402_300_799;
+
+/// One delivery attempt for one recipient, as the journal keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When it ended.
+    pub time: SystemTime,
+    /// The recipient's number.
+    pub recipient: u32,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// When the recipient is tried again, if it is.
+    pub next_attempt: Option<SystemTime>,
+}
+
+/// Appends the record of an attempt.
+pub(crate) fn encode(attempt: &Attempt, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; PREFIX]);
+    out.extend_from_slice(&micros(attempt.time).to_le_bytes());
+    out.extend_from_slice(&attempt.next_attempt.map_or(0, micros).to_le_bytes());
+    out.extend_from_slice(&attempt.recipient.to_le_bytes());
+    out.push(match attempt.outcome.status {
+        Status::Sent => b'S',
+        Status::Deferred => b'D',
+        Status::Bounced => b'B',
+    });
+    push_text(out, &attempt.outcome.dsn.to_string(), usize::from(u8::MAX));
+    push_text(out, &attempt.outcome.relay, MAX_RELAY);
+    push_text(out, &attempt.outcome.text, MAX_TEXT);
+    let body = out.get(start + PREFIX..).unwrap_or_default();
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let checksum = crc32fast::hash(body);
+    if let Some(prefix) = out.get_mut(start..start + PREFIX) {
+        prefix[..4].copy_from_slice(&length.to_le_bytes());
+        prefix[4..].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str, most: usize) {
+    let text = &text[..text.floor_char_boundary(most)];
+    out.extend_from_slice(&u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Takes the record at the front of `bytes`: the attempt, and how many bytes it took. `None` is the journal's end, or
+/// a torn record, which is the same.
+pub(crate) fn decode(bytes: &[u8]) -> Option<(Attempt, usize)> {
+    let mut fields = Fields::new(bytes);
+    let length = usize::try_from(fields.u32()?).ok().filter(|length| *length <= MAX_BODY)?;
+    let checksum = fields.u32()?;
+    let body = fields.bytes(length)?;
+    if crc32fast::hash(body) != checksum {
+        return None;
+    }
+    Some((decode_body(Fields::new(body))?, PREFIX + length))
+}
+
+fn decode_body(mut body: Fields<'_>) -> Option<Attempt> {
+    let time = time(body.u64()?)?;
+    let next_attempt = match body.u64()? {
+        0 => None,
+        micros => Some(self::time(micros)?),
+    };
+    let recipient = body.u32()?;
+    let status = match body.u8()? {
+        b'S' => Status::Sent,
+        b'D' => Status::Deferred,
+        b'B' => Status::Bounced,
+        _ => return None,
+    };
+    let mut text = || {
+        let length = body.u16()?;
+        body.text(usize::from(length))
+    };
+    let dsn: Dsn = text()?.parse().ok()?;
+    let (relay, text) = (text()?.to_owned(), text()?.to_owned());
+    Some(Attempt { time, recipient, outcome: Outcome { status, dsn, text, relay }, next_attempt })
+}
+
+fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn time(micros: u64) -> Option<SystemTime> {
+    (micros / 1_000_000 <= LATEST).then(|| UNIX_EPOCH + Duration::from_micros(micros))
+}

@@ -1,0 +1,14 @@
+//! The bytes of a queue file, version 1: postroad-queue(5) in code. Pure: slices in, values out, no panic on any input.
+//!
+//! ```text
+//! 0            head, 128 bytes
+//! 128          one state byte for each recipient
+//! 128 + n      envelope: typed records, those of the message first, then one for each recipient
+//! content      the message, verbatim, with LF line ends
+//! journal      attempts, appended by qmgr, to the end of the file
+//! ```
+
+pub(crate) mod attempt;
+pub(crate) mod envelope;
+pub(crate) mod fields;
+pub(crate) mod head;

@@ -1,0 +1,288 @@
+//! Cleanup's side: a message is written and committed.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use mail::{Envelope, QueueId, Recipient};
+use nix::sys::stat::{Mode, fchmod};
+
+use crate::QueueError;
+use crate::folder::Directory;
+use crate::format::envelope::{RecipientState, encode_message, encode_recipient};
+use crate::format::head::{HEAD_SIZE, Head, MAX_ENVELOPE, MAX_MESSAGE_RECORDS, MAX_RECIPIENTS};
+
+/// What is collected before it is written: a message that fits is one write.
+const BUFFER_SIZE: usize = 64 * 1024;
+
+/// The power to bring messages into the queue, and nothing else. Cheap to clone; threads share it without a lock, so
+/// that many commits wait for the same commit of the file system's journal.
+#[derive(Clone, Debug)]
+pub struct Incoming(Arc<Places>);
+
+#[derive(Debug)]
+struct Places {
+    incoming: Arc<Directory>,
+    hold: Arc<Directory>,
+    name_survives_fsync: bool,
+}
+
+impl Incoming {
+    pub(crate) fn new(incoming: Arc<Directory>, hold: Arc<Directory>, name_survives_fsync: bool) -> Self {
+        Self(Arc::new(Places { incoming, hold, name_survives_fsync }))
+    }
+
+    /// Begins a message. `hold` sends it to `hold/` rather than to qmgr.
+    ///
+    /// Nothing is on disk before the buffer overflows or the message is committed: a message that is refused for its
+    /// content costs the file system nothing.
+    ///
+    /// # Errors
+    /// A part of the envelope that is too large for the format.
+    pub fn create(&self, id: QueueId, envelope: &Envelope, hold: bool) -> Result<Writer, QueueError> {
+        let mut message_records = Vec::with_capacity(256);
+        encode_message(envelope, &mut message_records)?;
+        if message_records.len() as u64 > MAX_MESSAGE_RECORDS {
+            return Err(QueueError::Oversized("envelope"));
+        }
+        let mut writer = Writer {
+            places: Arc::clone(&self.0),
+            id,
+            hold,
+            stage: Stage::Envelope(Records { message: message_records, recipients: Vec::new(), count: 0 }),
+            buffer: Vec::new(),
+            written: 0,
+            content_size: 0,
+            content_checksum: crc32fast::Hasher::new(),
+            file: None,
+            broken: false,
+        };
+        envelope.recipients.iter().try_for_each(|recipient| writer.add_recipient(recipient))?;
+        Ok(writer)
+    }
+}
+
+/// A message that is being written. Dropped before [`Writer::commit`] it leaves nothing.
+#[derive(Debug)]
+pub struct Writer {
+    places: Arc<Places>,
+    id: QueueId,
+    hold: bool,
+    stage: Stage,
+    /// What follows the `written` bytes.
+    buffer: Vec<u8>,
+    written: u64,
+    content_size: u64,
+    content_checksum: crc32fast::Hasher,
+    /// The file, and whether it was made in `hold/`.
+    file: Option<(File, bool)>,
+    /// A write failed: what is in the file is not the message.
+    broken: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Recipients may still be added.
+    Envelope(Records),
+    /// The place of every part is known; the checksum was fed the envelope.
+    Content { head: Head, envelope_checksum: crc32fast::Hasher },
+}
+
+#[derive(Debug, Default)]
+struct Records {
+    message: Vec<u8>,
+    recipients: Vec<u8>,
+    count: u32,
+}
+
+impl Writer {
+    /// Adds a recipient.
+    ///
+    /// # Errors
+    /// When content was already written: the recipients stand before it in the file.
+    pub fn add_recipient(&mut self, recipient: &Recipient) -> Result<(), QueueError> {
+        let Stage::Envelope(records) = &mut self.stage else {
+            return Err(QueueError::Oversized("a list of recipients that goes on after the content began"));
+        };
+        encode_recipient(recipient, &mut records.recipients)?;
+        records.count += 1;
+        let size = records.message.len() + records.recipients.len();
+        if records.count > MAX_RECIPIENTS || size as u64 > MAX_ENVELOPE {
+            return Err(QueueError::Oversized("the list of recipients"));
+        }
+        Ok(())
+    }
+
+    /// Sends the message to `hold/` after all: a rule may say so when it sees the content.
+    pub fn set_hold(&mut self) {
+        self.hold = true;
+    }
+
+    /// How much content was written so far.
+    #[must_use]
+    pub fn content_size(&self) -> u64 {
+        self.content_size
+    }
+
+    /// Appends content, with LF line ends.
+    ///
+    /// # Errors
+    /// What creating or writing the file says; the message can then only be dropped.
+    pub fn append(&mut self, content: &[u8]) -> Result<(), QueueError> {
+        self.lay_out();
+        self.content_checksum.update(content);
+        self.content_size += content.len() as u64;
+        if self.buffer.len() + content.len() > BUFFER_SIZE {
+            self.write_out()?;
+        }
+        if content.len() < BUFFER_SIZE {
+            self.buffer.extend_from_slice(content);
+            return Ok(());
+        }
+        let at = self.written;
+        self.write_at(content, at)?;
+        self.written += content.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the message durable and hands it to qmgr: the size of its content.
+    ///
+    /// Five system calls for a message below 64 KiB: create, write, chmod, fsync, close. The order is what a crash
+    /// respects: the head is written after everything it vouches for, the mode says ready after the head, and
+    /// nothing is acknowledged before fsync returned. The chmod stands before the fsync, because a mode that a power cut takes
+    /// back would hide a message that was acknowledged; and it is fsync rather than fdatasync, because the latter
+    /// need not write the mode. A qmgr that sees the file before it is durable does no harm: the worst is a
+    /// message that is delivered and not acknowledged, as after a connection that breaks before the reply.
+    ///
+    /// # Errors
+    /// What the system says; the file is then removed.
+    pub fn commit(mut self) -> Result<u64, QueueError> {
+        self.lay_out();
+        if self.broken {
+            let source = io::Error::other("an earlier write to it failed");
+            return Err(QueueError::new("commit", self.directory().path_of(self.id), source));
+        }
+        self.write_head_last()?;
+        self.finish()?;
+        self.file = None;
+        Ok(self.content_size)
+    }
+
+    /// Fixes where everything goes, with an empty head in front. Called once recipients are complete.
+    fn lay_out(&mut self) {
+        let Stage::Envelope(records) = &mut self.stage else { return };
+        let records = std::mem::take(records);
+        let states = usize::try_from(records.count).unwrap_or(usize::MAX);
+        self.buffer.reserve(HEAD_SIZE + states + records.message.len() + records.recipients.len());
+        self.buffer.resize(HEAD_SIZE, 0);
+        self.buffer.resize(HEAD_SIZE + states, RecipientState::Pending.byte());
+        self.buffer.extend_from_slice(&records.message);
+        let recipients_offset = self.buffer.len() as u64;
+        self.buffer.extend_from_slice(&records.recipients);
+        let mut envelope_checksum = crc32fast::Hasher::new();
+        envelope_checksum.update(&records.message);
+        envelope_checksum.update(&records.recipients);
+        let head = Head {
+            recipients: records.count,
+            recipients_offset,
+            content_offset: self.buffer.len() as u64,
+            content_size: 0,
+            content_checksum: 0,
+            envelope_checksum: 0,
+        };
+        self.stage = Stage::Content { head, envelope_checksum };
+    }
+
+    /// Writes what is left and the head: in one write, where nothing was written yet.
+    fn write_head_last(&mut self) -> Result<(), QueueError> {
+        let Stage::Content { head, envelope_checksum } = &self.stage else { return Ok(()) };
+        let content_checksum = self.content_checksum.clone().finalize();
+        let head = Head { content_size: self.content_size, content_checksum, ..*head };
+        let bytes = head.sealed(envelope_checksum.clone()).encode();
+        if self.written == 0 {
+            self.buffer[..HEAD_SIZE].copy_from_slice(&bytes);
+            return self.write_out();
+        }
+        self.write_out()?;
+        self.write_at(&bytes, 0)
+    }
+
+    /// Ready, in its place, durable.
+    fn finish(&mut self) -> Result<(), QueueError> {
+        let directory = Arc::clone(self.directory());
+        let Some((file, in_hold)) = &mut self.file else { return Ok(()) };
+        let failed = |operation| {
+            let path = directory.path_of(self.id);
+            move |error: io::Error| QueueError::new(operation, path, error)
+        };
+        let moved = *in_hold != self.hold;
+        if moved {
+            self.places.incoming.rename(self.id, &self.places.hold)?;
+            *in_hold = true;
+        }
+        fchmod(&*file, Mode::S_IRWXU).map_err(|errno| failed("make ready")(errno.into()))?;
+        file.sync_all().map_err(failed("sync"))?;
+        if moved || !self.places.name_survives_fsync {
+            directory.sync(self.id)?;
+        }
+        Ok(())
+    }
+
+    fn write_out(&mut self) -> Result<(), QueueError> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let at = self.written;
+        self.write_at(&buffer, at)?;
+        self.written += buffer.len() as u64;
+        self.buffer = buffer;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<(), QueueError> {
+        if self.file.is_none() {
+            self.file =
+                Some((self.directory().create(self.id).inspect_err(|_| self.broken = true)?, self.hold));
+        }
+        let Some((file, _)) = &self.file else { return Ok(()) };
+        file.write_all_at(bytes, offset).map_err(|error| {
+            self.broken = true;
+            QueueError::new("write", self.directory().path_of(self.id), error)
+        })
+    }
+
+    /// Where the message will be in the end.
+    fn directory(&self) -> &Arc<Directory> {
+        if self.hold { &self.places.hold } else { &self.places.incoming }
+    }
+}
+
+impl Write for Writer {
+    /// As [`Writer::append`]; the error carries the [`QueueError`], and its kind says `StorageFull` for a full disk.
+    fn write(&mut self, content: &[u8]) -> io::Result<usize> {
+        self.append(content).map_err(|error| {
+            let kind = match &error {
+                QueueError::NoSpace { .. } => io::ErrorKind::StorageFull,
+                QueueError::Io { source, .. } => source.kind(),
+                _ => io::ErrorKind::Other,
+            };
+            io::Error::new(kind, error)
+        })?;
+        Ok(content.len())
+    }
+
+    /// Does nothing: what counts is [`Writer::commit`].
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some((_, in_hold)) = &self.file {
+            let directory = if *in_hold { &self.places.hold } else { &self.places.incoming };
+            // What cannot be removed stays with its mode of 0600, is ignored, and goes with the next recovery.
+            let _ = directory.unlink(self.id);
+        }
+    }
+}

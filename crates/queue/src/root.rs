@@ -1,0 +1,150 @@
+//! The queue directory: where it is, what is in it, and the handles it gives out.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::folder::{Directory, Folder};
+use crate::{Active, Incoming, Operator, QueueError, ReadOnly};
+
+/// An existing queue directory.
+#[derive(Clone, Debug)]
+pub struct Root {
+    path: PathBuf,
+    name_survives_fsync: bool,
+}
+
+/// To whom the folders belong, where the instance was started by root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// `mail_owner`.
+    pub uid: u32,
+    /// The group of `mail_owner`.
+    pub gid: u32,
+    /// `setgid_group`, that may put mail into `maildrop/` and talk to the sockets of `public/`.
+    pub submission_gid: u32,
+}
+
+impl Root {
+    /// Opens the queue at `queue_directory`.
+    ///
+    /// # Errors
+    /// What the system says of that directory.
+    pub fn open(queue_directory: &Path) -> io::Result<Self> {
+        let name_survives_fsync = sys::fs::name_survives_fsync(File::open(queue_directory)?)?;
+        Ok(Self { path: queue_directory.to_owned(), name_survives_fsync })
+    }
+
+    /// Makes what is missing of the queue directory, and sets owner and mode of its folders. For master, at start.
+    ///
+    /// # Errors
+    /// The operation and the path that failed.
+    pub fn prepare(queue_directory: &Path, owner: Option<Owner>) -> Result<Self, QueueError> {
+        let user = owner.map(|owner| (owner.uid, owner.gid));
+        let submission = owner.map(|owner| (owner.uid, owner.submission_gid));
+        make(queue_directory, 0o755, None)?;
+        for folder in Folder::ALL {
+            make(&queue_directory.join(folder.as_str()), 0o700, user)?;
+            for slot in 0..folder.slots() {
+                make(&queue_directory.join(folder.slot_path(slot)), 0o700, user)?;
+            }
+        }
+        // Anybody of the set-gid group may put a file into maildrop/ and none may list it or remove another's.
+        make(&queue_directory.join("maildrop"), 0o1730, submission)?;
+        make(&queue_directory.join("public"), 0o2710, submission)?;
+        make(&queue_directory.join("private"), 0o700, user)?;
+        make(&queue_directory.join("pid"), 0o755, None)?;
+        Self::open(queue_directory).map_err(|e| QueueError::new("open", queue_directory.to_owned(), e))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Cleanup's power: to bring messages into the queue.
+    ///
+    /// # Errors
+    /// A folder that cannot be opened.
+    pub fn incoming(&self) -> Result<Incoming, QueueError> {
+        let (incoming, hold) = (self.directory(Folder::Incoming)?, self.directory(Folder::Hold)?);
+        Ok(Incoming::new(incoming, hold, self.name_survives_fsync))
+    }
+
+    /// Qmgr's power: to take up, change, move and remove messages.
+    ///
+    /// # Errors
+    /// A folder that cannot be opened.
+    pub fn active(&self) -> Result<Active, QueueError> {
+        Ok(Active::new(Folders::open(self)?))
+    }
+
+    /// To look at messages.
+    ///
+    /// # Errors
+    /// A folder that cannot be opened.
+    pub fn read_only(&self) -> Result<ReadOnly, QueueError> {
+        Ok(ReadOnly::new(Folders::open(self)?))
+    }
+
+    /// Postsuper's power: to hold, release, requeue and delete messages while qmgr runs.
+    ///
+    /// # Errors
+    /// A folder that cannot be opened.
+    pub fn operator(&self) -> Result<Operator, QueueError> {
+        Ok(Operator::new(self.clone(), Folders::open(self)?))
+    }
+
+    fn directory(&self, folder: Folder) -> Result<Arc<Directory>, QueueError> {
+        Directory::open(&self.path, folder).map(Arc::new)
+    }
+}
+
+/// Every folder, open.
+#[derive(Clone, Debug)]
+pub(crate) struct Folders([Arc<Directory>; Folder::ALL.len()]);
+
+impl Folders {
+    fn open(root: &Root) -> Result<Self, QueueError> {
+        let [incoming, active, deferred, hold, corrupt] = Folder::ALL.map(|folder| root.directory(folder));
+        Ok(Self([incoming?, active?, deferred?, hold?, corrupt?]))
+    }
+
+    pub(crate) fn get(&self, folder: Folder) -> &Arc<Directory> {
+        let [incoming, active, deferred, hold, corrupt] = &self.0;
+        match folder {
+            Folder::Incoming => incoming,
+            Folder::Active => active,
+            Folder::Deferred => deferred,
+            Folder::Hold => hold,
+            Folder::Corrupt => corrupt,
+        }
+    }
+}
+
+/// Makes a folder unless it is there, and gives it the right mode and owner either way.
+fn make(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), QueueError> {
+    let failed = |operation| move |error| QueueError::new(operation, path.to_owned(), error);
+    match fs::DirBuilder::new().recursive(false).mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => result.map_err(failed("make the folder"))?,
+    }
+    let found = fs::symlink_metadata(path).map_err(failed("stat"))?;
+    if !found.is_dir() {
+        return Err(failed("use")(io::ErrorKind::NotADirectory.into()));
+    }
+    if let Some((uid, gid)) = owner
+        && (found.uid(), found.gid()) != (uid, gid)
+    {
+        chown(path, Some(uid), Some(gid)).map_err(failed("change the owner of"))?;
+    }
+    // After chown, which clears the set-gid bit; not where the mode is right, so that a second start changes nothing.
+    let found = fs::symlink_metadata(path).map_err(failed("stat"))?;
+    if found.permissions().mode() & 0o7777 != mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("change the mode of"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,412 @@
+//! A queue file that was opened and understood.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use mail::{Body, Client, DsnReturn, Envelope, Origin, Recipient};
+use nix::sys::stat::fstat;
+
+use crate::folder::{is_ready, modified};
+use crate::format::attempt::Attempt;
+use crate::format::envelope::{MAX_RECORD, RecipientState, decode_message, decode_recipient, take_record};
+use crate::format::fields::Fields;
+use crate::format::head::{Flags, HEAD_SIZE, Head, sealed_part};
+use crate::{Content, Damage, Journal, QueueError};
+
+/// What the first read asks for: head, envelope and, of a small message, the content in one call.
+const FIRST_READ: usize = 8 * 1024;
+
+/// What a later read asks for.
+pub(crate) const READ_SIZE: usize = 64 * 1024;
+
+/// A recipient of a stored message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecipient {
+    /// Its number: what outcomes and journal records name it by.
+    pub index: u32,
+    /// What is still owed to it.
+    pub state: RecipientState,
+    /// Address, history and requests.
+    pub recipient: Recipient,
+}
+
+/// An open queue file whose head and envelope passed their checksum.
+///
+/// In memory is what the message has once; recipients are read when they are asked for, as many as are asked for.
+#[derive(Debug)]
+pub struct Stored {
+    file: Arc<File>,
+    path: Box<Path>,
+    head: Head,
+    flags: Flags,
+    envelope: Envelope,
+    file_size: u64,
+    modified: SystemTime,
+    ready: bool,
+    /// The file's first bytes, at most up to the content.
+    prefix: Vec<u8>,
+    /// A recipient's number and the offset of its record: where the last reading of recipients ended.
+    cursor: Cell<(u32, u64)>,
+}
+
+impl Stored {
+    /// Reads and checks head and envelope. `path` is for errors.
+    pub(crate) fn open(file: Arc<File>, path: Box<Path>) -> Result<Self, QueueError> {
+        let failed = |operation, error| QueueError::new(operation, path.to_path_buf(), error);
+        let stat = fstat(&*file).map_err(|errno| failed("stat", errno.into()))?;
+        let file_size = u64::try_from(stat.st_size).unwrap_or_default();
+        let mut prefix = vec![0; FIRST_READ.min(usize::try_from(file_size).unwrap_or(FIRST_READ))];
+        let read = read_up_to(&file, &mut prefix, 0).map_err(|error| failed("read", error))?;
+        prefix.truncate(read);
+
+        let damaged = |damage| QueueError::Damaged { path: path.to_path_buf(), damage };
+        let head = Head::decode(&prefix, file_size).map_err(damaged)?;
+        let flags = Flags::from_head(&prefix);
+        prefix.truncate(usize::try_from(head.content_offset).unwrap_or(usize::MAX));
+        prefix.shrink_to_fit();
+        let cursor = Cell::new((0, head.recipients_offset));
+        let envelope = Envelope {
+            sender: mail::Address::null(),
+            recipients: Vec::new(),
+            arrival: std::time::Duration::ZERO,
+            origin: Origin::Internal,
+            client: Client::default(),
+            envid: None,
+            ret: None,
+            body: Body::Unspecified,
+            smtputf8: false,
+        };
+        let (modified, ready) = (modified(&stat), is_ready(&stat));
+        let mut stored =
+            Self { file, path, head, flags, envelope, file_size, modified, ready, prefix, cursor };
+        stored.read_envelope()?;
+        Ok(stored)
+    }
+
+    /// Reverse path.
+    #[must_use]
+    pub fn sender(&self) -> &mail::Address {
+        &self.envelope.sender
+    }
+
+    /// When the message began to arrive.
+    #[must_use]
+    pub fn arrival(&self) -> SystemTime {
+        self.envelope.arrived_at()
+    }
+
+    /// How it entered the mail system.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.envelope.origin
+    }
+
+    /// The client that sent it.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.envelope.client
+    }
+
+    /// ENVID as received.
+    #[must_use]
+    pub fn envid(&self) -> Option<&str> {
+        self.envelope.envid.as_deref()
+    }
+
+    /// RET as received.
+    #[must_use]
+    pub fn ret(&self) -> Option<DsnReturn> {
+        self.envelope.ret
+    }
+
+    /// BODY as received.
+    #[must_use]
+    pub fn body(&self) -> Body {
+        self.envelope.body
+    }
+
+    /// The message needs SMTPUTF8.
+    #[must_use]
+    pub fn smtputf8(&self) -> bool {
+        self.envelope.smtputf8
+    }
+
+    /// The records of the message itself: everything but the recipients, whose list is empty here.
+    #[must_use]
+    pub fn envelope_without_recipients(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// How many recipients it has, whatever their state.
+    #[must_use]
+    pub fn recipient_count(&self) -> u32 {
+        self.head.recipients
+    }
+
+    /// The size of the content.
+    #[must_use]
+    pub fn content_size(&self) -> u64 {
+        self.head.content_size
+    }
+
+    /// The operator wants the message returned at its next attempt (`postsuper -e`).
+    #[must_use]
+    pub fn is_forced_to_expire(&self) -> bool {
+        self.flags.has(Flags::EXPIRE)
+    }
+
+    /// The sender was told that the message is late.
+    #[must_use]
+    pub fn delay_was_reported(&self) -> bool {
+        self.flags.has(Flags::DELAY_REPORTED)
+    }
+
+    /// The file's modification time when it was opened: in `deferred/`, when the message is to be tried next.
+    #[must_use]
+    pub fn modified(&self) -> SystemTime {
+        self.modified
+    }
+
+    /// The mode says that the writer has finished.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Where the parts begin, in the order of the file: envelope, recipients' records, content, journal.
+    #[must_use]
+    pub fn offsets(&self) -> [u64; 4] {
+        [
+            self.head.envelope_offset(),
+            self.head.recipients_offset,
+            self.head.content_offset,
+            self.head.journal_offset(),
+        ]
+    }
+
+    /// The content, on the same descriptor.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        Content::new(Arc::clone(&self.file), self.head.content_offset, self.head.content_size)
+    }
+
+    /// The attempts so far, oldest first.
+    #[must_use]
+    pub fn journal(&self) -> Journal {
+        Journal::new(Arc::clone(&self.file), self.head.journal_offset())
+    }
+
+    /// The last attempt for each recipient that had one: one entry in memory for each of them.
+    ///
+    /// # Errors
+    /// What reading says.
+    pub fn last_attempts(&self) -> Result<BTreeMap<u32, Attempt>, QueueError> {
+        let mut last = BTreeMap::new();
+        for attempt in self.journal() {
+            let attempt = attempt.map_err(|error| self.failed("read", error))?;
+            if attempt.recipient < self.head.recipients {
+                last.insert(attempt.recipient, attempt);
+            }
+        }
+        Ok(last)
+    }
+
+    /// At most `max` recipients in the order of the envelope, from number `index` on. Going on where the last call
+    /// ended costs nothing; going back reads the envelope from its beginning.
+    ///
+    /// # Errors
+    /// What reading says, or a malformed record.
+    pub fn recipients_from(&self, index: u32, max: usize) -> Result<Vec<StoredRecipient>, QueueError> {
+        let left = usize::try_from(self.head.recipients.saturating_sub(index)).unwrap_or(usize::MAX);
+        let wanted = max.min(left);
+        let states = self.states(index, wanted)?;
+        let mut found = Vec::with_capacity(wanted.min(1024));
+        let (mut number, mut offset) = self.cursor.get();
+        if number > index {
+            (number, offset) = (0, self.head.recipients_offset);
+        }
+        let mut refill = Vec::new();
+        let mut window = Window { offset: 0, bytes: &self.prefix };
+        while found.len() < wanted {
+            let Some((kind, record, size)) = window.record_at(offset) else {
+                if !refill.is_empty() && window.offset == offset {
+                    return Err(self.damaged(Damage::Envelope("recipient beyond the end of the envelope")));
+                }
+                refill = self.read_envelope_from(offset)?;
+                window = Window { offset, bytes: &refill };
+                continue;
+            };
+            if number >= index {
+                let recipient = decode_recipient(kind, record).map_err(|damage| self.damaged(damage))?;
+                let state = states
+                    .get(found.len())
+                    .map_or(RecipientState::Pending, |b| RecipientState::from_byte(*b));
+                found.push(StoredRecipient { index: number, state, recipient });
+            }
+            number += 1;
+            offset += size;
+        }
+        self.cursor.set((number, offset));
+        Ok(found)
+    }
+
+    /// Compares the content with its checksum.
+    ///
+    /// # Errors
+    /// What reading says, or that they differ.
+    pub fn verify_content(&self) -> Result<(), QueueError> {
+        let mut checksum = crc32fast::Hasher::new();
+        self.read_range(self.head.content_offset, self.head.content_size, |bytes| checksum.update(bytes))?;
+        if checksum.finalize() == self.head.content_checksum {
+            return Ok(());
+        }
+        Err(self.damaged(Damage::ContentChecksum))
+    }
+
+    /// The descriptor of the file, for reading.
+    #[must_use]
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    pub(crate) fn reader(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    pub(crate) fn file_size(&self) -> u64 {
+        self.file_size
+    }
+
+    pub(crate) fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    pub(crate) fn set_flags(&mut self, flags: Flags) {
+        self.flags = flags;
+    }
+
+    /// Where the state of a recipient is, if there is such a recipient.
+    pub(crate) fn state_offset(&self, index: u32) -> Option<u64> {
+        (index < self.head.recipients).then(|| HEAD_SIZE as u64 + u64::from(index))
+    }
+
+    /// Keeps what is in memory in step with a state that was just written.
+    pub(crate) fn note_state(&mut self, offset: u64, state: RecipientState) {
+        if let Some(byte) = usize::try_from(offset).ok().and_then(|offset| self.prefix.get_mut(offset)) {
+            *byte = state.byte();
+        }
+    }
+
+    /// Feeds the envelope to its checksum, then takes the records of the message from it.
+    fn read_envelope(&mut self) -> Result<(), QueueError> {
+        let start = self.head.envelope_offset();
+        let mut checksum = crc32fast::Hasher::new();
+        let in_memory = self.slice(start, self.head.content_offset);
+        if let Some(bytes) = in_memory {
+            checksum.update(bytes);
+        } else {
+            let size = self.head.content_offset.saturating_sub(start);
+            self.read_range(start, size, |bytes| checksum.update(bytes))?;
+        }
+        checksum.update(sealed_part(&self.prefix));
+        if checksum.finalize() != self.head.envelope_checksum {
+            return Err(self.damaged(Damage::EnvelopeChecksum));
+        }
+        let mut read = Vec::new();
+        let bytes = match self.slice(start, self.head.recipients_offset) {
+            Some(bytes) => bytes,
+            None => {
+                let size = self.head.recipients_offset.saturating_sub(start);
+                self.read_range(start, size, |bytes| read.extend_from_slice(bytes))?;
+                &read
+            }
+        };
+        self.envelope = decode_message(bytes).map_err(|damage| self.damaged(damage))?;
+        Ok(())
+    }
+
+    /// The bytes between two offsets, if the first read brought them.
+    fn slice(&self, start: u64, end: u64) -> Option<&[u8]> {
+        self.prefix.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+    }
+
+    fn states(&self, index: u32, count: usize) -> Result<Vec<u8>, QueueError> {
+        let start = HEAD_SIZE as u64 + u64::from(index);
+        if let Some(states) = self.slice(start, start + count as u64) {
+            return Ok(states.to_vec());
+        }
+        let mut states = Vec::new();
+        self.read_range(start, count as u64, |bytes| states.extend_from_slice(bytes))?;
+        Ok(states)
+    }
+
+    /// Recipients' records from an offset on, at least one whole record if the envelope has one.
+    fn read_envelope_from(&self, offset: u64) -> Result<Vec<u8>, QueueError> {
+        let left = self.head.content_offset.saturating_sub(offset);
+        let mut bytes = Vec::new();
+        self.read_range(offset, left.min(MAX_RECORD as u64), |part| bytes.extend_from_slice(part))?;
+        Ok(bytes)
+    }
+
+    /// Reads `size` bytes in pieces.
+    fn read_range(&self, offset: u64, size: u64, mut take: impl FnMut(&[u8])) -> Result<(), QueueError> {
+        let mut buffer = vec![0; READ_SIZE.min(usize::try_from(size).unwrap_or(READ_SIZE))];
+        let mut done = 0;
+        while done < size {
+            let wanted = buffer.len().min(usize::try_from(size - done).unwrap_or(usize::MAX));
+            let read = read_up_to(&self.file, &mut buffer[..wanted], offset + done)
+                .map_err(|error| self.failed("read", error))?;
+            if read == 0 {
+                return Err(self.damaged(Damage::Truncated));
+            }
+            take(&buffer[..read]);
+            done += read as u64;
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, damage: Damage) -> QueueError {
+        QueueError::Damaged { path: self.path.to_path_buf(), damage }
+    }
+
+    pub(crate) fn failed(&self, operation: &'static str, error: std::io::Error) -> QueueError {
+        QueueError::new(operation, self.path.to_path_buf(), error)
+    }
+}
+
+/// Bytes of the envelope in memory, and where in the file they begin.
+struct Window<'a> {
+    offset: u64,
+    bytes: &'a [u8],
+}
+
+impl<'a> Window<'a> {
+    /// The record at an offset of the file with its whole size, if all of it is here.
+    fn record_at(&self, offset: u64) -> Option<(u8, Fields<'a>, u64)> {
+        let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        let mut fields = Fields::new(self.bytes.get(start..)?);
+        let before = fields.left();
+        let (kind, record) = take_record(&mut fields)?;
+        Some((kind, record, (before - fields.left()) as u64))
+    }
+}
+
+/// Fills the buffer as far as the file goes.
+pub(crate) fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

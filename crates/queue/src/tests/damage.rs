@@ -1,0 +1,107 @@
+//! Bytes that are not a queue file, or no longer one: an error, never a panic.
+
+use std::fs;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::{Content, Damage, QueueError, Stored};
+
+fn open(bytes: &[u8]) -> Result<Stored, QueueError> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    Stored::open(Arc::new(file), Path::new("test").into())
+}
+
+/// Reads everything a file claims to have; what it says does not matter, that it returns does.
+fn read_all(bytes: &[u8]) -> bool {
+    let Ok(stored) = open(bytes) else { return false };
+    let recipients = stored.recipients_from(0, usize::MAX).is_ok();
+    let content = stored.verify_content().is_ok();
+    stored.last_attempts().unwrap();
+    recipients && content
+}
+
+fn golden() -> Vec<u8> {
+    fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/version-1.queue")).unwrap()
+}
+
+#[test]
+fn a_file_cut_at_any_byte_is_an_error_until_the_content_is_whole() {
+    let bytes = golden();
+    let whole = usize::try_from(open(&bytes).unwrap().offsets()[3]).unwrap();
+    for cut in 0..bytes.len() {
+        assert_eq!(read_all(&bytes[..cut]), cut >= whole, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_changed_byte_of_what_never_changes_is_noticed() {
+    let bytes = golden();
+    let [envelope, _, _, journal] = open(&bytes).unwrap().offsets().map(|o| usize::try_from(o).unwrap());
+    for place in 0..bytes.len() {
+        for change in [1, 0x80, 0xff] {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= change;
+            let may_change = (64..envelope).contains(&place) || place >= journal;
+            assert_eq!(read_all(&bytes), may_change, "byte {place} ^ {change:#x}");
+        }
+    }
+}
+
+#[test]
+fn a_record_that_lies_with_a_right_checksum_is_an_error() {
+    let bytes = golden();
+    let [envelope, _, content, _] = open(&bytes).unwrap().offsets().map(|o| usize::try_from(o).unwrap());
+    for place in (8..60).chain(envelope..content) {
+        for change in [1, 0x7f, 0x80, 0xff] {
+            let mut bytes = bytes.clone();
+            bytes[place] ^= change;
+            let checksum = crc32fast::hash(&[&bytes[envelope..content], &bytes[..60]].concat());
+            bytes[60..64].copy_from_slice(&checksum.to_le_bytes());
+            read_all(&bytes);
+        }
+    }
+}
+
+#[test]
+fn other_files_are_named_for_what_they_are() {
+    let damage = |bytes: &[u8]| match open(bytes) {
+        Err(QueueError::Damaged { damage, .. }) => damage,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(damage(b""), Damage::Empty);
+    assert_eq!(damage(&[0; 200]), Damage::Unfinished);
+    assert_eq!(damage(&[b'x'; 200]), Damage::NotAQueueFile);
+    assert_eq!(damage(&golden()[..50]), Damage::Truncated);
+    let mut newer = golden();
+    newer[8] = 2;
+    assert_eq!(damage(&newer), Damage::Version(2));
+}
+
+#[test]
+fn a_descriptor_that_is_no_queue_file_is_refused() {
+    let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
+    assert!(Content::from_fd(pipe).is_err());
+    assert!(Content::from_fd(File::open("/").unwrap().into()).is_err());
+}
+
+/// Files of version 1 must be readable for ever; and as long as version 1 is written, it is written like this.
+#[test]
+fn the_golden_file_is_what_is_written() {
+    let queue = queue();
+    let id = queue.commit(&full(), b"Subject: golden\n\nThis file never changes.\n");
+    let mut message = queue.active.claim(id).unwrap();
+    message.mark(1, crate::RecipientState::Bounced).unwrap();
+    message
+        .append_attempt(&attempt(0, "connect to mx.example.com[192.0.2.1]:25: Connection refused"))
+        .unwrap();
+    let written = fs::read(queue.only_file()).unwrap();
+    if std::env::var_os("WRITE_GOLDEN").is_some() {
+        fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/version-1.queue"), &written).unwrap();
+    }
+    assert_eq!(written, golden());
+}

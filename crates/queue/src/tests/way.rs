@@ -1,0 +1,190 @@
+//! The way of a message through the folders.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::{Content, Folder, QueueError, RecipientState, Stored};
+
+fn recipients(stored: &Stored) -> Vec<Recipient> {
+    stored.recipients_from(0, usize::MAX).unwrap().into_iter().map(|r| r.recipient).collect()
+}
+
+#[test]
+fn an_envelope_comes_back_as_it_was() {
+    for envelope in
+        [plain(&["a@example.com"]), full(), Envelope { origin: Origin::Local { uid: 1000 }, ..full() }]
+    {
+        let queue = queue();
+        let id = queue.commit(&envelope, b"Subject: x\n\nbody\n");
+        let message = queue.active.claim(id).unwrap();
+        let read =
+            Envelope { recipients: recipients(&message), ..message.envelope_without_recipients().clone() };
+        assert_eq!(read, envelope);
+        assert_eq!(queue.only_folder(), "active");
+        message.remove().unwrap();
+        assert!(queue.files().is_empty());
+    }
+}
+
+#[test]
+fn content_of_any_size_comes_back_byte_for_byte() {
+    let queue = queue();
+    for size in [0_usize, 1, 7_000, 65_000, 65_536, 200_001] {
+        let content = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect::<Vec<_>>();
+        for piece in [1_000, 65_536, 1 << 20] {
+            let id = QueueId::generate(SystemTime::now());
+            let mut writer = queue.incoming.create(id, &full(), false).unwrap();
+            content.chunks(piece).for_each(|part| writer.write_all(part).unwrap());
+            assert_eq!(writer.content_size(), u64::try_from(size).unwrap());
+            writer.commit().unwrap();
+            let message = queue.active.claim_verified(id).unwrap();
+            let (mut read, mut copied) = (Vec::new(), Vec::new());
+            let descriptor = message.file().try_clone_to_owned().unwrap();
+            Content::from_fd(descriptor).unwrap().read_to_end(&mut read).unwrap();
+            message.content().copy_to(&mut copied).unwrap();
+            assert!(read == content && copied == content, "{size} bytes in pieces of {piece}");
+            message.remove().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_message_that_is_dropped_leaves_nothing() {
+    let queue = queue();
+    let mut writer = queue.incoming.create(QueueId::generate(SystemTime::now()), &full(), false).unwrap();
+    writer.append(&[b'x'; 200_000]).unwrap();
+    assert_eq!(std::fs::metadata(queue.only_file()).unwrap().permissions().mode() & 0o777, 0o600);
+    drop(writer);
+    assert!(queue.files().is_empty());
+}
+
+#[test]
+fn a_small_message_is_not_on_disk_before_its_commit() {
+    let queue = queue();
+    let mut writer = queue.incoming.create(QueueId::generate(SystemTime::now()), &full(), false).unwrap();
+    writer.append(b"Subject: x\n\n").unwrap();
+    assert!(queue.files().is_empty());
+    writer.commit().unwrap();
+    assert_eq!(std::fs::metadata(queue.only_file()).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn recipients_may_be_added_until_the_content_begins() {
+    let queue = queue();
+    let id = QueueId::generate(SystemTime::now());
+    let mut writer = queue.incoming.create(id, &plain(&["a@example.com"]), false).unwrap();
+    writer.add_recipient(&Recipient::new(address("b@example.com"))).unwrap();
+    writer.append(b"\n").unwrap();
+    assert!(writer.add_recipient(&Recipient::new(address("c@example.com"))).is_err());
+    writer.commit().unwrap();
+    assert_eq!(recipients(&queue.active.claim(id).unwrap()).len(), 2);
+}
+
+#[test]
+fn a_held_message_is_out_of_reach_until_it_is_released() {
+    let queue = queue();
+    for late in [false, true] {
+        let id = QueueId::generate(SystemTime::now());
+        let mut writer = queue.incoming.create(id, &full(), !late).unwrap();
+        writer.append(&[b'x'; 100_000]).unwrap();
+        if late {
+            writer.set_hold();
+        }
+        writer.commit().unwrap();
+        assert_eq!(queue.only_folder(), "hold");
+        assert!(matches!(queue.active.claim(id), Err(QueueError::NotFound(_))));
+        queue.root.operator().unwrap().requeue(id, &[Folder::Hold]).unwrap();
+        queue.active.claim(id).unwrap().remove().unwrap();
+    }
+}
+
+#[test]
+fn many_recipients_are_read_in_slices() {
+    let queue = queue();
+    let names = (0..12_345).map(|n| format!("user{n}@example.com")).collect::<Vec<_>>();
+    let envelope = plain(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let id = queue.commit(&envelope, b"\n");
+    let mut message = queue.active.claim(id).unwrap();
+    assert_eq!(message.recipient_count(), 12_345);
+    message.mark(10_000, RecipientState::Done).unwrap();
+    let mut index = 0;
+    loop {
+        let slice = message.recipients_from(index, 1_000).unwrap();
+        for recipient in &slice {
+            assert_eq!(recipient.recipient.address.as_str(), names[index as usize]);
+            assert_eq!((recipient.index, recipient.state == RecipientState::Done), (index, index == 10_000));
+            index += 1;
+        }
+        if slice.len() < 1_000 {
+            break;
+        }
+    }
+    assert_eq!(index, 12_345);
+    let back = message.recipients_from(17, 1).unwrap();
+    assert_eq!(back[0].recipient.address.as_str(), "user17@example.com");
+    assert!(message.recipients_from(12_345, 1).unwrap().is_empty());
+}
+
+#[test]
+fn states_and_attempts_survive_a_deferral() {
+    let queue = queue();
+    let id = queue.commit(&full(), b"Subject: x\n\nbody\n");
+    let mut message = queue.active.claim(id).unwrap();
+    message.mark(0, RecipientState::Bounced).unwrap();
+    message.append_attempt(&attempt(0, "first")).unwrap();
+    message.append_attempts(&[attempt(1, "second"), attempt(0, "third")]).unwrap();
+    message.note_delay_reported().unwrap();
+    let due = UNIX_EPOCH + Duration::new(1_795_400_000, 5_000);
+    message.defer(due).unwrap();
+
+    let entry = queue.active.scan(Folder::Deferred).next().unwrap().unwrap();
+    assert_eq!((entry.id, entry.modified, entry.ready), (id, due, true));
+    let message = queue.active.claim(id).unwrap();
+    let states = message.recipients_from(0, 9).unwrap().iter().map(|r| r.state).collect::<Vec<_>>();
+    assert_eq!(states, [RecipientState::Bounced, RecipientState::Pending]);
+    assert!(message.delay_was_reported() && !message.is_forced_to_expire());
+    let texts = message.journal().map(|a| a.unwrap().outcome.text).collect::<Vec<_>>();
+    assert_eq!(texts, ["first", "second", "third"]);
+    let last = message.last_attempts().unwrap();
+    assert_eq!((last[&0].clone(), last[&1].clone()), (attempt(0, "third"), attempt(1, "second")));
+}
+
+#[test]
+fn a_message_can_be_put_down_and_taken_up_again() {
+    let queue = queue();
+    let id = queue.commit(&full(), b"\n");
+    drop(queue.active.claim(id).unwrap());
+    assert!(matches!(queue.active.claim(id), Err(QueueError::NotFound(_))));
+    queue.active.reclaim(id).unwrap().remove().unwrap();
+}
+
+#[test]
+fn every_committed_message_is_found_by_a_scan() {
+    let queue = queue();
+    let mut committed = (0..200).map(|_| queue.commit(&plain(&["a@example.com"]), b"\n")).collect::<Vec<_>>();
+    let mut found = queue.active.scan(Folder::Incoming).map(|e| e.unwrap().id).collect::<Vec<_>>();
+    let mut listed =
+        queue.root.read_only().unwrap().ids(Folder::Incoming).map(Result::unwrap).collect::<Vec<_>>();
+    committed.sort();
+    found.sort();
+    listed.sort();
+    assert_eq!(found, committed);
+    assert_eq!(listed, committed);
+}
+
+#[test]
+fn the_header_ends_with_the_empty_line() {
+    let queue = queue();
+    for (content, header) in [
+        (&b"A: 1\nB: 2\n\nbody\n\n"[..], &b"A: 1\nB: 2\n\n"[..]),
+        (b"A: 1\n", b"A: 1\n"),
+        (b"\nbody\n\n", b"\n"),
+        (b"", b""),
+    ] {
+        let id = queue.commit(&full(), content);
+        let message = queue.active.claim(id).unwrap();
+        assert_eq!(message.content().header(1 << 20).unwrap(), header);
+        assert_eq!(message.content().header(3).unwrap(), header[..header.len().min(3)]);
+    }
+}
