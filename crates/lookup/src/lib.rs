@@ -5,8 +5,13 @@
 //! reload. Whatever a file holds, looking into it never panics: a damaged table is an error that names the file.
 
 mod braces;
+pub mod cdb;
+pub mod domain;
+mod extension;
 mod fold;
 mod maps;
+mod match_list;
+mod network;
 pub mod source;
 mod table;
 mod types;
@@ -14,8 +19,11 @@ mod warning;
 mod watch;
 
 pub use braces::split_list;
+pub use extension::Delimiters;
 pub use fold::fold;
 pub use maps::Maps;
+pub use match_list::MatchList;
+pub use network::{Network, NetworkError};
 pub use table::{LookupError, OpenError, Options, Table, Visitor};
-pub use types::{open, open_or_wait, open_with, types};
+pub use types::{index_file, open, open_or_wait, open_with, types};
 pub use warning::report_warnings_to;

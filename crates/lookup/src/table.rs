@@ -66,6 +66,13 @@ impl LookupError {
     }
 }
 
+impl LookupError {
+    /// The content of an open table is gone.
+    pub(crate) fn opening(table: &str, error: &OpenError) -> Self {
+        Self::new(table, error.to_string())
+    }
+}
+
 impl fmt::Display for LookupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "table {}: {}", self.table, self.cause)

@@ -29,7 +29,8 @@ type Load<T> = dyn Fn(&File) -> Result<T, OpenError> + Send + Sync;
 
 /// The content of a table, and the file that it comes from.
 pub(crate) struct Watched<T> {
-    current: RwLock<Arc<T>>,
+    /// Why there is no content: its file was overwritten in place, and what is there now is no good.
+    current: RwLock<Result<Arc<T>, OpenError>>,
     /// `None` for content that came with the table's name.
     file: Option<WatchedFile<T>>,
 }
@@ -37,6 +38,7 @@ pub(crate) struct Watched<T> {
 struct WatchedFile<T> {
     path: PathBuf,
     load: Box<Load<T>>,
+    survives_overwriting: fn(&T) -> bool,
     next_look: AtomicU64,
     /// What was last seen of the file. Held while it is read, so that one thread reads and the others use what is there.
     seen: Mutex<Seen>,
@@ -44,6 +46,8 @@ struct WatchedFile<T> {
 
 struct Seen {
     stamp: Option<Stamp>,
+    /// Device and inode of the file that the content in use comes from.
+    file: (u64, u64),
     complaint: Option<String>,
 }
 
@@ -60,59 +64,82 @@ struct Stamp {
 impl<T> Watched<T> {
     /// Content that never changes.
     pub(crate) fn fixed(content: T) -> Self {
-        Self { current: RwLock::new(Arc::new(content)), file: None }
+        Self { current: RwLock::new(Ok(Arc::new(content))), file: None }
     }
 
-    /// The content of the file at `path`, as `load` makes it of the open file.
+    /// The content of the file at `path`, as `load` makes it of the open file. `survives_overwriting` says whether the
+    /// content may still be used when the file that it came from has been changed in place.
     ///
     /// # Errors
     /// The file cannot be opened, or `load` fails.
     pub(crate) fn open(
         path: PathBuf,
         load: impl Fn(&File) -> Result<T, OpenError> + Send + Sync + 'static,
+        survives_overwriting: fn(&T) -> bool,
     ) -> Result<Self, OpenError> {
-        let (content, stamp) = read(&path, &load)?;
+        let (content, seen) = read(&path, &load)?;
         let file = WatchedFile {
             path,
             load: Box::new(load),
+            survives_overwriting,
             next_look: AtomicU64::new(coarse_milliseconds() + LOOK_EVERY_MS),
-            seen: Mutex::new(Seen { stamp, complaint: None }),
+            seen: Mutex::new(seen),
         };
-        Ok(Self { current: RwLock::new(Arc::new(content)), file: Some(file) })
+        Ok(Self { current: RwLock::new(Ok(Arc::new(content))), file: Some(file) })
     }
 
     /// What the file holds, as of at most 10 milliseconds ago.
-    pub(crate) fn current(&self) -> Arc<T> {
+    ///
+    /// # Errors
+    /// The content that was in use is gone, and there is no other.
+    pub(crate) fn current(&self) -> Result<Arc<T>, OpenError> {
         if let Some(file) = &self.file
             && file.look_is_due()
         {
             self.look(file);
         }
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn look(&self, file: &WatchedFile<T>) {
         // Somebody else is reading the file: what is in use is good enough meanwhile.
         let Ok(mut seen) = file.seen.try_lock() else { return };
-        let now = std::fs::metadata(&file.path).ok().map(|metadata| Stamp::of(&metadata));
-        if now.is_some() && now == seen.stamp {
+        let stamp = std::fs::metadata(&file.path).ok().map(|metadata| Stamp::of(&metadata));
+        if stamp.is_some() && stamp == seen.stamp {
             return;
         }
         match read(&file.path, &file.load) {
-            Ok((content, stamp)) => {
-                *seen = Seen { stamp, complaint: None };
-                let content = Arc::new(content);
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = content;
+            Ok((content, now)) => {
+                *seen = now;
+                self.replace(Ok(Arc::new(content)));
             }
             Err(error) => {
                 seen.stamp = None;
-                let complaint = error.to_string();
-                if seen.complaint.as_ref() != Some(&complaint) {
-                    warn(format_args!("{complaint}; keeping what was read from it before"));
-                    seen.complaint = Some(complaint);
-                }
+                let overwritten = stamp.is_some_and(|stamp| (stamp.device, stamp.inode) == seen.file);
+                self.complain(file, &mut seen, error, overwritten);
             }
         }
+    }
+
+    /// The file has changed and cannot be read: says so, once for each reason.
+    fn complain(&self, file: &WatchedFile<T>, seen: &mut Seen, error: OpenError, overwritten: bool) {
+        let complaint = error.to_string();
+        let survives = match &*self.current.read().unwrap_or_else(PoisonError::into_inner) {
+            Ok(content) => !overwritten || (file.survives_overwriting)(content),
+            Err(_) => false,
+        };
+        if seen.complaint.as_ref() != Some(&complaint) {
+            let consequence = if survives { "keeping what it held before" } else { "lookups in it fail" };
+            warn(format_args!("{complaint}; {consequence}"));
+            seen.complaint = Some(complaint);
+        }
+        if !survives {
+            self.replace(Err(error));
+        }
+    }
+
+    fn replace(&self, content: Result<Arc<T>, OpenError>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = content;
     }
 }
 
@@ -146,7 +173,7 @@ impl Stamp {
 fn read<T>(
     path: &Path,
     load: &(impl Fn(&File) -> Result<T, OpenError> + ?Sized),
-) -> Result<(T, Option<Stamp>), OpenError> {
+) -> Result<(T, Seen), OpenError> {
     let file = File::open(path).map_err(|e| OpenError::io("open", path, &e))?;
     let metadata = file.metadata().map_err(|e| OpenError::io("stat", path, &e))?;
     let content = load(&file)?;
@@ -155,7 +182,8 @@ fn read<T>(
         .ok()
         .and_then(|modified| SystemTime::now().duration_since(modified).ok())
         .is_some_and(|age| age > TIME_STAMP_GRANULARITY);
-    Ok((content, settled.then(|| Stamp::of(&metadata))))
+    let stamp = settled.then(|| Stamp::of(&metadata));
+    Ok((content, Seen { stamp, file: (metadata.dev(), metadata.ino()), complaint: None }))
 }
 
 /// Milliseconds of a clock that costs a few nanoseconds to read.

@@ -77,7 +77,7 @@ pub(super) fn open_texthash(request: &Request<'_>) -> Result<Arc<dyn Table>, Ope
     let options = request.options;
     let path = PathBuf::from(request.name);
     let name = request.name.to_owned();
-    let entries = Watched::open(path, move |file| read_text(file, &name, options))?;
+    let entries = Watched::open(path, move |file| read_text(file, &name, options), |_| true)?;
     Ok(Arc::new(Fixed { label: request.label.to_owned(), options, entries }))
 }
 
@@ -120,7 +120,7 @@ fn folded(key: &str, options: Options) -> Box<str> {
 
 impl Table for Fixed {
     fn get(&self, key: &str) -> Result<Option<String>, LookupError> {
-        let entries = self.entries.current();
+        let entries = self.entries.current().map_err(|error| LookupError::opening(&self.label, &error))?;
         let value = if self.options.fold { entries.get(&*fold(key)) } else { entries.get(key) };
         Ok(value.map(|value| value.to_string()))
     }
@@ -130,7 +130,8 @@ impl Table for Fixed {
     }
 
     fn visit_entries(&self, visit: &mut Visitor<'_>) -> Result<bool, LookupError> {
-        for (key, value) in self.entries.current().iter() {
+        let entries = self.entries.current().map_err(|error| LookupError::opening(&self.label, &error))?;
+        for (key, value) in entries.iter() {
             if visit(key.as_bytes(), value.as_bytes()).is_break() {
                 break;
             }

@@ -2,7 +2,10 @@
 
 mod fail;
 mod fixed;
+mod indexed;
 mod waiting;
+
+pub use indexed::index_file;
 
 use std::sync::{Arc, LazyLock};
 
@@ -71,7 +74,10 @@ struct Kind {
 
 /// In alphabetical order.
 const TYPES: &[Kind] = &[
+    Kind { name: "btree", open: indexed::open },
+    Kind { name: "cdb", open: indexed::open },
     Kind { name: "fail", open: fail::open },
+    Kind { name: "hash", open: indexed::open },
     Kind { name: "inline", open: fixed::open_inline },
     Kind { name: "proxy", open: open_proxied },
     Kind { name: "static", open: fixed::open_static },
