@@ -1,1 +1,16 @@
-//! local-delivery
+//! The delivery agents local(8) and virtual(8).
+//!
+//! Contract: an agent turns one request of the queue manager into one outcome per recipient. It reads the message
+//! through the descriptor it was handed, and touches files as the recipient only: a thread takes the recipient's
+//! identity for as long as it looks at or writes his files ([`sys::credentials::AsUser`]), and commands run in
+//! processes that are the recipient for good. An instance of an ordinary user delivers to that user alone.
+
+pub mod command;
+pub mod destination;
+pub mod failure;
+pub mod folder_sync;
+pub mod letter;
+pub mod lock;
+pub mod maildir;
+pub mod mbox;
+pub mod template;

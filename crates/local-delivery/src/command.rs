@@ -1,0 +1,384 @@
+//! `|command`: runs a program as a user and hands it the message.
+//!
+//! Contract: the program runs in a process group of its own, with the uid and gid it is given and no other groups, with
+//! exactly the environment it is given, and for no longer than its time limit, after which the whole group is killed.
+//! Its exit status says what becomes of the mail (sysexits), unless its output begins with an enhanced status code.
+//! Whatever the sender could choose reaches the program through its input and environment only, never its arguments.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use mail::Dsn;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Gid, Pid, Uid};
+
+use crate::failure::{Failure, describe};
+use crate::letter::Letter;
+
+/// How much output is kept for the report; the rest is read and dropped.
+const MAX_OUTPUT: usize = 4096;
+
+/// A command made of these alone needs no shell.
+const PLAIN: &str = "!@%-_=+:,./ \t";
+
+const SHELL: &str = "/bin/sh";
+
+/// Where programs are looked for, whatever the mail system's own `PATH`.
+const DEFAULT_PATH: &str = "/usr/bin:/bin";
+
+/// How a command is run.
+pub struct Invocation<'a> {
+    /// The command line.
+    pub command: &'a str,
+    /// `local_command_shell`: this program gets every command as its last argument.
+    pub shell: Option<&'a str>,
+    /// Who runs it; `None` where the mail system's own user is the one.
+    pub identity: Option<(Uid, Gid)>,
+    /// The whole environment but for `PATH`.
+    pub environment: &'a [(String, String)],
+    /// The folder it runs in.
+    pub directory: &'a Path,
+    /// `command_time_limit`.
+    pub time_limit: Duration,
+}
+
+/// Runs the command with `preamble` and the content as its input.
+///
+/// # Errors
+/// [`Failure`] for every end but exit status 0.
+pub fn run(invocation: &Invocation<'_>, preamble: &[u8], letter: &Letter<'_>) -> Result<(), Failure> {
+    let mut child = spawn(invocation)?;
+    let deadline = Instant::now() + invocation.time_limit;
+    let conversation = Conversation::new(&mut child).and_then(|c| c.hold(preamble, letter, deadline));
+    let (output, input_failure) = conversation.map_err(|error| {
+        kill(&mut child);
+        Failure::from_io(&error, format_args!("pipe to \"{}\"", invocation.command))
+    })?;
+    let status = wait(&mut child, deadline);
+    let Some(status) = status.map_err(|error| Failure::from_io(&error, "wait for command"))? else {
+        kill(&mut child);
+        let text = format!("Command time limit exceeded: \"{}\"{}", invocation.command, quote_output(&output));
+        return Err(Failure::bounce(Dsn::new(5, 3, 0), text));
+    };
+    // Programs may stop reading when they have seen enough; a queue file that cannot be read is another matter.
+    if let Some(error) = input_failure {
+        return Err(Failure::from_io(&error, "read the message"));
+    }
+    judge(invocation.command, status, &output)
+}
+
+fn spawn(invocation: &Invocation<'_>) -> Result<Child, Failure> {
+    let words = invocation.command;
+    let spawned = match (invocation.shell, plain_words(words)) {
+        (Some(shell), _) => spawn_words(invocation, shell.split_whitespace().chain([words])),
+        (None, Some(plain)) => match spawn_words(invocation, plain) {
+            // `exit 67` and other commands of the shell's own.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && invocation.directory.is_dir() => {
+                spawn_words(invocation, [SHELL, "-c", words])
+            }
+            result => result,
+        },
+        (None, None) => spawn_words(invocation, [SHELL, "-c", words]),
+    };
+    spawned.map_err(|error| {
+        let place = invocation.directory.display();
+        let text = format!("execute command \"{words}\" in {place}: {}", describe(&error));
+        Failure::defer(Dsn::new(4, 3, 0), text)
+    })
+}
+
+/// The words of a command that has no meaning to a shell beyond them.
+fn plain_words(command: &str) -> Option<impl Iterator<Item = &str>> {
+    let plain = command.chars().all(|c| c.is_ascii_alphanumeric() || PLAIN.contains(c));
+    let words = command.split([' ', '\t']).filter(|word| !word.is_empty());
+    (plain && words.clone().next().is_some()).then_some(words)
+}
+
+fn spawn_words<'a>(
+    invocation: &Invocation<'_>,
+    words: impl IntoIterator<Item = &'a str>,
+) -> io::Result<Child> {
+    let mut words = words.into_iter();
+    let program = words.next().ok_or(io::ErrorKind::InvalidInput)?;
+    let (output, its_output) = io::pipe()?;
+    let mut command = Command::new(program);
+    command.args(words).env_clear().env("PATH", DEFAULT_PATH);
+    command.envs(invocation.environment.iter().map(|(name, value)| (name, value)));
+    command.stdin(Stdio::piped()).stdout(its_output.try_clone()?).stderr(its_output);
+    command.current_dir(invocation.directory).process_group(0);
+    if let Some((uid, gid)) = invocation.identity {
+        command.uid(uid.as_raw()).gid(gid.as_raw());
+    }
+    let mut child = command.spawn()?;
+    // Both of the program's outputs are one pipe; it takes the place of the one that `Child` knows of.
+    child.stdout = Some(std::process::ChildStdout::from(std::os::fd::OwnedFd::from(output)));
+    Ok(child)
+}
+
+/// Feeds the program and listens to it at the same time, so that neither side waits for the other for ever.
+struct Conversation {
+    input: Option<std::process::ChildStdin>,
+    output: std::process::ChildStdout,
+    kept: Vec<u8>,
+}
+
+impl Conversation {
+    fn new(child: &mut Child) -> io::Result<Self> {
+        let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let input = child.stdin.take().ok_or_else(closed)?;
+        let output = child.stdout.take().ok_or_else(closed)?;
+        set_nonblocking(&input)?;
+        set_nonblocking(&output)?;
+        Ok(Self { input: Some(input), output, kept: Vec::new() })
+    }
+
+    /// The output, and the error of reading the message if there was one. Ends with the program's output, or at the
+    /// deadline.
+    fn hold(
+        mut self,
+        preamble: &[u8],
+        letter: &Letter<'_>,
+        deadline: Instant,
+    ) -> io::Result<(Vec<u8>, Option<io::Error>)> {
+        const CHUNK: usize = 64 * 1024;
+        let (mut chunk, mut offset, mut sent) = (preamble.to_vec(), 0, 0);
+        loop {
+            if self.input.is_some() && sent == chunk.len() {
+                match letter.read_at(offset, CHUNK) {
+                    Ok(next) if next.is_empty() => self.input = None,
+                    Ok(next) => {
+                        offset += next.len() as u64;
+                        (chunk, sent) = (next, 0);
+                    }
+                    Err(error) => return Ok((self.kept, Some(error))),
+                }
+            }
+            let Some((writable, readable)) = self.wait(deadline)? else { return Ok((self.kept, None)) };
+            if writable && let Some(input) = &mut self.input {
+                match input.write(&chunk[sent..]) {
+                    Ok(count) => sent += count,
+                    Err(error) if is_again(&error) => {}
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.input = None,
+                    Err(error) => return Err(error),
+                }
+            }
+            if readable && !self.listen()? {
+                return Ok((self.kept, None));
+            }
+        }
+    }
+
+    /// Waits until something can be done: whether to write, whether to read; `None` at the deadline.
+    fn wait(&self, deadline: Instant) -> io::Result<Option<(bool, bool)>> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let timeout = PollTimeout::try_from(left.min(Duration::from_secs(60)) + Duration::from_millis(1));
+        let mut fds = vec![PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.input.iter().map(|input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)));
+        match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
+        Ok(Some((fds.get(1).is_some_and(ready), ready(&fds[0]))))
+    }
+
+    /// Reads some output; `false` at its end.
+    fn listen(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; 4096];
+        match self.output.read(&mut buffer) {
+            Ok(0) => Ok(false),
+            Ok(count) => {
+                let room = MAX_OUTPUT - self.kept.len();
+                self.kept.extend_from_slice(&buffer[..count.min(room)]);
+                Ok(true)
+            }
+            Err(error) if is_again(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+fn is_again(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Waits for the end of a program that has closed its output, which is usually there at once.
+fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Kills the whole process group, and takes the program's status so that no zombie stays.
+fn kill(child: &mut Child) {
+    if let Ok(id) = i32::try_from(child.id()) {
+        let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
+    }
+    let _ = child.wait();
+}
+
+/// What becomes of the mail.
+fn judge(command: &str, status: ExitStatus, output: &[u8]) -> Result<(), Failure> {
+    if status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(output).trim().to_owned();
+    if let Some((dsn, rest)) = enhanced_status(&text) {
+        return Err(Failure { dsn, text: rest.to_owned() });
+    }
+    let Some(code) = status.code() else {
+        let signal = status.signal().unwrap_or_default();
+        let text = format!("Command died with signal {signal}: \"{command}\"{}", quote_output(output));
+        return Err(Failure::bounce(Dsn::new(5, 3, 0), text));
+    };
+    match sysexits(code) {
+        Some((dsn, words)) => {
+            let output = if text.is_empty() { String::new() } else { format!(". Command output: {text}") };
+            Err(Failure { dsn, text: format!("{words}{output}") })
+        }
+        None => {
+            let text = format!("Command died with status {code}: \"{command}\"{}", quote_output(output));
+            Err(Failure::bounce(Dsn::new(5, 3, 0), text))
+        }
+    }
+}
+
+/// An enhanced status code of class 4 or 5 at the beginning of the output, and the text behind it.
+fn enhanced_status(text: &str) -> Option<(Dsn, &str)> {
+    let (code, rest) = text.split_once([' ', '\t', '\n']).unwrap_or((text, ""));
+    let dsn: Dsn = code.parse().ok()?;
+    (dsn.class() != 2).then_some((dsn, rest.trim()))
+}
+
+fn quote_output(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let text = text.trim();
+    if text.is_empty() { String::new() } else { format!(". Command output: {text}") }
+}
+
+/// The exit statuses of `<sysexits.h>`.
+const fn sysexits(code: i32) -> Option<(Dsn, &'static str)> {
+    Some(match code {
+        64 => (Dsn::new(5, 3, 0), "command line usage error"),
+        65 => (Dsn::new(5, 6, 0), "data format error"),
+        66 => (Dsn::new(5, 3, 0), "cannot open input"),
+        67 => (Dsn::new(5, 1, 1), "user unknown"),
+        68 => (Dsn::new(5, 1, 2), "host name unknown"),
+        69 => (Dsn::new(5, 3, 0), "service unavailable"),
+        70 => (Dsn::new(5, 3, 0), "internal software error"),
+        71 => (Dsn::new(4, 3, 0), "system resource problem"),
+        72 => (Dsn::new(5, 3, 0), "critical OS file missing"),
+        73 => (Dsn::new(5, 2, 0), "can't create user output file"),
+        74 => (Dsn::new(5, 3, 0), "input/output error"),
+        75 => (Dsn::new(4, 3, 0), "temporary failure"),
+        76 => (Dsn::new(5, 5, 0), "remote error in protocol"),
+        77 => (Dsn::new(5, 7, 0), "permission denied"),
+        78 => (Dsn::new(5, 3, 5), "local configuration error"),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_text(command: &str, text: &[u8], seconds: u64) -> Result<(), Failure> {
+        let environment = [("SENDER".to_owned(), "a@b".to_owned())];
+        let invocation = Invocation {
+            command,
+            shell: None,
+            identity: None,
+            environment: &environment,
+            directory: Path::new("/"),
+            time_limit: Duration::from_secs(seconds),
+        };
+        run(&invocation, b"X-First: 1\n", &Letter::open(&text).unwrap())
+    }
+
+    /// Each line of the table: a command, ` => `, and the outcome of running it.
+    #[test]
+    fn the_table_of_commands() {
+        for line in include_str!("../tests/commands.table").lines().filter(|l| !l.starts_with('#')) {
+            let (command, wanted) = line.split_once(" => ").unwrap_or_else(|| panic!("no => in {line}"));
+            let outcome = match run_text(command, b"Subject: x\n\nbody\n", 10) {
+                Ok(()) => "sent".to_owned(),
+                Err(failure) => format!("{} {}", failure.dsn, failure.text),
+            };
+            assert_eq!(outcome, wanted, "{command}");
+        }
+    }
+
+    #[test]
+    fn a_large_message_passes_both_ways_without_a_standstill() {
+        let text = vec![b'x'; 1_000_000];
+        run_text("cat > /dev/null", &text, 10).unwrap();
+        // Reads nothing, writes more than a pipe holds.
+        run_text("head -c 300000 /dev/zero", &text, 10).unwrap();
+        let failure = run_text("cat; exit 67", &text, 10).unwrap_err();
+        assert_eq!(failure.dsn, Dsn::new(5, 1, 1));
+        assert!(failure.text.len() <= MAX_OUTPUT + 100);
+    }
+
+    #[test]
+    fn the_time_limit_ends_the_whole_group() {
+        let begin = Instant::now();
+        let failure = run_text("(sleep 30; echo late) & sleep 30", b"x\n", 1).unwrap_err();
+        assert!(failure.text.starts_with("Command time limit exceeded: "), "{failure:?}");
+        // Closes its output and lives on.
+        let failure = run_text("exec > /dev/null 2>&1; sleep 30", b"x\n", 1).unwrap_err();
+        assert!(failure.text.starts_with("Command time limit exceeded: "), "{failure:?}");
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_command_shell_gets_every_command() {
+        let invocation = Invocation {
+            command: "true",
+            shell: Some("/bin/sh -c false;"),
+            identity: None,
+            environment: &[],
+            directory: Path::new("/"),
+            time_limit: Duration::from_secs(10),
+        };
+        let text: &[u8] = b"x\n";
+        assert!(run(&invocation, b"", &Letter::open(&text).unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_missing_folder_defers() {
+        let invocation = Invocation {
+            command: "true",
+            shell: None,
+            identity: None,
+            environment: &[],
+            directory: Path::new("/nonexistent/folder"),
+            time_limit: Duration::from_secs(10),
+        };
+        let text: &[u8] = b"x\n";
+        let failure = run(&invocation, b"", &Letter::open(&text).unwrap()).unwrap_err();
+        assert!(failure.is_temporary(), "{failure:?}");
+    }
+}

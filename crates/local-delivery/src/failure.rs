@@ -1,0 +1,85 @@
+//! Why a delivery did not happen, and whether to try again.
+
+use std::fmt;
+use std::io;
+
+use mail::{Dsn, Outcome};
+use nix::libc;
+
+/// A delivery that failed: the class of `dsn` says whether for now (4) or for good (5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The enhanced status code.
+    pub dsn: Dsn,
+    /// Operation, object, cause.
+    pub text: String,
+}
+
+/// A delivery's result: what to say behind `status=sent`, or why it failed.
+pub type Delivered = Result<String, Failure>;
+
+impl Failure {
+    /// To be tried again.
+    #[must_use]
+    pub fn defer(dsn: Dsn, text: impl Into<String>) -> Self {
+        Self { dsn: dsn.with_class(4), text: text.into() }
+    }
+
+    /// For good.
+    #[must_use]
+    pub fn bounce(dsn: Dsn, text: impl Into<String>) -> Self {
+        Self { dsn: dsn.with_class(5), text: text.into() }
+    }
+
+    /// The administrator must mend something; the mail waits meanwhile.
+    #[must_use]
+    pub fn configuration(text: impl fmt::Display) -> Self {
+        Self::defer(Dsn::new(4, 3, 5), format!("mail system configuration error: {text}"))
+    }
+
+    /// Writing to a mailbox failed. A full disk or quota is somebody's to mend, so the mail waits; only a limit that
+    /// this one message exceeds is for good.
+    #[must_use]
+    pub fn from_io(error: &io::Error, operation: impl fmt::Display) -> Self {
+        let text = format!("{operation}: {}", describe(error));
+        match error.raw_os_error() {
+            Some(libc::EDQUOT) => Self::defer(Dsn::new(4, 2, 2), text),
+            Some(libc::EFBIG) => Self::bounce(Dsn::new(5, 2, 2), text),
+            Some(libc::ENOSPC | libc::EROFS | libc::EIO) => Self::defer(Dsn::new(4, 3, 1), text),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Self::defer(Dsn::new(4, 3, 0), text),
+            _ => Self::defer(Dsn::new(4, 2, 0), text),
+        }
+    }
+
+    /// Whether the delivery is to be tried again.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        self.dsn.class() == 4
+    }
+
+    /// The same failure with words in front.
+    #[must_use]
+    pub fn within(mut self, context: impl fmt::Display) -> Self {
+        self.text = format!("{context}{}", self.text);
+        self
+    }
+}
+
+/// The result as the outcome that is logged and recorded.
+#[must_use]
+pub fn outcome(relay: &str, delivered: Delivered) -> Outcome {
+    match delivered {
+        Ok(text) => Outcome::sent(relay, text),
+        Err(failure) if failure.is_temporary() => Outcome::deferred(relay, failure.dsn, failure.text),
+        Err(failure) => Outcome::bounced(relay, failure.dsn, failure.text),
+    }
+}
+
+/// The system's words for an error, without Rust's "(os error 28)".
+#[must_use]
+pub fn describe(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    }
+}

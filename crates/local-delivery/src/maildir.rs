@@ -1,0 +1,243 @@
+//! Delivery into a Maildir: `tmp/` → `new/`, durable before it is said to be done.
+//!
+//! Contract: runs as the mailbox's owner (the caller's [`AsUser`](sys::credentials::AsUser) guard). After `Ok` the
+//! message and its name in `new/` survive a power cut. After `Err`, and after a crash at any point, `new/` holds
+//! either the whole message or nothing of it: the data is synced before the name appears. What a crash leaves in
+//! `tmp/` is removed by mail readers after 36 hours, as the format's definition asks.
+//!
+//! A small message takes ten system calls: open and fstat `new/`, create, writev, fdatasync, rename, fsync of the
+//! folder (shared, see [`FolderSync`]), two closes, and the read of the queue file.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use mail::Dsn;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags};
+use nix::libc;
+
+use crate::failure::{Delivered, Failure};
+use crate::folder_sync::FolderSync;
+use crate::letter::{Letter, Preamble};
+
+/// Names that are tried before the folder is believed to be full of them.
+const MAX_NAMES: usize = 10;
+
+static FOLDER_SYNC: LazyLock<FolderSync> = LazyLock::new(FolderSync::default);
+
+/// Delivers one message into the Maildir at `folder`, which is made, with its parents, where it is missing. `limit` is
+/// the largest message in bytes, 0 for none.
+///
+/// # Errors
+/// [`Failure`]; nothing was delivered then.
+pub fn deliver(folder: &Path, letter: &Letter<'_>, preamble: &Preamble<'_>, limit: u64) -> Delivered {
+    let headers = preamble.headers();
+    if limit > 0 && letter.size() + headers.len() as u64 > limit {
+        let text = format!("maildir delivery failed: message is larger than the mailbox limit of {limit} bytes");
+        return Err(Failure::bounce(Dsn::new(5, 2, 2), text));
+    }
+    store(folder, letter, &headers).map_err(|failure| failure.within("maildir delivery failed: "))?;
+    Ok("delivered to maildir".to_owned())
+}
+
+fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8]) -> Result<(), Failure> {
+    let new = open_new(folder)?;
+    let (mut file, name, path) = create(folder)?;
+    let written = letter.write_to(&mut file, headers).and_then(|()| file.sync_data());
+    let result = written.map_err(|error| Failure::from_io(&error, "error writing message"));
+    let result = result.and_then(|()| {
+        publish(&path, &new, &name).map_err(|error| {
+            Failure::from_io(&error, format_args!("rename {} into new/", path.display()))
+        })
+    });
+    if let Err(failure) = result {
+        // Best effort: what stays in tmp/ is no mail.
+        let _ = std::fs::remove_file(&path);
+        return Err(failure);
+    }
+    make_durable(&new, &folder.join("new").join(&name))
+}
+
+/// Opens `new/` before anything is delivered: a folder that cannot be synced later takes no mail now.
+fn open_new(folder: &Path) -> Result<File, Failure> {
+    let path = folder.join("new");
+    let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&path);
+    let opened = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folders(folder)?;
+            open()
+        }
+        result => result,
+    };
+    opened.map_err(|error| Failure::from_io(&error, format_args!("open {}", path.display())))
+}
+
+fn make_folders(folder: &Path) -> Result<(), Failure> {
+    let there = folder.ancestors().position(Path::exists);
+    for name in ["tmp", "cur", "new"] {
+        let path = folder.join(name);
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| {
+            Failure::from_io(&error, format_args!("create maildir folder {}", path.display()))
+        })?;
+    }
+    // The names of the folders must last as long as the mail in them: every folder that holds a new one is synced. One
+    // that this user may not even open cannot have got a new name from him.
+    for holder in folder.ancestors().take(there.map_or(usize::MAX, |depth| depth + 1)) {
+        let _ = sys::fs::sync_directory(holder);
+    }
+    Ok(())
+}
+
+/// Makes the file in `tmp/`: new, nobody else's, not through a link.
+fn create(folder: &Path) -> Result<(File, String, PathBuf), Failure> {
+    let mut made_folders = false;
+    let mut tries = 0;
+    loop {
+        let name = unique_name();
+        let path = folder.join("tmp").join(&name);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        tries += 1;
+        match options.open(&path) {
+            Ok(file) => return Ok((file, name, path)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < MAX_NAMES => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !made_folders => {
+                made_folders = true;
+                make_folders(folder)?;
+            }
+            Err(error) => {
+                return Err(Failure::from_io(
+                    &error,
+                    format_args!("create maildir file {}", path.display()),
+                ));
+            }
+        }
+    }
+}
+
+/// `seconds.MmicrosecondsPpidQcounter.host`: unique among threads, processes and hosts.
+fn unique_name() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    static HOST: LazyLock<String> = LazyLock::new(|| {
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        host.unwrap_or_default().replace(|c: char| !c.is_ascii_graphic() || "/:,".contains(c), "_")
+    });
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{}.M{}P{}Q{count}.{}", now.as_secs(), now.subsec_micros(), std::process::id(), *HOST)
+}
+
+/// Moves the file into `new/` without ever replacing one that is there.
+fn publish(path: &Path, new: &File, name: &str) -> io::Result<()> {
+    match nix::fcntl::renameat2(AT_FDCWD, path, new, name, RenameFlags::RENAME_NOREPLACE) {
+        // A file system without the flag (NFS, some FUSE): a link fails where the name exists, too.
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            nix::unistd::linkat(AT_FDCWD, path, new, name, nix::fcntl::AtFlags::empty())?;
+            std::fs::remove_file(path)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Syncs `new/`. Where the folder's file system knows no such thing (`EINVAL`) its names are as durable as they get;
+/// on any other error the mail is taken back, as it will be delivered again.
+fn make_durable(new: &File, delivered: &Path) -> Result<(), Failure> {
+    let synced = new.metadata().and_then(|stat| FOLDER_SYNC.sync(new, (stat.dev(), stat.ino())));
+    match synced {
+        Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
+            let _ = std::fs::remove_file(delivered);
+            Err(Failure::from_io(&error, format_args!("sync the folder of {}", delivered.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use mail::Address;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"Subject: hello\n\nbody\n";
+
+    fn deliver_to(folder: &Path, limit: u64) -> Delivered {
+        let sender = Address::new("s@example.org").unwrap();
+        let preamble = Preamble { sender: &sender, original: Some("o@x"), delivered: Some("d@x") };
+        deliver(folder, &Letter::open(&TEXT).unwrap(), &preamble, limit)
+    }
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn missing_folders_are_made_and_the_message_is_whole() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("mail/nested/Maildir");
+        assert_eq!(deliver_to(&folder, 0).unwrap(), "delivered to maildir");
+        let [file] = files(&folder.join("new")).try_into().unwrap();
+        let text = std::fs::read(&file).unwrap();
+        let head = b"Return-Path: <s@example.org>\nX-Original-To: o@x\nDelivered-To: d@x\n";
+        assert_eq!(text, [head.as_slice(), TEXT].concat());
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(files(&folder.join("tmp")).is_empty() && folder.join("cur").is_dir());
+    }
+
+    #[test]
+    fn names_differ_among_threads() {
+        let names: Vec<String> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..1000).map(|_| unique_name()).collect::<Vec<_>>())).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), 4000);
+        assert!(names.iter().all(|name| !name.contains(['/', ':'])));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_bounces_and_leaves_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let failure = deliver_to(&home.path().join("Maildir"), 30).unwrap_err();
+        assert_eq!(failure.dsn, Dsn::new(5, 2, 2));
+        assert!(files(home.path()).is_empty());
+    }
+
+    #[test]
+    fn a_file_where_the_maildir_should_be_defers() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("Maildir"), "").unwrap();
+        let failure = deliver_to(&home.path().join("Maildir"), 0).unwrap_err();
+        assert!(failure.is_temporary() && failure.text.starts_with("maildir delivery failed: "), "{failure:?}");
+    }
+
+    #[test]
+    fn a_dangling_link_for_a_folder_defers_and_makes_nothing_outside() {
+        let home = tempfile::tempdir().unwrap();
+        let outside = home.path().join("outside");
+        std::fs::create_dir(home.path().join("Maildir")).unwrap();
+        symlink(&outside, home.path().join("Maildir/new")).unwrap();
+        assert!(deliver_to(&home.path().join("Maildir"), 0).unwrap_err().is_temporary());
+        assert!(!outside.exists());
+    }
+
+    #[test]
+    fn a_name_in_new_is_never_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let (from, new) = (home.path().join("from"), home.path().join("new"));
+        std::fs::create_dir(&new).unwrap();
+        std::fs::write(&from, "ours").unwrap();
+        std::fs::write(new.join("x"), "theirs").unwrap();
+        let error = publish(&from, &File::open(&new).unwrap(), "x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(new.join("x")).unwrap(), b"theirs");
+    }
+}
