@@ -1,0 +1,1 @@
+//! Editing of main.cf and master.cf that keeps comments and layout.

@@ -1,0 +1,156 @@
+//! Reading a configuration and judging it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::check;
+use crate::config::{Config, Settings, Snapshot};
+use crate::diagnostic::{Diagnostic, Remarks, Severity};
+use crate::expand;
+use crate::main_cf::{self, Setting};
+use crate::master_cf::{self, Defaults};
+use crate::parameter::param;
+use crate::value::Value;
+
+/// More than any configuration; a directory full of mail given by mistake is not read into memory.
+const MAX_FILE: u64 = 4 << 20;
+
+impl Config {
+    /// Reads and checks `DIR/main.cf` and `DIR/master.cf`. Without a master.cf there are no services, which is all that
+    /// commands need.
+    ///
+    /// # Errors
+    /// The remarks, at least one of which is an [`Severity::Error`].
+    pub fn load(directory: &Path) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        Self::load_with(directory, &[])
+    }
+
+    /// As [`Config::load`], with settings (`-o` of a command line) that win over main.cf.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with(
+        directory: &Path,
+        overrides: &[(String, String)],
+    ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let (snapshot, early) = Snapshot::read(directory)?;
+        let (config, mut remarks) = Self::from_snapshot(directory, &snapshot, overrides)?;
+        remarks.splice(0..0, early);
+        Ok((config, remarks))
+    }
+
+    /// Checks what was read before. `overrides` (a service's own settings of master.cf, or a command line's) win over
+    /// main.cf.
+    ///
+    /// # Errors
+    /// The remarks, at least one of which is an [`Severity::Error`].
+    pub fn from_snapshot(
+        directory: &Path,
+        snapshot: &Snapshot,
+        overrides: &[(String, String)],
+    ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let mut found = Vec::new();
+        let main = directory.join("main.cf");
+        let master = directory.join("master.cf");
+
+        let mut remarks = Remarks { file: main.clone(), list: &mut found };
+        let source = text_of(&snapshot.main_cf, &mut remarks);
+        let parsed = main_cf::parse(&source, &mut remarks);
+        let set = last_definitions(parsed, &mut remarks);
+        check::trailing_comments(&source, &mut remarks);
+        let main_settings = Settings::new(directory, set);
+
+        let mut remarks = Remarks { file: master.clone(), list: &mut found };
+        let source = text_of(&snapshot.master_cf, &mut remarks);
+        let services = master_cf::parse(&source, &defaults(&main_settings), &mut remarks);
+
+        check::all(&main_settings, &services, &main, &master, &mut found);
+        let settings = if overrides.is_empty() {
+            main_settings
+        } else {
+            let settings = main_settings.with(overrides, 0);
+            check::overrides(&settings, overrides, &mut found);
+            settings
+        };
+        if found.iter().any(|remark| remark.severity == Severity::Error) {
+            return Err(found);
+        }
+        Ok((Self::new(settings, services), found))
+    }
+}
+
+impl Snapshot {
+    /// Reads the two files. A missing master.cf is remarked upon and empty.
+    ///
+    /// # Errors
+    /// A main.cf that is missing, and either file where it cannot be read or is far too long.
+    pub fn read(directory: &Path) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let mut found = Vec::new();
+        let mut snapshot = Self::default();
+        let main = directory.join("main.cf");
+        match read_file(&main) {
+            Ok(bytes) => snapshot.main_cf = bytes,
+            Err(error) => {
+                Remarks { file: main, list: &mut found }.error(0, format!("cannot be read: {error}"))
+            }
+        }
+        let master = directory.join("master.cf");
+        let result = read_file(&master);
+        let mut remarks = Remarks { file: master, list: &mut found };
+        match result {
+            Ok(bytes) => snapshot.master_cf = bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                remarks.warning(0, "does not exist: there are no services");
+            }
+            Err(error) => remarks.error(0, format!("cannot be read: {error}")),
+        }
+        if found.iter().any(|remark| remark.severity == Severity::Error) {
+            Err(found)
+        } else {
+            Ok((snapshot, found))
+        }
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {MAX_FILE} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Bytes that are not UTF-8 are replaced, and told.
+fn text_of(bytes: &[u8], remarks: &mut Remarks<'_>) -> String {
+    if let Err(error) = std::str::from_utf8(bytes) {
+        let lines = bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        let line = u32::try_from(lines + 1).unwrap_or(u32::MAX);
+        remarks.warning(line, "is not UTF-8; save the file in UTF-8");
+    }
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn last_definitions(settings: Vec<Setting>, remarks: &mut Remarks<'_>) -> HashMap<String, Setting> {
+    let mut set: HashMap<String, Setting> = HashMap::with_capacity(settings.len());
+    for setting in settings {
+        if let Some(first) = set.get(&setting.name) {
+            remarks.warning(
+                setting.line,
+                format!("{} is set already in line {}; this one counts", setting.name, first.line),
+            );
+        }
+        set.insert(setting.name.clone(), setting);
+    }
+    set
+}
+
+fn defaults(settings: &Settings) -> Defaults {
+    let row = param::DEFAULT_PROCESS_LIMIT.row();
+    let limit = settings.value_of(row).ok().and_then(|text| u32::parse(&text, row).ok());
+    let level = settings.value_of(param::COMPATIBILITY_LEVEL.row()).ok();
+    let level = level.and_then(|text| expand::level(&text).ok()).unwrap_or_default();
+    Defaults { process_limit: limit.unwrap_or(100), chroot: level < [1, 0, 0] }
+}
