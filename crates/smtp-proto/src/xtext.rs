@@ -1,0 +1,40 @@
+//! The xtext encoding of RFC 3461 section 4, in which ENVID and ORCPT carry arbitrary text.
+
+/// Decodes xtext; none where it is malformed or decodes to something that cannot stand in a header or a log line.
+pub(crate) fn decode(text: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'+' => {
+                let (high, low) = (hex(bytes.next()?)?, hex(bytes.next()?)?);
+                decoded.push(high << 4 | low);
+            }
+            // RFC 6533 section 3 lets UTF-8 stand for itself (utf-8-addr-unitext) under SMTPUTF8.
+            b'!'..=b'~' | 0x80.. if byte != b'=' => decoded.push(byte),
+            _ => return None,
+        }
+    }
+    let decoded = String::from_utf8(decoded).ok()?;
+    decoded.chars().all(|c| !c.is_control()).then_some(decoded)
+}
+
+/// A digit of the two that follow `+`: upper case by the RFC, either by custom.
+fn hex(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decode;
+
+    #[test]
+    fn only_well_formed_printable_xtext_decodes() {
+        assert_eq!(decode("a+2Bb+3Dc@x").as_deref(), Some("a+b=c@x"));
+        assert_eq!(decode("a+20b").as_deref(), Some("a b"));
+        assert_eq!(decode("jürgen@x").as_deref(), Some("jürgen@x"));
+        for wrong in ["a+", "a+2", "a+2G", "a=b", "a b", "a+0A", "a+00", "+FF"] {
+            assert_eq!(decode(wrong), None, "{wrong}");
+        }
+    }
+}
