@@ -25,6 +25,19 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Closes whatever a parent process left open from number 3 on.
+///
+/// Called first thing in `main`, before this process opens anything of its own: what is closed then belongs to nobody
+/// here. A set-gid program does it so that its user cannot have filled the table of descriptors.
+///
+/// # Errors
+/// What `close_range` says (Linux 5.9 and later have it).
+pub fn close_inherited() -> io::Result<()> {
+    // SAFETY: no `OwnedFd` of this process exists yet, as the documentation above demands, so none loses its file.
+    let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sends all of `bytes`, the first of them together with `descriptor` where there is one.
 ///
 /// # Errors
