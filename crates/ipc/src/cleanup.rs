@@ -34,7 +34,10 @@ pub struct Begin {
 
 /// What cleanup does to a message; the negation of Postfix's `receive_override_options`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(clippy::struct_excessive_bools, reason = "independent switches, each a word of receive_override_options")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent switches, each a word of receive_override_options"
+)]
 pub struct Options {
     /// Header and body checks (`no_header_body_checks` clears it).
     pub filter: bool,
@@ -164,7 +167,12 @@ impl Client {
     ///
     /// # Errors
     /// An envelope beyond the frame limit.
-    pub fn begin(&self, id: QueueId, envelope: &Envelope, options: Options) -> Result<Submission, CleanupError> {
+    pub fn begin(
+        &self,
+        id: QueueId,
+        envelope: &Envelope,
+        options: Options,
+    ) -> Result<Submission, CleanupError> {
         #[derive(Serialize)]
         struct Borrowed<'a>(QueueId, &'a Envelope, Options);
         let idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -182,8 +190,9 @@ impl Client {
     }
 
     fn connect(&self) -> io::Result<Connection> {
-        let socket = UnixStream::connect(&self.shared.socket)
-            .map_err(|e| io::Error::new(e.kind(), format!("connect to {}: {e}", self.shared.socket.display())))?;
+        let socket = UnixStream::connect(&self.shared.socket).map_err(|e| {
+            io::Error::new(e.kind(), format!("connect to {}: {e}", self.shared.socket.display()))
+        })?;
         Ok(Connection { socket, out: Vec::new(), receiver: Receiver::new() })
     }
 

@@ -19,6 +19,8 @@ pub struct Birth {
     pub overrides: Vec<(String, String)>,
     /// The number of `-v`.
     pub verbosity: u8,
+    /// The wake-up interval of master.cf.
+    pub wakeup: Option<std::time::Duration>,
     /// The most sessions or deliveries at a time; `None` for no limit.
     pub max_sessions: Option<u32>,
     /// Whether to become `mail_owner` before serving.
@@ -36,6 +38,8 @@ pub enum ToChild {
     Reload(Snapshot),
     /// Take no new work, finish what there is, end.
     Drain,
+    /// The mail system stops: as `Drain`, and clients who only wait are sent away.
+    Stop,
     /// How is it going? Answered by [`ToMaster::Status`].
     Ask,
     /// Write to this log from now on; its descriptor goes with the message.

@@ -100,7 +100,11 @@ impl Receiver {
     pub fn next_frame(&mut self, socket: &UnixStream) -> io::Result<Option<Frame<'_>>> {
         while self.frame_end()?.is_none_or(|end| end > self.end) {
             if self.fill(socket)? == 0 {
-                return if self.start == self.end { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if self.start == self.end {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
             }
         }
         let end = self.frame_end()?.unwrap_or(self.end);
@@ -167,11 +171,8 @@ impl Receiver {
             self.buffer.resize(self.start + wanted, 0);
         }
         let mut received = Vec::new();
-        let count = sys::descriptors::receive_with_descriptors(
-            socket,
-            &mut self.buffer[self.end..],
-            &mut received,
-        )?;
+        let count =
+            sys::descriptors::receive_with_descriptors(socket, &mut self.buffer[self.end..], &mut received)?;
         self.descriptors.extend(received);
         self.end += count;
         Ok(count)
@@ -221,7 +222,9 @@ mod tests {
         let mut receiver = Receiver::new();
         assert_eq!(receiver.next_message::<String>(&there).unwrap().unwrap(), "first");
         assert!(receiver.take_descriptor().is_some());
-        let Some(Frame::Content(content)) = receiver.next_frame(&there).unwrap() else { panic!("no content") };
+        let Some(Frame::Content(content)) = receiver.next_frame(&there).unwrap() else {
+            panic!("no content")
+        };
         assert_eq!(content.len(), 100_000);
         assert_eq!(receiver.next_message::<u32>(&there).unwrap(), Some(7));
         writer.join().unwrap().unwrap();
@@ -230,7 +233,8 @@ mod tests {
 
     #[test]
     fn garbage_is_an_error_not_a_panic() {
-        for garbage in [&b"\xff\xff\xff\xff\0"[..], b"\x01\0\0\0\x09x", b"\x02\0\0\0\0\xff\xff", b"\x09\0\0"] {
+        for garbage in [&b"\xff\xff\xff\xff\0"[..], b"\x01\0\0\0\x09x", b"\x02\0\0\0\0\xff\xff", b"\x09\0\0"]
+        {
             let (mut here, there) = UnixStream::pair().unwrap();
             here.write_all(garbage).unwrap();
             drop(here);

@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod control;
 pub mod frame;
 pub mod log;
+pub mod master;
 pub mod queue_manager;
 
 use std::path::{Path, PathBuf};

@@ -51,7 +51,13 @@ pub fn send_with_descriptor(
     let raw = [descriptor.as_raw_fd()];
     let control = [ControlMessage::ScmRights(&raw)];
     let sent = loop {
-        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::MSG_NOSIGNAL, None) {
+        match sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(bytes)],
+            &control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        ) {
             Err(nix::errno::Errno::EINTR) => {}
             result => break result?,
         }

@@ -42,6 +42,17 @@ pub fn spawn_with_descriptors(command: &mut Command, descriptors: &[OwnedFd]) ->
     child
 }
 
+/// Has `command` start in a session of its own, without a terminal: a daemon.
+pub fn detach(command: &mut Command) {
+    // SAFETY: setsid is async-signal-safe, and nothing else happens between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            nix::unistd::setsid()?;
+            Ok(())
+        });
+    }
+}
+
 /// Forbids this process and what it starts to gain rights by executing a file (`no_new_privs`).
 ///
 /// # Errors

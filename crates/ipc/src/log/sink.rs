@@ -29,8 +29,10 @@ impl Facility {
     /// From the name that `syslog_facility` may have.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        const NAMES: [&str; 12] =
-            ["kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"];
+        const NAMES: [&str; 12] = [
+            "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
+            "ftp",
+        ];
         let known = NAMES.iter().zip(0..).find(|(known, _)| **known == name).map(|(_, number)| Self(number));
         let local = || {
             let digit = name.strip_prefix("local").filter(|rest| rest.len() == 1)?.parse::<u8>().ok()?;
@@ -181,7 +183,11 @@ impl Sinks {
     /// Writes all lines. Where nothing takes them they are gone: logging never holds mail back.
     pub(super) fn write(&mut self, mut batch: Batch) {
         if batch.lost > 0 {
-            let _ = writeln!(batch.text, "(here {} log lines were lost: the log could not be written)", batch.lost);
+            let _ = writeln!(
+                batch.text,
+                "(here {} log lines were lost: the log could not be written)",
+                batch.lost
+            );
         }
         if let Some(file) = &mut self.file {
             let _ = file.write_all(batch.text.as_bytes());

@@ -63,7 +63,13 @@ pub struct Delays {
 }
 
 /// An agent or qmgr: what became of one recipient.
-pub fn outcome(id: QueueId, recipient: &Address, original: Option<&Address>, delays: Delays, outcome: &Outcome) {
+pub fn outcome(
+    id: QueueId,
+    recipient: &Address,
+    original: Option<&Address>,
+    delays: Delays,
+    outcome: &Outcome,
+) {
     let total = delays.queued + delays.scheduled + delays.connecting + delays.delivering;
     line(
         Level::Info,
@@ -119,9 +125,17 @@ mod tests {
     #[test]
     fn seconds_are_short() {
         let text = |millis| Seconds(Duration::from_millis(millis)).to_string();
-        for (millis, expected) in
-            [(0, "0"), (4, "0"), (12, "0.01"), (130, "0.13"), (200, "0.2"), (1000, "1"), (1300, "1.3"), (12_345, "12"), (9_970, "10")]
-        {
+        for (millis, expected) in [
+            (0, "0"),
+            (4, "0"),
+            (12, "0.01"),
+            (130, "0.13"),
+            (200, "0.2"),
+            (1000, "1"),
+            (1300, "1.3"),
+            (12_345, "12"),
+            (9_970, "10"),
+        ] {
             assert_eq!(text(millis), expected, "{millis} ms");
         }
     }

@@ -1,0 +1,131 @@
+//! One running program of one service.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use config::{ServiceEntry, param};
+use ipc::control::{Birth, ToChild, ToMaster};
+use ipc::frame::{self, Receiver};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::startup::Generation;
+
+/// How long a child may take to read a word of master's before it counts as stuck.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A program that runs.
+pub(crate) struct Child {
+    pub(crate) pid: Pid,
+    pub(crate) started: Instant,
+    pub(crate) ready: bool,
+    pub(crate) draining: bool,
+    control: UnixStream,
+    receiver: Receiver,
+}
+
+impl Child {
+    /// Starts the program of a service.
+    pub(crate) fn start(
+        entry: &ServiceEntry,
+        generation: &Generation,
+        listeners: &[&OwnedFd],
+        log: Option<&File>,
+        foreground: bool,
+    ) -> io::Result<Self> {
+        let config = &generation.config;
+        let program = config.get(param::DAEMON_DIRECTORY).join(&entry.command);
+        let (control, theirs) = UnixStream::pair()?;
+        control.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        let birth = Birth {
+            service: entry.name.clone(),
+            config_directory: config.directory().to_owned(),
+            snapshot: generation.snapshot.clone(),
+            overrides: entry.overrides.clone(),
+            verbosity: entry.verbosity,
+            wakeup: entry.wakeup.map(|wakeup| wakeup.every),
+            max_sessions: entry.maxproc,
+            unprivileged: entry.unprivileged,
+            listeners: u32::try_from(listeners.len()).map_err(io::Error::other)?,
+            log_file: log.is_some(),
+        };
+        let log = match log {
+            Some(file) => file.try_clone()?,
+            None => File::open("/dev/null")?,
+        };
+        let mut descriptors: Vec<OwnedFd> = vec![theirs.into(), log.into()];
+        for listener in listeners {
+            descriptors.push(listener.try_clone()?);
+        }
+        let mut command = Command::new(&program);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(if foreground { Stdio::inherit() } else { Stdio::null() });
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LANG", "C")
+            .current_dir(config.get(param::QUEUE_DIRECTORY));
+        if let Some(zone) = std::env::var_os("TZ") {
+            command.env("TZ", zone);
+        }
+        let started = sys::process::spawn_with_descriptors(&mut command, &descriptors);
+        let process =
+            started.map_err(|e| io::Error::new(e.kind(), format!("start {}: {e}", program.display())))?;
+        let pid = Pid::from_raw(i32::try_from(process.id()).map_err(io::Error::other)?);
+        let child = Self {
+            pid,
+            started: Instant::now(),
+            ready: false,
+            draining: false,
+            control,
+            receiver: Receiver::new(),
+        };
+        frame::send(&child.control, &birth, None)?;
+        Ok(child)
+    }
+
+    /// The descriptor that becomes readable when the child says something.
+    pub(crate) fn control(&self) -> &UnixStream {
+        &self.control
+    }
+
+    /// Says something to the child; one that is gone is noticed by its end.
+    pub(crate) fn say(&self, word: &ToChild, file: Option<&File>) {
+        let _ = frame::send(&self.control, word, file.map(AsFd::as_fd));
+    }
+
+    /// Has the child finish what it does and end.
+    pub(crate) fn drain(&mut self, word: &ToChild) {
+        self.draining = true;
+        self.say(word, None);
+    }
+
+    /// What the child says, when its descriptor is readable; `None` when it has closed.
+    pub(crate) fn hear(&mut self) -> Option<ToMaster> {
+        self.receiver.next_message(&self.control).ok().flatten()
+    }
+
+    /// Asks how it is going, and waits a moment for the answer.
+    pub(crate) fn ask(&mut self) -> Option<ToMaster> {
+        self.say(&ToChild::Ask, None);
+        self.control.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
+        let answer = loop {
+            match self.hear()? {
+                ToMaster::Ready => self.ready = true,
+                status @ ToMaster::Status { .. } => break status,
+            }
+        };
+        self.control.set_read_timeout(None).ok()?;
+        Some(answer)
+    }
+
+    /// Ends the child and whatever it started, at once.
+    pub(crate) fn kill(&self) {
+        let group = Pid::from_raw(-self.pid.as_raw());
+        let _ = kill(group, Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,7 @@
+//! `master`: supervises the mail system. See the library for the contract.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    master::run(std::env::args_os().skip(1))
+}

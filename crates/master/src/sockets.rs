@@ -1,0 +1,193 @@
+//! Listening sockets: opened once, kept across reloads, inherited by the programs.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use config::{Config, ServiceEntry, ServiceKind, param};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt, socket,
+    sockopt,
+};
+
+/// How many clients may wait for a session; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Ports that master.cf files name and that a machine without /etc/services must know as well.
+const WELL_KNOWN: [(&str, u16); 6] =
+    [("smtp", 25), ("smtps", 465), ("submissions", 465), ("submission", 587), ("lmtp", 24), ("qmqp", 628)];
+
+/// What a socket listens at: the key by which one generation finds the sockets of the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Endpoint {
+    Inet(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// The open listening sockets.
+#[derive(Default)]
+pub(crate) struct Sockets(HashMap<Endpoint, OwnedFd>);
+
+impl Sockets {
+    /// Opens what is not open yet. On an error nothing has changed but for sockets that were added.
+    pub(crate) fn open(&mut self, endpoints: &[Endpoint]) -> io::Result<()> {
+        for endpoint in endpoints {
+            if !self.0.contains_key(endpoint) {
+                self.0.insert(endpoint.clone(), endpoint.listen()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes all but these.
+    pub(crate) fn keep(&mut self, wanted: &[Endpoint]) {
+        self.0.retain(|endpoint, _| wanted.contains(endpoint));
+    }
+
+    pub(crate) fn get(&self, endpoint: &Endpoint) -> Option<&OwnedFd> {
+        self.0.get(endpoint)
+    }
+}
+
+impl Endpoint {
+    fn listen(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Inet(address) => listen_inet(*address).map_err(|e| {
+                let hint = match e.kind() {
+                    io::ErrorKind::AddrInUse => " (does another mail system run here?)",
+                    io::ErrorKind::PermissionDenied => " (ports below 1024 are root's)",
+                    _ => "",
+                };
+                io::Error::new(e.kind(), format!("bind {address}: {e}{hint}"))
+            }),
+            Self::Unix(path) => listen_unix(path)
+                .map_err(|e| io::Error::new(e.kind(), format!("bind {}: {e}", path.display()))),
+        }
+    }
+}
+
+fn listen_inet(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if address.is_ipv6() {
+        // IPv4 has a socket of its own, and `inet_protocols` decides about each.
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    // Inherited by the sessions: a reply is one write and must not wait for an acknowledgement.
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&socket, Backlog::new(BACKLOG)?)?;
+    Ok(socket)
+}
+
+/// Binds under another name first, so that there is never a moment without a socket at the name that clients use.
+fn listen_unix(path: &std::path::Path) -> io::Result<OwnedFd> {
+    let fresh = path.with_extension("new");
+    let _ = fs::remove_file(&fresh);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(&fresh)?)?;
+    // Who may reach the socket is decided by the folder: private/ is the mail system's, public/ postdrop's as well.
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o666))?;
+    listen(&socket, Backlog::new(BACKLOG)?)?;
+    fs::rename(&fresh, path)?;
+    Ok(socket)
+}
+
+/// Where a service of master.cf listens.
+pub(crate) fn endpoints_of(entry: &ServiceEntry, config: &Config) -> io::Result<Vec<Endpoint>> {
+    match entry.kind {
+        ServiceKind::Inet => inet_endpoints(&entry.name, config),
+        _ => {
+            let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
+            Ok(vec![Endpoint::Unix(ipc::socket_path(&queue_directory, entry.private, &entry.name))])
+        }
+    }
+}
+
+/// `port`, `host:port` or `[v6]:port` of master.cf's first column.
+fn inet_endpoints(name: &str, config: &Config) -> io::Result<Vec<Endpoint>> {
+    let (host, port) = match name.rsplit_once(':') {
+        Some((host, port)) => (Some(host.trim_start_matches('[').trim_end_matches(']')), port),
+        None => (None, name),
+    };
+    let port = port_number(port)
+        .ok_or_else(|| io::Error::other(format!("master.cf: service {name}: unknown port \"{port}\"")))?;
+    let protocols = config.get(param::INET_PROTOCOLS);
+    let wanted = |ip: &IpAddr| {
+        let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+        protocols.iter().any(|p| p == "all" || p == family)
+    };
+    let interfaces = match host {
+        Some("") | None => config.get(param::INET_INTERFACES),
+        Some(host) => vec![host.to_owned()],
+    };
+    let mut addresses = Vec::new();
+    for interface in &interfaces {
+        for ip in interface_addresses(interface, name)?.into_iter().filter(wanted) {
+            let endpoint = Endpoint::Inet(SocketAddr::new(ip, port));
+            if !addresses.contains(&endpoint) {
+                addresses.push(endpoint);
+            }
+        }
+    }
+    Ok(addresses)
+}
+
+/// An item of `inet_interfaces`: `all`, `loopback-only`, an address or a host name.
+fn interface_addresses(interface: &str, service: &str) -> io::Result<Vec<IpAddr>> {
+    match interface {
+        "all" => Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]),
+        "loopback-only" => Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]),
+        host => {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let failed = |e: io::Error| {
+                io::Error::new(e.kind(), format!("service {service}: look up {host} (inet_interfaces): {e}"))
+            };
+            Ok((host, 0).to_socket_addrs().map_err(failed)?.map(|address| address.ip()).collect())
+        }
+    }
+}
+
+/// A port by number, by /etc/services, or by what everybody knows.
+fn port_number(name: &str) -> Option<u16> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let services = fs::read_to_string("/etc/services").unwrap_or_default();
+    let listed = services.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let (first, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
+        (first == name || words.any(|alias| alias == name)).then(|| port.parse().ok())?
+    });
+    listed.or_else(|| WELL_KNOWN.iter().find(|(known, _)| *known == name).map(|(_, port)| *port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_have_names() {
+        assert_eq!(port_number("smtp"), Some(25));
+        assert_eq!(port_number("submissions"), Some(465));
+        assert_eq!(port_number("10025"), Some(10025));
+        assert_eq!(port_number("no-such-port"), None);
+    }
+
+    #[test]
+    fn a_unix_socket_takes_the_place_of_a_stale_one() {
+        let folder = std::env::temp_dir().join(format!("master-sockets-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("cleanup");
+        fs::write(&path, "stale").unwrap();
+        let _socket = Endpoint::Unix(path.clone()).listen().unwrap();
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

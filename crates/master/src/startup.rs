@@ -1,0 +1,151 @@
+//! From the command line to a [`Supervisor`]: configuration, lock, log, signals, sockets.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use config::{Config, Diagnostic, Severity, Snapshot, param};
+use fs2::FileExt;
+use ipc::log;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::supervisor::Supervisor;
+
+/// Where `postroad start` waits to hear how the start went.
+const REPORT: i32 = 3;
+
+static REPORT_TO: Mutex<Option<File>> = Mutex::new(None);
+
+/// The command line.
+struct Options {
+    directory: PathBuf,
+    foreground: bool,
+}
+
+/// The configuration of one generation.
+pub(crate) struct Generation {
+    pub(crate) config: Config,
+    pub(crate) snapshot: Snapshot,
+}
+
+/// Does all that can fail before the first program is started.
+pub(crate) fn prepare(arguments: impl Iterator<Item = OsString>) -> io::Result<Supervisor> {
+    if let Ok(report) = sys::descriptors::inherited(REPORT) {
+        *REPORT_TO.lock().unwrap_or_else(PoisonError::into_inner) = Some(File::from(report));
+    }
+    let options = parse(arguments)?;
+    let (generation, problems) = read_generation(&options.directory).map_err(|problems| refuse(&problems))?;
+    let queue_directory: PathBuf = generation.config.get(param::QUEUE_DIRECTORY);
+    let lock = lock_pid_file(&queue_directory)?;
+    let log_file = open_log(&generation.config)?;
+    // Before the log starts its thread: a thread that does not block a signal is the one to be killed by it.
+    let signals = take_signals()?;
+    start_log(&generation.config, log_file.as_ref(), options.foreground)?;
+    problems.iter().for_each(log_diagnostic);
+    Supervisor::new(options.directory, generation, lock, log_file, signals)
+}
+
+fn parse(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Options> {
+    let mut options = Options { directory: PathBuf::from("/etc/postroad"), foreground: false };
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("-c") => options.directory = arguments.next().ok_or_else(usage)?.into(),
+            Some("-f") => options.foreground = true,
+            _ => return Err(usage()),
+        }
+    }
+    Ok(options)
+}
+
+fn usage() -> io::Error {
+    io::Error::other("usage: master [-c config_dir] [-f]; use `postroad start`")
+}
+
+/// Reads and checks main.cf and master.cf.
+pub(crate) fn read_generation(directory: &Path) -> Result<(Generation, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let (snapshot, mut problems) = Snapshot::read(directory)?;
+    let (config, more) = Config::from_snapshot(directory, &snapshot, &[])?;
+    problems.extend(more);
+    Ok((Generation { config, snapshot }, problems))
+}
+
+fn refuse(problems: &[Diagnostic]) -> io::Error {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    io::Error::other(lines.join("\n"))
+}
+
+pub(crate) fn log_diagnostic(problem: &Diagnostic) {
+    match problem.severity {
+        Severity::Error => log::error!("{problem}"),
+        Severity::Warning => log::warning!("{problem}"),
+        Severity::Note => log::info!("{problem}"),
+    }
+}
+
+/// Takes the lock that says that this instance runs; it is held as long as the file is open.
+fn lock_pid_file(queue_directory: &Path) -> io::Result<File> {
+    let path = queue_directory.join("pid").join("master.pid");
+    let at = |e: io::Error| io::Error::new(e.kind(), format!("open {}: {e}", path.display()));
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(&path)
+        .map_err(at)?;
+    if file.try_lock_exclusive().is_err() {
+        let owner = std::fs::read_to_string(&path).unwrap_or_default();
+        let text = format!("the mail system is already running, pid {}", owner.trim());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
+}
+
+/// Opens `maillog_file`; `None` where lines go to syslog.
+pub(crate) fn open_log(config: &Config) -> io::Result<Option<File>> {
+    let path: PathBuf = config.get(param::MAILLOG_FILE);
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let file = OpenOptions::new().append(true).create(true).mode(0o644).open(&path);
+    file.map(Some).map_err(|e| io::Error::new(e.kind(), format!("open maillog_file {}: {e}", path.display())))
+}
+
+fn start_log(config: &Config, file: Option<&File>, foreground: bool) -> io::Result<()> {
+    let facility = config.get(param::SYSLOG_FACILITY);
+    log::init_daemon(log::Destination {
+        name: format!("{}/master", config.get(param::SYSLOG_NAME)),
+        file: file.map(File::try_clone).transpose()?,
+        facility: log::Facility::from_name(&facility).unwrap_or(log::Facility::MAIL),
+        stderr: foreground,
+    });
+    Ok(())
+}
+
+/// Signals arrive through a descriptor: the loop handles them between two steps, never within one.
+fn take_signals() -> io::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|s| set.add(s));
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// Tells `postroad start` that the mail system is up.
+pub(crate) fn report_success() {
+    drop(REPORT_TO.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
+/// Tells `postroad start` why it is not.
+pub(crate) fn report_failure(error: &io::Error) {
+    if let Some(mut report) = REPORT_TO.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // Who started us may be gone; the log has the reason as well.
+        let _ = writeln!(report, "{error}");
+    }
+}

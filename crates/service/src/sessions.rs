@@ -1,0 +1,155 @@
+//! Serving clients that connect: a thread per session, and no more sessions than master.cf allows.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use ipc::log;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::Fatal;
+use crate::connection::{Connection, Stream};
+use crate::lifecycle::Lifecycle;
+use crate::startup::{Listener, Service};
+use crate::workers::Workers;
+
+/// How long to wait after `accept` failed for want of descriptors or memory.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// The sessions there are, so that a drain can end their waiting.
+type Open = Arc<Mutex<HashMap<u64, Weak<Stream>>>>;
+
+impl Service {
+    /// Phases 2 to 4 of a program that serves connections: calls `session` for each, on a thread of its own.
+    ///
+    /// While as many sessions as master.cf allows are open, further clients wait in the listening socket's queue. When
+    /// the service drains, `session` sees the end of its input once it has read what was sent; it may look at
+    /// [`Lifecycle::draining`] to say good-bye.
+    ///
+    /// # Errors
+    /// Dropping privileges or polling failed.
+    pub fn serve_sessions(
+        self,
+        session: impl Fn(&Lifecycle, Connection) + Send + Sync + 'static,
+    ) -> Result<(), Fatal> {
+        self.drop_privileges()?;
+        let (lifecycle, open) = (Arc::clone(&self.lifecycle), Open::default());
+        let workers = {
+            let (lifecycle, open, limit) = (Arc::clone(&lifecycle), Arc::clone(&open), self.max_sessions);
+            Workers::new(move |(number, connection): (u64, Connection)| {
+                let _ended = SessionEnd { lifecycle: &lifecycle, open: &open, number, limit };
+                session(&lifecycle, connection);
+            })
+        };
+        lifecycle.ready();
+        let mut acceptor = Acceptor { workers: &workers, open: &open, lifecycle: &lifecycle, next: 0 };
+        while !lifecycle.draining() {
+            let full = self.max_sessions.is_some_and(|most| lifecycle.busy() >= most);
+            let listeners = if full { &[][..] } else { &self.listeners[..] };
+            for ready in wait_for_input(listeners, &lifecycle)? {
+                acceptor.accept(&listeners[ready]);
+            }
+        }
+        drain(&lifecycle, &open, self.listeners)
+    }
+}
+
+/// Closes the listening sockets, and waits for the sessions to end.
+fn drain(lifecycle: &Lifecycle, open: &Open, listeners: Vec<Listener>) -> Result<(), Fatal> {
+    let tcp = listeners.iter().any(|l| matches!(l, Listener::Tcp(_)));
+    drop(listeners);
+    while lifecycle.busy() > 0 {
+        // A network client that is only waiting is told to come again; a program of the suite closes by itself.
+        if tcp && lifecycle.stopping() {
+            let sessions = open.lock().unwrap_or_else(PoisonError::into_inner);
+            sessions.values().filter_map(Weak::upgrade).for_each(|stream| stream.end_input());
+        }
+        let _ = wait_for_input(&[], lifecycle)?;
+    }
+    Ok(())
+}
+
+/// Ends a session's bookkeeping, also when the session panicked.
+struct SessionEnd<'a> {
+    lifecycle: &'a Lifecycle,
+    open: &'a Open,
+    number: u64,
+    limit: Option<u32>,
+}
+
+impl Drop for SessionEnd<'_> {
+    fn drop(&mut self) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        let left = self.lifecycle.end();
+        // The acceptor waits for this when it was full or drains; otherwise it need not be disturbed.
+        if self.lifecycle.draining() || self.limit.is_some_and(|most| left + 1 >= most) {
+            self.lifecycle.wake();
+        }
+    }
+}
+
+struct Acceptor<'a> {
+    workers: &'a Workers<(u64, Connection)>,
+    open: &'a Open,
+    lifecycle: &'a Lifecycle,
+    next: u64,
+}
+
+impl Acceptor<'_> {
+    /// Takes one client. Others who wait make the socket ready again; the limit is looked at in between.
+    fn accept(&mut self, listener: &Listener) {
+        match accept(listener) {
+            Ok(connection) => self.start(connection),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {}
+            Err(error) => {
+                log::warning!("accept connection: {error}; trying again");
+                std::thread::sleep(ACCEPT_BACK_OFF);
+            }
+        }
+    }
+
+    fn start(&mut self, connection: Connection) {
+        self.next += 1;
+        let number = self.next;
+        let weak = Arc::downgrade(&connection.stream);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(number, weak);
+        self.lifecycle.begin();
+        if let Err(error) = self.workers.run((number, connection)) {
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+            self.lifecycle.end();
+            log::warning!("start a session thread: {error}; the client is turned away");
+        }
+    }
+}
+
+fn accept(listener: &Listener) -> io::Result<Connection> {
+    match listener {
+        Listener::Tcp(listener) => {
+            let (stream, peer) = listener.accept()?;
+            let local = stream.local_addr().ok();
+            Ok(Connection { stream: Arc::new(Stream::Tcp(stream)), peer: Some(peer), local })
+        }
+        Listener::Unix(listener) => {
+            let (stream, _) = listener.accept()?;
+            Ok(Connection { stream: Arc::new(Stream::Unix(stream)), peer: None, local: None })
+        }
+    }
+}
+
+/// Waits until a listener has a client or the lifecycle wants attention; gives the listeners that have one.
+pub(crate) fn wait_for_input(listeners: &[Listener], lifecycle: &Lifecycle) -> io::Result<Vec<usize>> {
+    let descriptors = listeners.iter().map(AsFd::as_fd).chain([lifecycle.wake_descriptor()]);
+    let mut wanted: Vec<PollFd<'_>> = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    // A second at most, so that a lost wake-up costs no more than that.
+    match poll(&mut wanted, PollTimeout::from(1000_u16)) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+    if wanted.last().is_some_and(ready) {
+        lifecycle.quiet();
+    }
+    Ok((0..listeners.len()).filter(|n| ready(&wanted[*n])).collect())
+}

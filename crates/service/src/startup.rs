@@ -1,0 +1,213 @@
+//! From `main` to a [`Service`]: what master left for this process.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use config::{Config, param};
+use ipc::control::Birth;
+use ipc::frame::Receiver;
+use ipc::log;
+use nix::sys::socket::{self, AddressFamily, SockaddrLike, SockaddrStorage};
+use nix::unistd::{Uid, User};
+
+use crate::Fatal;
+use crate::lifecycle::Lifecycle;
+
+/// Descriptors a child is born with: the control socket, the log, then its listening sockets.
+const CONTROL: i32 = 3;
+const LOG: i32 = 4;
+const FIRST_LISTENER: i32 = 5;
+
+/// The most listening sockets of one service: as many addresses as `inet_interfaces` may name.
+const MAX_LISTENERS: u32 = 256;
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+/// `EX_CONFIG` of sysexits.h.
+const CONFIG: u8 = 78;
+/// `EX_SOFTWARE` of sysexits.h.
+const SOFTWARE: u8 = 70;
+
+/// One service of master.cf, in this process: phase 1 (before drop) until one of its `serve_…` functions is called.
+#[derive(Debug)]
+pub struct Service {
+    /// The service's name in master.cf: `smtp`, `127.0.0.1:10025`, `local` …
+    pub name: String,
+    /// The program's name.
+    pub program: &'static str,
+    /// The configuration, with this service's `-o` settings.
+    pub config: Config,
+    /// The number of `-v` in master.cf.
+    pub verbosity: u8,
+    /// The wake-up interval of master.cf, for programs that look around by themselves.
+    pub wakeup: Option<std::time::Duration>,
+    /// Sessions or deliveries at a time; `None` for no limit.
+    pub max_sessions: Option<u32>,
+    /// What master says and asks.
+    pub lifecycle: Arc<Lifecycle>,
+    /// The listening sockets, non-blocking.
+    pub listeners: Vec<Listener>,
+    pub(crate) unprivileged: bool,
+}
+
+/// A listening socket that master opened.
+#[derive(Debug)]
+pub enum Listener {
+    /// `inet`
+    Tcp(TcpListener),
+    /// `unix`
+    Unix(UnixListener),
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// Runs a daemon: `fn main() -> ExitCode { service::daemon("smtpd", smtpd::run) }`.
+pub fn daemon(program: &'static str, serve: fn(Service) -> Result<(), Fatal>) -> ExitCode {
+    let service = match birth(program) {
+        Ok(service) => service,
+        Err((code, text)) => {
+            log::fatal!("{program}: {text}");
+            log::flush();
+            return ExitCode::from(code);
+        }
+    };
+    let lifecycle = Arc::clone(&service.lifecycle);
+    let result = serve(service);
+    let code = match &result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Fatal(text)) => {
+            log::fatal!("{text}");
+            ExitCode::from(SOFTWARE)
+        }
+    };
+    lifecycle.finished();
+    log::flush();
+    code
+}
+
+fn birth(program: &'static str) -> Result<Service, (u8, String)> {
+    let control = sys::descriptors::inherited(CONTROL).map(UnixStream::from);
+    let log_file = sys::descriptors::inherited(LOG).map(File::from);
+    let (Ok(control), Ok(log_file)) = (control, log_file) else {
+        return Err((USAGE, "this program is run by the master process; use `postroad start`".into()));
+    };
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let mut receiver = Receiver::new();
+    let birth: Birth = match receiver.next_message(&control) {
+        Ok(Some(birth)) => birth,
+        Ok(None) => return Err((SOFTWARE, "master went away".into())),
+        Err(error) => return Err((SOFTWARE, format!("read from master: {error}"))),
+    };
+    let config = Config::from_snapshot(&birth.config_directory, &birth.snapshot, &birth.overrides);
+    let (config, _) = config.map_err(|problems| {
+        let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        (CONFIG, list.join("; "))
+    })?;
+    start_log(&config, program, birth.log_file.then_some(log_file));
+    let listeners =
+        take_listeners(birth.listeners).map_err(|e| (SOFTWARE, format!("listening sockets: {e}")))?;
+    let lifecycle = Lifecycle::start(control, receiver).map_err(|e| (SOFTWARE, e.to_string()))?;
+    Ok(Service {
+        name: birth.service,
+        program,
+        config,
+        verbosity: birth.verbosity,
+        wakeup: birth.wakeup,
+        max_sessions: birth.max_sessions,
+        lifecycle,
+        listeners,
+        unprivileged: birth.unprivileged,
+    })
+}
+
+fn start_log(config: &Config, program: &str, file: Option<File>) {
+    let facility = config.get(param::SYSLOG_FACILITY);
+    log::init_daemon(log::Destination {
+        name: format!("{}/{program}", config.get(param::SYSLOG_NAME)),
+        file,
+        facility: log::Facility::from_name(&facility).unwrap_or(log::Facility::MAIL),
+        stderr: false,
+    });
+}
+
+fn take_listeners(count: u32) -> std::io::Result<Vec<Listener>> {
+    (FIRST_LISTENER..).zip(0..count.min(MAX_LISTENERS)).map(|(number, _)| take_listener(number)).collect()
+}
+
+fn take_listener(number: i32) -> std::io::Result<Listener> {
+    use std::os::fd::AsRawFd;
+    let socket: OwnedFd = sys::descriptors::inherited(number)?;
+    let address: SockaddrStorage = socket::getsockname(socket.as_raw_fd())?;
+    if address.family() == Some(AddressFamily::Unix) {
+        let listener = UnixListener::from(socket);
+        listener.set_nonblocking(true)?;
+        return Ok(Listener::Unix(listener));
+    }
+    let listener = TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Tcp(listener))
+}
+
+impl Service {
+    /// `queue_directory`.
+    #[must_use]
+    pub fn queue_directory(&self) -> PathBuf {
+        self.config.get(param::QUEUE_DIRECTORY)
+    }
+
+    /// Where the socket of another service is: `queue_directory/private/NAME`, or `public/NAME`.
+    #[must_use]
+    pub fn socket_of(&self, private: bool, service: &str) -> PathBuf {
+        ipc::socket_path(Path::new(&self.queue_directory()), private, service)
+    }
+
+    /// The client of this instance's cleanup service.
+    #[must_use]
+    pub fn cleanup(&self) -> ipc::cleanup::Client {
+        let name = self.config.get(param::CLEANUP_SERVICE_NAME);
+        ipc::cleanup::Client::new(self.socket_of(false, &name))
+    }
+
+    /// The client of this instance's queue manager.
+    #[must_use]
+    pub fn queue_manager(&self) -> ipc::queue_manager::Client {
+        let name = self.config.get(param::QUEUE_SERVICE_NAME);
+        ipc::queue_manager::Client::new(self.socket_of(false, &name))
+    }
+
+    /// Phase 2: becomes `mail_owner` where master.cf says so and this process is root's. The `serve_…` functions call
+    /// it; a program with a loop of its own (qmgr, pickup) calls it itself.
+    ///
+    /// # Errors
+    /// An unknown `mail_owner`; a system call that fails. The program must end then.
+    pub fn drop_privileges(&self) -> Result<(), Fatal> {
+        if !self.unprivileged {
+            return Ok(());
+        }
+        if Uid::effective().is_root() {
+            let owner = self.config.get(param::MAIL_OWNER);
+            let user = User::from_name(&owner)
+                .map_err(|e| Fatal::new(format!("look up mail_owner {owner}: {e}")))?;
+            let user = user.ok_or_else(|| {
+                Fatal::new(format!(
+                    "mail_owner = {owner}: no such user; create it or name another in main.cf"
+                ))
+            })?;
+            sys::credentials::drop_privileges(user.uid, user.gid, &[user.gid])?;
+        }
+        sys::process::forbid_new_privileges()?;
+        Ok(())
+    }
+}
