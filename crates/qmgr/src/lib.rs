@@ -1,1 +1,31 @@
-//! qmgr
+//! qmgr: takes messages up, has agents deliver them, records every result, and tries again what failed.
+//!
+//! Contract: after its commit a queue file is changed, moved and removed by this program alone (the operator's postsuper
+//! aside). One loop owns all state and never waits for anything but its channels: disks are the business of
+//! [`disk`]'s threads, agents and clients that of a reading thread for each connection. What is decided (who may be
+//! delivered to now, what a result means, when to try again) is decided by code without I/O: [`scheduler`],
+//! [`message`], [`retry`].
+//!
+//! A crash at any moment loses nothing: what was in `active/` is taken up again at the next start. A message whose
+//! outcome was not yet recorded is then delivered a second time; that is the one window for duplicates.
+
+mod deliveries;
+mod disk;
+mod event_loop;
+mod link;
+mod message;
+mod reports;
+mod retry;
+mod routing;
+mod scheduler;
+mod words;
+
+use service::{Fatal, Service};
+
+/// Runs the queue manager.
+///
+/// # Errors
+/// The queue or a table that routing needs cannot be opened.
+pub fn run(service: Service) -> Result<(), Fatal> {
+    event_loop::EventLoop::new(service)?.run()
+}

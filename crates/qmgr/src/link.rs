@@ -1,0 +1,89 @@
+//! A lasting connection to an agent or to bounce: requests go out from the loop, replies come in by a thread.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use ipc::frame::{self, Receiver};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How long a program may take to read what it is told. Its reader does nothing else, so a program that takes longer
+/// is stuck, and its deliveries are given to its successor.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One connection. Dropping it closes it.
+pub(crate) struct Link {
+    socket: UnixStream,
+    /// Tells this connection from its predecessors and successors.
+    pub(crate) number: u64,
+    /// Requests that have not been answered to the end.
+    pub(crate) outstanding: usize,
+}
+
+/// What a connection has to say.
+pub(crate) enum Heard<T> {
+    /// Replies that came in together.
+    Replies(Vec<T>),
+    /// The other end is gone; why, where it was not a plain end.
+    Closed(Option<io::Error>),
+}
+
+impl Link {
+    /// Connects, and has `heard` told what comes in, with the connection's number.
+    pub(crate) fn connect<T: DeserializeOwned + Send + 'static>(
+        path: &Path,
+        number: u64,
+        heard: Sender<(u64, Heard<T>)>,
+    ) -> io::Result<Self> {
+        let socket = UnixStream::connect(path)?;
+        socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        let reading = socket.try_clone()?;
+        let thread = std::thread::Builder::new().name("link".into()).stack_size(256 * 1024);
+        thread.spawn(move || listen(&reading, number, &heard))?;
+        Ok(Self { socket, number, outstanding: 0 })
+    }
+
+    /// Sends a request with a descriptor of its queue file.
+    pub(crate) fn send(&mut self, request: &impl Serialize, file: BorrowedFd<'_>) -> io::Result<()> {
+        frame::send(&self.socket, request, Some(file))?;
+        self.outstanding += 1;
+        Ok(())
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Wakes the reading thread, which holds the socket as well.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+fn listen<T: DeserializeOwned>(socket: &UnixStream, number: u64, heard: &Sender<(u64, Heard<T>)>) {
+    let mut receiver = Receiver::new();
+    loop {
+        let closed = match receiver.next_message::<T>(socket) {
+            Ok(Some(first)) => {
+                let mut replies = vec![first];
+                while receiver.has_frame() {
+                    match receiver.next_message(socket) {
+                        Ok(Some(reply)) => replies.push(reply),
+                        // It shows itself again at the next turn.
+                        Ok(None) | Err(_) => break,
+                    }
+                }
+                if heard.send((number, Heard::Replies(replies))).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        let _ = heard.send((number, Heard::Closed(closed)));
+        return;
+    }
+}

@@ -1,0 +1,57 @@
+//! `public/qmgr`: what cleanup, postqueue and postsuper say.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use ipc::frame::Receiver;
+use ipc::log;
+use ipc::queue_manager::Word;
+
+/// How long to wait after `accept` failed for want of descriptors.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Listens on a thread of its own, and on one more for each connection: cleanup keeps one or two.
+///
+/// # Errors
+/// What the system says to a new thread.
+pub(crate) fn listen(listener: UnixListener, words: Sender<Word>) -> std::io::Result<()> {
+    listener.set_nonblocking(false)?;
+    let thread = std::thread::Builder::new().name("words".into()).stack_size(128 * 1024);
+    thread.spawn(move || {
+        loop {
+            match listener.accept() {
+                Ok((socket, _)) => hear(socket, words.clone()),
+                Err(error) => {
+                    log::warning!("accept connection: {error}; trying again");
+                    std::thread::sleep(BACK_OFF);
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn hear(socket: UnixStream, words: Sender<Word>) {
+    let thread = std::thread::Builder::new().name("words".into()).stack_size(256 * 1024);
+    let started = thread.spawn(move || {
+        let mut receiver = Receiver::new();
+        loop {
+            match receiver.next_message(&socket) {
+                Ok(Some(word)) => {
+                    if words.send(word).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    log::warning!("connection to the queue manager: {error}; it is closed");
+                    return;
+                }
+            }
+        }
+    });
+    if let Err(error) = started {
+        log::warning!("start a thread: {error}; a client of the queue manager is turned away");
+    }
+}
