@@ -51,6 +51,26 @@ impl Config {
         snapshot: &Snapshot,
         overrides: &[(String, String)],
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let (config, found) = Self::judge(directory, snapshot, overrides);
+        if found.iter().any(|remark| remark.severity == Severity::Error) {
+            return Err(found);
+        }
+        Ok((config, found))
+    }
+
+    /// The configuration whatever is wrong with it, for commands that must reach a running mail system while its files
+    /// are broken (`postroad stop`). A bad value counts as its default.
+    #[must_use]
+    pub fn load_regardless(directory: &Path) -> Self {
+        let snapshot = Snapshot::read(directory).map(|(snapshot, _)| snapshot).unwrap_or_default();
+        Self::judge(directory, &snapshot, &[]).0
+    }
+
+    fn judge(
+        directory: &Path,
+        snapshot: &Snapshot,
+        overrides: &[(String, String)],
+    ) -> (Self, Vec<Diagnostic>) {
         let mut found = Vec::new();
         let main = directory.join("main.cf");
         let master = directory.join("master.cf");
@@ -74,10 +94,7 @@ impl Config {
             check::overrides(&settings, overrides, &mut found);
             settings
         };
-        if found.iter().any(|remark| remark.severity == Severity::Error) {
-            return Err(found);
-        }
-        Ok((Self::new(settings, services), found))
+        (Self::new(settings, services), found)
     }
 }
 

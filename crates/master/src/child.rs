@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,8 @@ impl Child {
         if let Some(zone) = std::env::var_os("TZ") {
             command.env("TZ", zone);
         }
+        // A group of its own: an interrupt from master's terminal is master's to handle.
+        command.process_group(0);
         let started = sys::process::spawn_with_descriptors(&mut command, &descriptors);
         let process =
             started.map_err(|e| io::Error::new(e.kind(), format!("start {}: {e}", program.display())))?;

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use config::{Config, Diagnostic, Severity, Snapshot, param};
-use fs2::FileExt;
 use ipc::log;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -98,7 +97,7 @@ fn lock_pid_file(queue_directory: &Path) -> io::Result<File> {
         .mode(0o644)
         .open(&path)
         .map_err(at)?;
-    if file.try_lock_exclusive().is_err() {
+    if file.try_lock().is_err() {
         let owner = std::fs::read_to_string(&path).unwrap_or_default();
         let text = format!("the mail system is already running, pid {}", owner.trim());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));

@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 
 use nix::libc;
 
-/// Starts `command` in a process group of its own, with `descriptors` at the numbers 3, 4, 5 … in their order.
+/// Starts `command` with `descriptors` at the numbers 3, 4, 5 … in their order.
 ///
 /// # Errors
 /// What `fork` or `exec` says.
@@ -25,7 +25,6 @@ pub fn spawn_with_descriptors(command: &mut Command, descriptors: &[OwnedFd]) ->
         copies.push(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(copy) });
     }
     let placed: Vec<(RawFd, RawFd)> = (3..).zip(copies.iter().map(AsRawFd::as_raw_fd)).collect();
-    command.process_group(0);
     // SAFETY: between fork and exec only dup2, which is async-signal-safe, is called; nothing is allocated.
     unsafe {
         command.pre_exec(move || {

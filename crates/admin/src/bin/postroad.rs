@@ -1,0 +1,7 @@
+//! `postroad`: starts, stops and watches over a mail system. See `postroad(1)`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    admin::postroad::run()
+}

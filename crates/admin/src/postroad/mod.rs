@@ -1,0 +1,89 @@
+//! The `postroad` command: what `postfix` is to Postfix.
+
+mod check;
+mod control;
+mod start;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use config::{Config, param};
+
+/// Starts, stops and watches over the Postroad mail system.
+#[derive(Debug, Parser)]
+#[command(name = "postroad", version, disable_help_subcommand = true)]
+struct CommandLine {
+    /// Directory of main.cf and master.cf.
+    #[arg(short = 'c', value_name = "DIR", env = "MAIL_CONFIG", default_value = "/etc/postroad")]
+    config_directory: PathBuf,
+    /// Accepted for compatibility; what is wrong is always said.
+    #[arg(short = 'v', action = clap::ArgAction::Count)]
+    _verbose: u8,
+    /// Accepted for compatibility.
+    #[arg(short = 'D')]
+    _debug: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the configuration, make what is missing of the queue, start the mail system.
+    Start,
+    /// As start, without leaving the foreground; for containers and supervisors.
+    StartFg,
+    /// Finish sessions and deliveries, then end.
+    Stop,
+    /// End at once.
+    Abort,
+    /// Go over to the configuration as it is now; with an error in it, the running one is kept.
+    Reload,
+    /// Try all deferred mail now.
+    Flush,
+    /// Say what is wrong with the configuration, the tables and the folders; exit status 1 for errors.
+    Check,
+    /// What runs, since when, how busy; exit status 1 if nothing does.
+    Status,
+    /// Open maillog_file anew, after it was renamed.
+    Logrotate,
+}
+
+/// Why a command failed, as lines for the operator.
+type Failure = Vec<String>;
+
+/// Runs the command.
+pub fn run() -> ExitCode {
+    let line = CommandLine::parse();
+    let result = match line.command {
+        Command::Start => start::start(&line.config_directory),
+        Command::StartFg => start::start_in_foreground(&line.config_directory),
+        Command::Check => check::check(&line.config_directory),
+        Command::Stop => control::stop(&line.config_directory),
+        Command::Abort => control::abort(&line.config_directory),
+        Command::Reload => control::reload(&line.config_directory),
+        Command::Flush => control::flush(&line.config_directory),
+        Command::Status => control::status(&line.config_directory),
+        Command::Logrotate => control::reopen_log(&line.config_directory),
+    };
+    match result {
+        Ok(lines) => {
+            // A reader that closed the pipe has seen what it wanted.
+            let mut out = io::stdout().lock();
+            lines.iter().for_each(|line| drop(writeln!(out, "{line}")));
+            ExitCode::SUCCESS
+        }
+        Err(lines) => {
+            let mut out = io::stderr().lock();
+            lines.iter().for_each(|line| drop(writeln!(out, "postroad: {line}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The queue directory, read from main.cf without a judgement on the rest of it: a mail system that runs must be
+/// reachable whatever the files have become.
+fn queue_directory(config_directory: &std::path::Path) -> PathBuf {
+    Config::load_regardless(config_directory).get(param::QUEUE_DIRECTORY)
+}

@@ -1,0 +1,66 @@
+//! `postroad start` and `start-fg`.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use config::{Config, param};
+
+use super::{Failure, check};
+
+/// Starts master in the background and waits until it serves or has said why not.
+pub(super) fn start(directory: &Path) -> Result<Vec<String>, Failure> {
+    let (mut command, mut remarks) = prepare(directory)?;
+    let (mut report, theirs) = io::pipe().map_err(|error| vec![format!("pipe: {error}")])?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    sys::process::detach(&mut command);
+    let child = sys::process::spawn_with_descriptors(&mut command, &[theirs.into()]);
+    let child = child.map_err(|error| vec![format!("start {}: {error}", command.get_program().display())])?;
+    let mut reason = String::new();
+    // Master closes its end when it serves; what it writes before is why it does not.
+    report.read_to_string(&mut reason).map_err(|error| vec![format!("wait for master: {error}")])?;
+    if !reason.is_empty() {
+        return Err(reason.lines().map(str::to_owned).collect());
+    }
+    if !is_running(directory) {
+        return Err(vec!["master ended while it started; the log says why".into()]);
+    }
+    remarks.push(format!("the mail system is started, master pid {}", child.id()));
+    Ok(remarks)
+}
+
+/// Becomes master.
+pub(super) fn start_in_foreground(directory: &Path) -> Result<Vec<String>, Failure> {
+    let (mut command, _) = prepare(directory)?;
+    command.arg("-f");
+    let error = command.exec();
+    Err(vec![format!("start {}: {error}", command.get_program().display())])
+}
+
+fn is_running(directory: &Path) -> bool {
+    ipc::master::ask(&super::queue_directory(directory), ipc::master::Request::Status).is_ok()
+}
+
+/// Checks, makes the folders, and gives the command that runs master, with the check's remarks.
+fn prepare(directory: &Path) -> Result<(Command, Vec<String>), Failure> {
+    // Master changes to its queue directory, and its children are told where the configuration is.
+    let directory =
+        fs::canonicalize(directory).map_err(|error| vec![format!("{}: {error}", directory.display())])?;
+    let remarks = check::check(&directory)?;
+    let (config, _) =
+        Config::load(&directory).map_err(|p| p.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let daemons: PathBuf = config.get(param::DAEMON_DIRECTORY);
+    let program = daemons.join("master");
+    if !program.exists() {
+        return Err(vec![format!(
+            "{}: no such program; set daemon_directory in {}/main.cf to where Postroad's daemons are",
+            program.display(),
+            directory.display()
+        )]);
+    }
+    let mut command = Command::new(program);
+    command.arg("-c").arg(&directory);
+    Ok((command, remarks))
+}
