@@ -43,7 +43,7 @@ pub use format::attempt::Attempt;
 pub use format::envelope::RecipientState;
 pub use incoming::{Incoming, Writer};
 pub use journal::Journal;
-pub use listing::ReadOnly;
+pub use listing::{ReadOnly, Submission};
 pub use message::Message;
 pub use operator::{Operator, Repaired};
 pub use root::{Owner, Root};

@@ -132,11 +132,14 @@ impl Message {
         if let Some(end) = self.journal_end {
             return Ok(end);
         }
-        let mut journal = self.stored.journal();
-        for attempt in journal.by_ref() {
-            attempt.map_err(|error| self.stored.failed("read", error))?;
+        let mut end = self.stored.file_size();
+        if self.stored.has_journal() {
+            let mut journal = self.stored.journal();
+            for attempt in journal.by_ref() {
+                attempt.map_err(|error| self.stored.failed("read", error))?;
+            }
+            end = journal.end();
         }
-        let end = journal.end();
         if end < self.stored.file_size() {
             self.open_writer()?;
             if let Some(writer) = &self.writer {

@@ -87,7 +87,7 @@ impl Root {
     /// # Errors
     /// A folder that cannot be opened.
     pub fn read_only(&self) -> Result<ReadOnly, QueueError> {
-        Ok(ReadOnly::new(Folders::open(self)?))
+        Ok(ReadOnly::new(Folders::open(self)?, self.path.join("maildrop")))
     }
 
     /// Postsuper's power: to hold, release, requeue and delete messages while qmgr runs.

@@ -56,6 +56,14 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// A queue file outside of a queue, as postcat is given one; `path` is for errors.
+    ///
+    /// # Errors
+    /// What reading says, or what is wrong with the bytes.
+    pub fn from_file(file: File, path: &Path) -> Result<Self, QueueError> {
+        Self::open(Arc::new(file), path.into())
+    }
+
     /// Reads and checks head and envelope. `path` is for errors.
     pub(crate) fn open(file: Arc<File>, path: Box<Path>) -> Result<Self, QueueError> {
         let failed = |operation, error| QueueError::new(operation, path.to_path_buf(), error);
@@ -196,7 +204,7 @@ impl Stored {
         Content::new(Arc::clone(&self.file), self.head.content_offset, self.head.content_size)
     }
 
-    /// The attempts so far, oldest first.
+    /// The attempts that the file has at this moment, oldest first.
     #[must_use]
     pub fn journal(&self) -> Journal {
         Journal::new(Arc::clone(&self.file), self.head.journal_offset())
@@ -269,6 +277,12 @@ impl Stored {
         Err(self.damaged(Damage::ContentChecksum))
     }
 
+    /// The open file itself, for who hands it on after this value has gone to another thread.
+    #[must_use]
+    pub fn share(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
     /// The descriptor of the file, for reading.
     #[must_use]
     pub fn file(&self) -> BorrowedFd<'_> {
@@ -289,6 +303,11 @@ impl Stored {
 
     pub(crate) fn set_flags(&mut self, flags: Flags) {
         self.flags = flags;
+    }
+
+    /// Whether there was anything behind the content when the file was opened.
+    pub(crate) fn has_journal(&self) -> bool {
+        self.file_size > self.head.journal_offset()
     }
 
     /// Where the state of a recipient is, if there is such a recipient.
