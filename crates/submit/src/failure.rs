@@ -79,7 +79,7 @@ pub(crate) fn warn(program: &str, text: &str) {
 fn say(program: &str, severity: Severity, word: &str, text: &str) {
     let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     // Nobody can be told that standard error is closed.
-    let _ = writeln!(std::io::stderr(), "{program}: {word}: {text}");
+    let _ = std::io::stderr().write_all(format!("{program}: {word}: {text}\n").as_bytes());
     let ident = format!("postroad/{program}");
     if let Ok(ident) = std::ffi::CString::new(ident) {
         let ident: &'static std::ffi::CStr = Box::leak(ident.into_boxed_c_str());

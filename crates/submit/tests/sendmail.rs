@@ -1,0 +1,163 @@
+//! `sendmail` from the command line to the file in maildrop.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod instance;
+
+use instance::{Instance, code, is_root, run, stderr};
+use mail::{Body, DsnReturn, Notify};
+
+#[test]
+fn a_message_is_on_disk_when_sendmail_has_ended() {
+    let instance = Instance::new("");
+    let output =
+        instance.sendmail(&["-f", "jane@example.com", "a@b, c@d", "e"], "Subject: x\r\n\r\nhello\r\n");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).starts_with("sendmail: warning: mail system is down"), "{}", stderr(&output));
+    let (head, content) = instance.message();
+    assert_eq!(head.sender.as_str(), "jane@example.com");
+    let recipients: Vec<&str> = head.recipients.iter().map(|recipient| recipient.address.as_str()).collect();
+    assert_eq!(recipients, ["a@b", "c@d", "e"]);
+    assert_eq!(content, "Subject: x\n\nhello\n");
+}
+
+#[test]
+fn requests_of_rfc_3461_reach_the_envelope() {
+    let instance = Instance::new("");
+    let arguments =
+        ["-N", "success,delay", "-R", "hdrs", "-V", "a+b", "-B", "8BITMIME", "-F", "Jane D", "-f", "<>", "x"];
+    instance.sendmail(&arguments, "To: x\n\n");
+    let (head, _) = instance.message();
+    assert!(head.sender.is_null());
+    assert_eq!(head.recipients[0].notify, Notify::SUCCESS.and(Notify::DELAY));
+    assert_eq!((head.ret, head.body), (Some(DsnReturn::Headers), Body::EightBitMime));
+    assert_eq!((head.envid.as_deref(), head.full_name.as_str()), (Some("a+2Bb"), "Jane D"));
+}
+
+#[test]
+fn the_full_name_is_given_only_where_the_header_lacks_from() {
+    let instance = Instance::new("");
+    instance.sendmail(&["-F", "Jane D", "x"], "From: jane@example.com\n\n");
+    assert_eq!(instance.message().0.full_name, "");
+}
+
+#[test]
+fn recipients_of_header_and_command_line_are_joined() {
+    let instance = Instance::new("");
+    instance.sendmail(&["-t", "z"], "To: a@b\nBcc: c@d\n\nbody\n.\nlost\n");
+    let (head, content) = instance.message();
+    let recipients: Vec<&str> = head.recipients.iter().map(|recipient| recipient.address.as_str()).collect();
+    assert_eq!(recipients, ["z", "a@b", "c@d"]);
+    assert_eq!(content, "To: a@b\nBcc: c@d\n\nbody\n", "Bcc is for cleanup to remove");
+}
+
+#[test]
+fn who_says_no_recipient_is_told_so() {
+    let instance = Instance::new("");
+    for (arguments, input) in [(&[][..], "x\n"), (&["-t"], "Subject: x\n\n"), (&["-t"], "no header\nTo: a\n")]
+    {
+        let output = instance.sendmail(arguments, input);
+        assert_eq!(code(&output), 64, "{}", stderr(&output));
+        assert!(stderr(&output).contains("recipient addresses"), "{}", stderr(&output));
+    }
+    assert!(instance.files().is_empty());
+}
+
+#[test]
+fn a_message_beyond_the_limit_is_refused_whole() {
+    let instance =
+        Instance::new("message_size_limit = 200000\nmailbox_size_limit = 0\nvirtual_mailbox_limit = 0");
+    let line = "0123456789".repeat(7) + "\n";
+    let output = instance.sendmail(&["x"], &line.repeat(200_000 / 71 + 1));
+    assert_eq!((code(&output), instance.files().len()), (69, 0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("message file too big"), "{}", stderr(&output));
+    assert_eq!(code(&instance.sendmail(&["x"], &line.repeat(200_000 / 71))), 0);
+}
+
+#[test]
+fn a_large_message_streams_through() {
+    let instance = Instance::new("");
+    let text = "To: x\n\n".to_owned() + &("0123456789".repeat(7) + "\n").repeat(20_000);
+    instance.sendmail(&["x"], &text);
+    assert!(instance.message().1 == text);
+}
+
+#[test]
+fn users_who_may_not_submit_are_refused() {
+    let instance = Instance::new("authorized_submit_users = nobody-of-this-name");
+    let output = instance.sendmail(&["x"], "x\n");
+    assert_eq!((code(&output), instance.files().len()), (77, 0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("is not allowed to submit mail"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_not_offered_says_so() {
+    let instance = Instance::new("");
+    for option in ["-bs", "-bv", "-XV"] {
+        let output = instance.sendmail(&[option, "x"], "x\n");
+        assert_eq!(code(&output), 69, "{option}: {}", stderr(&output));
+        assert!(stderr(&output).contains("is not offered"), "{option}: {}", stderr(&output));
+    }
+    assert!(instance.files().is_empty());
+}
+
+#[test]
+fn errors_of_main_cf_name_file_and_line() {
+    let instance = Instance::new("message_size_limit = many");
+    let output = instance.sendmail(&["x"], "x\n");
+    assert_eq!((code(&output), instance.files().len()), (78, 0));
+    assert!(stderr(&output).contains("main.cf:4:"), "{}", stderr(&output));
+}
+
+#[test]
+fn other_modes_become_the_program_that_does_it() {
+    let instance = Instance::new("");
+    let bin = instance.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    for name in ["postqueue", "postalias", "postroad"] {
+        let script = format!("#!/bin/sh\necho \"{name} $* $MAIL_CONFIG\"\n");
+        std::fs::write(bin.join(name), script).unwrap();
+        std::fs::set_permissions(bin.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .unwrap();
+    }
+    let conf = instance.path("conf");
+    let main_cf = format!("command_directory = {}\nalias_database = hash:/x, /y\n", bin.display());
+    std::fs::write(conf.join("main.cf"), main_cf).unwrap();
+    let said = |program: &str, arguments: &[&str]| {
+        let output = run(instance.command(program).args(arguments), b"");
+        String::from_utf8(output.stdout).unwrap().trim().replace(&conf.display().to_string(), "CONF")
+    };
+    let (sendmail, mailq) = (env!("CARGO_BIN_EXE_sendmail"), env!("CARGO_BIN_EXE_mailq"));
+    assert_eq!(said(mailq, &[]), "postqueue -p CONF");
+    assert_eq!(said(sendmail, &["-bp"]), "postqueue -p CONF");
+    assert_eq!(said(sendmail, &["-q"]), "postqueue -f CONF");
+    assert_eq!(said(sendmail, &["-qI4cXYZ"]), "postqueue -i 4cXYZ CONF");
+    assert_eq!(said(sendmail, &["-qRexample.com"]), "postqueue -s example.com CONF");
+    assert_eq!(said(sendmail, &["-bd", "-q15m"]), "postroad start CONF");
+    assert_eq!(said(env!("CARGO_BIN_EXE_newaliases"), &[]), "postalias -- hash:/x /y CONF");
+    assert_eq!(said(sendmail, &["-bi", "-oAhash:/z"]), "postalias -- hash:/z CONF");
+    assert_eq!(said(sendmail, &["-bh"]), "");
+}
+
+#[test]
+fn sendmail_is_what_it_is_called() {
+    use std::os::unix::process::CommandExt;
+    let instance = Instance::new("command_directory = /nowhere");
+    let mut command = instance.command(env!("CARGO_BIN_EXE_sendmail"));
+    let output = run(command.arg0("/usr/bin/mailq"), b"");
+    assert!(stderr(&output).contains("/nowhere/postqueue"), "{}", stderr(&output));
+}
+
+#[test]
+fn postdrop_takes_what_sendmail_may_not_write() {
+    if !is_root() {
+        return;
+    }
+    use std::os::unix::process::CommandExt;
+    let instance = Instance::new("");
+    let mut command = instance.command(env!("CARGO_BIN_EXE_sendmail"));
+    let output = run(command.args(["-f", "me", "x"]).uid(65_534).gid(65_534), b"x\n");
+    // Here postdrop has no more rights either, and its exit code and reason come through.
+    assert_eq!((code(&output), instance.files().len()), (75, 0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("postdrop: fatal: create a file in"), "{}", stderr(&output));
+}
