@@ -20,6 +20,7 @@ struct Entry {
     users: Vec<String>,
     doc: String,
     implemented: bool,
+    inert: Option<String>,
     deprecated: Option<String>,
     #[serde(default = "yes")]
     listed: bool,
@@ -36,7 +37,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let table: BTreeMap<String, Entry> = toml::from_str(&source)?;
     check_order(&source)?;
 
-    let mut rows = String::from("/// Every parameter, sorted by name.\npub static PARAMETERS: &[Parameter] = &[\n");
+    let mut rows =
+        String::from("/// Every parameter, sorted by name.\npub static PARAMETERS: &[Parameter] = &[\n");
     let mut constants = String::new();
     for (index, (name, entry)) in table.iter().enumerate() {
         let (kind, rust_type) =
@@ -80,7 +82,7 @@ fn kind_of(entry: &Entry) -> Option<(&'static str, &'static str)> {
 }
 
 fn write_row(rows: &mut String, name: &str, entry: &Entry, kind: &str) -> Result<(), Box<dyn Error>> {
-    let Entry { default, choices, users, doc, implemented, deprecated, listed, .. } = entry;
+    let Entry { default, choices, users, doc, implemented, inert, deprecated, listed, .. } = entry;
     let unit = match (&entry.unit, kind) {
         (Some(unit), _) => unit.chars().next().unwrap_or('s'),
         (None, "Time") => default.chars().last().filter(char::is_ascii_alphabetic).unwrap_or('s'),
@@ -92,7 +94,7 @@ fn write_row(rows: &mut String, name: &str, entry: &Entry, kind: &str) -> Result
     writeln!(
         rows,
         "Parameter {{ name: {name:?}, kind: Kind::{kind}, default: {default:?}, unit: {unit:?}, minimum: {}, maximum: {}, \
-         choices: &{choices:?}, users: &{users:?}, doc: {doc:?}, implemented: {implemented}, deprecated: {deprecated:?}, \
+         choices: &{choices:?}, users: &{users:?}, doc: {doc:?}, implemented: {implemented}, inert: {inert:?}, deprecated: {deprecated:?}, \
          listed: {listed} }},",
         entry.min.unwrap_or(0),
         entry.max.unwrap_or(u64::MAX),

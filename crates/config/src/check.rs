@@ -208,7 +208,7 @@ fn status(settings: &Settings, setting: &Setting, row: &Parameter, remarks: &mut
     if !row.implemented && row.deprecated.is_none() {
         let default = expand::expand(settings, row.default).unwrap_or_default();
         let value = expand::expand(settings, &setting.value).unwrap_or_default();
-        if value != default {
+        if value != default && Some(value.as_str()) != row.inert {
             remarks.warning(setting.line, format!("{} is not implemented yet and has no effect", row.name));
         }
     }

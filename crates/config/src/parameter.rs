@@ -46,6 +46,8 @@ pub struct Parameter {
     pub doc: &'static str,
     /// Whether setting it has an effect here.
     pub implemented: bool,
+    /// A value besides the default that says truly what happens while it is not implemented.
+    pub inert: Option<&'static str>,
     /// What to set instead, for a name of former times.
     pub deprecated: Option<&'static str>,
     /// Whether `postconf -d` lists it; legacy names are honoured without being listed.

@@ -15,8 +15,10 @@ pub trait Value: Sized + Default {
 }
 
 impl Value for String {
-    fn parse(text: &str, _: &Parameter) -> Result<Self, String> {
-        Ok(text.to_owned())
+    fn parse(text: &str, row: &Parameter) -> Result<Self, String> {
+        // The words of a choice may be written in any case; the program that asks sees one spelling.
+        let choice = row.choices.iter().find(|choice| choice.eq_ignore_ascii_case(text));
+        Ok(choice.copied().unwrap_or(text).to_owned())
     }
 }
 
