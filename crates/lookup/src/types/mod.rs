@@ -1,8 +1,14 @@
 //! The types of tables, and how `type:name` becomes a table of one of them.
 
+mod cidr;
+mod combined;
+mod ere;
 mod fail;
 mod fixed;
 mod indexed;
+mod regexp;
+mod rules;
+mod unix;
 mod waiting;
 
 pub use indexed::index_file;
@@ -76,12 +82,18 @@ struct Kind {
 const TYPES: &[Kind] = &[
     Kind { name: "btree", open: indexed::open },
     Kind { name: "cdb", open: indexed::open },
+    Kind { name: "cidr", open: cidr::open },
     Kind { name: "fail", open: fail::open },
     Kind { name: "hash", open: indexed::open },
     Kind { name: "inline", open: fixed::open_inline },
+    Kind { name: "pipemap", open: combined::open_pipemap },
     Kind { name: "proxy", open: open_proxied },
+    Kind { name: "randmap", open: combined::open_randmap },
+    Kind { name: "regexp", open: regexp::open },
     Kind { name: "static", open: fixed::open_static },
     Kind { name: "texthash", open: fixed::open_texthash },
+    Kind { name: "unionmap", open: combined::open_unionmap },
+    Kind { name: "unix", open: unix::open },
 ];
 
 /// Types that Postfix has and a configuration may name, with what to do meanwhile.
