@@ -30,6 +30,8 @@ pub struct Begin {
     pub envelope: Envelope,
     /// What cleanup is to do.
     pub options: Options,
+    /// The submitter's full name, for a `From:` header that is missing; empty where it is not known.
+    pub full_name: String,
 }
 
 /// What cleanup does to a message; the negation of Postfix's `receive_override_options`.
@@ -185,7 +187,7 @@ impl Client {
         };
         out.clear();
         // Field by field a `Begin`, without a copy of the envelope.
-        frame::push_message(&mut out, &Borrowed(id, envelope, options)).map_err(CleanupError::Unreachable)?;
+        frame::push_message(&mut out, &Borrowed(id, envelope, options, full_name)).map_err(CleanupError::Unreachable)?;
         Ok(Submission { client: self.clone(), connection: kept, out, started: false })
     }
 
