@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::FileExt;
 
 use mail::Address;
 use memchr::memchr;
@@ -42,6 +41,16 @@ impl Source for &[u8] {
 pub struct Letter<'a> {
     source: &'a dyn Source,
     beginning: Vec<u8>,
+}
+
+impl Source for queue::Content {
+    fn size(&self) -> u64 {
+        Self::size(self)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        Self::read_at(self, buffer, offset)
+    }
 }
 
 impl<'a> Letter<'a> {
@@ -222,30 +231,10 @@ impl Preamble<'_> {
     }
 }
 
-/// A part of a file.
-pub struct FileRange<'a> {
-    /// The file.
-    pub file: &'a File,
-    /// Where the part begins.
-    pub start: u64,
-    /// How long it is.
-    pub size: u64,
-}
-
-impl Source for FileRange<'_> {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let most = buffer.len().min(left);
-        self.file.read_at(&mut buffer[..most], self.start + offset)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,5 @@
+//! virtual(8).
+
+fn main() -> std::process::ExitCode {
+    service::daemon("virtual", local_delivery::virtual_mailbox::run)
+}

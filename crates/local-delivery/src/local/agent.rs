@@ -1,0 +1,69 @@
+//! The agent: what all deliveries of the process share.
+
+use std::path::PathBuf;
+
+use config::{Config, param};
+use ipc::log;
+use mail::{Dsn, Outcome};
+use queue::Content;
+use service::{Agent, Delivery, DeliveryRecipient, Fatal, Service};
+
+use super::attempt::Attempt;
+use super::routing::Routing;
+use super::served::Served;
+use super::settings::Settings;
+use crate::failure::{Failure, outcome};
+use crate::letter::Letter;
+use crate::rights::{Instance, SystemUsers, Users};
+
+/// What `relay=` says.
+pub(super) const RELAY: &str = "local";
+
+pub(super) struct LocalAgent {
+    pub(super) settings: Settings,
+    pub(super) routing: Routing,
+    pub(super) instance: Instance,
+    pub(super) users: Box<dyn Users>,
+    pub(super) served: Served,
+    pub(super) cleanup: ipc::cleanup::Client,
+    pub(super) queue_directory: PathBuf,
+}
+
+impl LocalAgent {
+    pub(super) fn of_service(service: &Service) -> Result<Self, Fatal> {
+        let agent = Self::new(&service.config, &service.name, service.cleanup())?;
+        if !agent.instance.is_root() {
+            log::info!("not started by root: delivering to uid {} only", agent.instance.own_uid());
+        }
+        Ok(agent)
+    }
+
+    pub(super) fn new(config: &Config, service: &str, cleanup: ipc::cleanup::Client) -> Result<Self, Fatal> {
+        Ok(Self {
+            settings: Settings::new(config)?,
+            routing: Routing::new(config, service)?,
+            instance: Instance::current(),
+            users: Box::new(SystemUsers),
+            served: Served::default(),
+            cleanup,
+            queue_directory: config.get(param::QUEUE_DIRECTORY),
+        })
+    }
+}
+
+impl Agent for LocalAgent {
+    fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
+        let content = delivery.file.try_clone().map_err(|error| error.to_string());
+        let content =
+            content.and_then(|file| Content::from_fd(file.into()).map_err(|error| error.to_string()));
+        let content = match content {
+            Ok(content) => content,
+            Err(text) => return Outcome::deferred(RELAY, Dsn::new(4, 3, 0), format!("queue file: {text}")),
+        };
+        let delivered = match Letter::open(&content) {
+            Ok(letter) => Attempt::new(self, delivery, recipient, &letter).deliver(),
+            Err(error) => Err(Failure::from_io(&error, "read the queue file")),
+        };
+        outcome(RELAY, delivered)
+    }
+}

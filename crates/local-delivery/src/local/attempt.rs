@@ -1,0 +1,307 @@
+//! One delivery to one recipient, from the loop check to the last leaf of its expansion.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc::log;
+use mail::{Address, Dsn, QueueId};
+use service::{Delivery, DeliveryRecipient};
+
+use super::agent::{LocalAgent, RELAY};
+use super::alias::{Alias, Rights};
+use super::environment::Parts;
+use super::expansion::{Expansion, Leaf, MAX_DEPTH, Trail, too_deep};
+use super::{forward_file, forwarding};
+use crate::failure::{Delivered, Failure, outcome};
+use crate::letter::{Letter, Preamble};
+use crate::rights::User;
+use crate::template;
+
+/// What changes on the way through aliases.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    /// Reverse path: the message's, or an alias's owner.
+    pub(super) sender: Address,
+    /// Whom the message is for now.
+    pub(super) recipient: Address,
+    /// What `Delivered-To:` says.
+    pub(super) delivered: String,
+    /// An alias with an owner was passed: a mailing list.
+    pub(super) list: bool,
+}
+
+/// One delivery to one recipient.
+pub(super) struct Attempt<'a> {
+    pub(super) agent: &'a LocalAgent,
+    pub(super) delivery: &'a Delivery,
+    pub(super) recipient: &'a DeliveryRecipient,
+    pub(super) letter: &'a Letter<'a>,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn new(
+        agent: &'a LocalAgent,
+        delivery: &'a Delivery,
+        recipient: &'a DeliveryRecipient,
+        letter: &'a Letter<'a>,
+    ) -> Self {
+        Self { agent, delivery, recipient, letter }
+    }
+
+    pub(super) fn deliver(&self) -> Delivered {
+        let address = &self.recipient.address;
+        if address.local_part().is_empty() {
+            return Err(Failure::bounce(Dsn::new(5, 1, 3), format!("null username in \"{address}\"")));
+        }
+        let looped = self.letter.was_delivered_to(address.as_str());
+        if looped.map_err(|error| Failure::from_io(&error, "read the queue file"))? {
+            let text = format!("mail forwarding loop for {address}");
+            return Err(Failure::bounce(Dsn::new(5, 4, 6), text));
+        }
+        let context = Context {
+            sender: self.delivery.request.sender.clone(),
+            recipient: address.clone(),
+            delivered: address.as_str().to_owned(),
+            list: false,
+        };
+        let delivered = self.deliver_address(&context, &mut Trail::default());
+        if !matches!(&delivered, Err(failure) if failure.is_temporary()) {
+            self.agent.served.forget(&self.expansion());
+        }
+        delivered
+    }
+
+    pub(super) fn id(&self) -> QueueId {
+        self.delivery.request.id
+    }
+
+    /// The address before any rewriting.
+    pub(super) fn original(&self) -> &Address {
+        self.recipient.original.as_ref().unwrap_or(&self.recipient.address)
+    }
+
+    /// The header fields of a delivery to a file or command.
+    pub(super) fn preamble<'b>(&'b self, context: &'b Context, delivered_header: bool) -> Preamble<'b> {
+        let original = self.agent.settings.enable_original_recipient.then(|| self.original().as_str());
+        let delivered = delivered_header.then_some(context.delivered.as_str());
+        Preamble { sender: &context.sender, original, delivered }
+    }
+
+    /// Aliases first, then users.
+    fn deliver_address(&self, context: &Context, trail: &mut Trail) -> Delivered {
+        let local = context.recipient.local_part().to_lowercase();
+        if let Some(user) = local.strip_prefix('\\') {
+            return self.deliver_mailbox_of(user, context);
+        }
+        match self.agent.find_alias(&local)?.filter(|alias| !trail.aliases.contains(&alias.name)) {
+            Some(alias) => self.deliver_alias(&alias, context, trail),
+            None => self.deliver_user(context, trail),
+        }
+    }
+
+    fn deliver_alias(&self, alias: &Alias, context: &Context, trail: &mut Trail) -> Delivered {
+        let domain = context.recipient.domain().unwrap_or_default();
+        let mut context = self.moved_to(context.recipient.clone(), context);
+        if let Some(owner) = self.agent.owner_of(&alias.name, domain)? {
+            context.list = true;
+            // A bounce that becomes a list's mail stays one that nothing may be sent back for.
+            if !context.sender.is_null() {
+                context.sender = owner;
+            }
+        }
+        trail.aliases.push(alias.name.clone());
+        let leaves = Expansion::new(self.agent, &context.sender).alias(alias, trail)?;
+        if leaves.is_empty() {
+            log::warning!("{}: no recipient in alias lookup result for {}", self.id(), alias.name);
+        }
+        self.settle(leaves, &context, trail)
+    }
+
+    fn deliver_user(&self, context: &Context, trail: &mut Trail) -> Delivered {
+        if trail.depth() > MAX_DEPTH {
+            return Err(too_deep(context.recipient.as_str()));
+        }
+        let parts = Parts::new(context, &self.agent.settings);
+        let Some(user) = self.agent.users.by_name(parts.user())? else {
+            return self.deliver_unknown(&parts, context, trail);
+        };
+        let user = Arc::new(user);
+        self.check_home(&user)?;
+        if !trail.users.contains(&user.name)
+            && let Some(text) = self.forward_file(&user, &parts, context)?
+        {
+            trail.users.push(user.name.clone());
+            let context = self.moved_to(context.recipient.clone(), context);
+            let extension = parts.local[parts.user().len()..].to_owned();
+            let extension = Some(extension.as_str()).filter(|extension| !extension.is_empty());
+            let expansion = Expansion::new(self.agent, &context.sender);
+            let leaves = expansion.forward_file(&text, &Rights::User(Arc::clone(&user)), extension, trail)?;
+            // An empty file means: do not forward.
+            if !leaves.is_empty() {
+                return self.settle(leaves, &context, trail);
+            }
+        }
+        self.deliver_mailbox(parts.user(), Some(&user), context)
+    }
+
+    fn check_home(&self, user: &User) -> Result<(), Failure> {
+        if !self.agent.settings.require_home_directory {
+            return Ok(());
+        }
+        let _guard = self.agent.instance.act_as(user.uid, user.gid)?;
+        std::fs::metadata(&user.home).map(drop).map_err(|error| {
+            let text = format!("cannot access home directory {}", user.home.display());
+            let failure = Failure::from_io(&error, text);
+            Failure { dsn: Dsn::new(4, 3, 0), ..failure }
+        })
+    }
+
+    fn forward_file(
+        &self,
+        user: &User,
+        parts: &Parts<'_>,
+        context: &Context,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let settings = &self.agent.settings;
+        let mut paths: Vec<String> = Vec::with_capacity(2);
+        for template in &settings.forward_path {
+            let expanded = template::expand(template, &parts.names(context, Some(user)), &settings.forward_filter)
+                .map_err(|error| Failure::configuration(format_args!("forward_path: {}", error.0)))?;
+            if !expanded.undefined && !paths.contains(&expanded.text) {
+                paths.push(expanded.text);
+            }
+        }
+        if paths.is_empty() {
+            return Ok(None);
+        }
+        let _guard = self.agent.instance.act_as(user.uid, user.gid)?;
+        forward_file::read(self.id(), user, paths.into_iter())
+    }
+
+    /// Somebody who is neither alias nor user.
+    fn deliver_unknown(&self, parts: &Parts<'_>, context: &Context, trail: &mut Trail) -> Delivered {
+        let settings = &self.agent.settings;
+        if self.mailbox_transport(parts.user())?.is_some() {
+            return self.deliver_mailbox(parts.user(), None, context);
+        }
+        if let Some(route) = self.fallback_transport(parts.user())? {
+            return self.pass(&route, context);
+        }
+        if !settings.luser_relay.is_empty() {
+            let names = parts.names(context, None);
+            let relay = template::expand(&settings.luser_relay, &names, &settings.forward_filter)
+                .map_err(|error| Failure::configuration(format_args!("luser_relay: {}", error.0)))?;
+            // Named on the trail, a relay that leads back here ends as an unknown user.
+            let name = format!("luser_relay for {}", parts.local);
+            if !trail.aliases.contains(&name) && trail.depth() < MAX_DEPTH {
+                trail.aliases.push(name);
+                let leaves = Expansion::new(self.agent, &context.sender).line(&relay.text, trail)?;
+                return self.settle(leaves, context, trail);
+            }
+        }
+        if matches!(parts.user(), "postmaster" | "mailer-daemon") {
+            log::warning!("required alias not found: {}", parts.user());
+        }
+        Err(Failure::bounce(Dsn::new(5, 1, 1), format!("unknown user: \"{}\"", parts.user())))
+    }
+
+    /// Delivers an expansion; see the head of [`super`] for the rule.
+    fn settle(&self, mut leaves: Vec<Leaf>, context: &Context, trail: &mut Trail) -> Delivered {
+        if leaves.is_empty() {
+            return Ok("alias expanded".to_owned());
+        }
+        if leaves.len() == 1 && !context.list {
+            return self.deliver_leaf(leaves.remove(0), context, trail);
+        }
+        let (members, direct): (Vec<Leaf>, Vec<Leaf>) =
+            leaves.into_iter().partition(|leaf| matches!(leaf, Leaf::Local(_) | Leaf::Remote(_)));
+        let mut results = Vec::new();
+        for leaf in direct {
+            results.push(self.deliver_once(leaf, context, trail));
+        }
+        let waits = results.iter().any(|(result, _)| is_temporary(result));
+        if !members.is_empty() && !waits {
+            let addresses = members.into_iter().filter_map(|leaf| match leaf {
+                Leaf::Local(address) | Leaf::Remote(address) => Some(address),
+                _ => None,
+            });
+            let begin = Instant::now();
+            results.push((self.forward(addresses.collect(), context), begin.elapsed()));
+        }
+        self.conclude(results)
+    }
+
+    /// One outcome stands for the recipient: what waits, else what failed, else the last. The others are logged here.
+    fn conclude(&self, mut results: Vec<(Delivered, Duration)>) -> Delivered {
+        let position = |wanted: fn(&Delivered) -> bool| results.iter().rposition(|(result, _)| wanted(result));
+        let chosen = position(is_temporary).or_else(|| position(Result::is_err)).or(results.len().checked_sub(1));
+        let Some(chosen) = chosen else { return Ok("alias expanded".to_owned()) };
+        let (result, _) = results.remove(chosen);
+        for (other, delivering) in results {
+            let delays = log::Delays { delivering, ..log::Delays::default() };
+            let original = self.recipient.original.as_ref();
+            log::outcome(self.id(), &self.recipient.address, original, delays, &outcome(RELAY, other));
+        }
+        result
+    }
+
+    /// Delivers a leaf among several, unless an earlier attempt has done so.
+    fn deliver_once(&self, leaf: Leaf, context: &Context, trail: &mut Trail) -> (Delivered, Duration) {
+        let (expansion, key) = (self.expansion(), leaf.key());
+        if let Some(delivered) = self.agent.served.recall(&expansion, &key) {
+            return (delivered, Duration::ZERO);
+        }
+        let begin = Instant::now();
+        let delivered = self.deliver_leaf(leaf, context, &mut trail.clone());
+        if !is_temporary(&delivered) {
+            self.agent.served.remember(&expansion, key, delivered.clone());
+        }
+        (delivered, begin.elapsed())
+    }
+
+    fn deliver_leaf(&self, leaf: Leaf, context: &Context, trail: &mut Trail) -> Delivered {
+        match leaf {
+            Leaf::Local(address) => {
+                if trail.depth() > MAX_DEPTH {
+                    return Err(too_deep(address.as_str()));
+                }
+                self.deliver_address(&self.moved_to(address, context), trail)
+            }
+            Leaf::User(address) => self.deliver_user(&self.moved_to(address, context), trail),
+            Leaf::Mailbox(name) => self.deliver_mailbox_of(&name, context),
+            Leaf::Remote(address) => self.forward(vec![address], context),
+            Leaf::Command(command, rights) => self.deliver_command(&command, &rights, context),
+            Leaf::File(path, rights) => self.deliver_file(&path, &rights, context),
+            Leaf::Refused(_, failure) => Err(failure),
+        }
+    }
+
+    fn forward(&self, addresses: Vec<Address>, context: &Context) -> Delivered {
+        let (agent, header) = (self.agent, self.agent.settings.delivered_header.forward);
+        let letter = self.letter;
+        forwarding::forward(&agent.cleanup, self.delivery, self.recipient, context, addresses, header, letter)
+    }
+
+    fn deliver_mailbox_of(&self, name: &str, context: &Context) -> Delivered {
+        match self.agent.users.by_name(name)? {
+            Some(user) => self.deliver_mailbox(name, Some(&user), context),
+            None => Err(Failure::bounce(Dsn::new(5, 1, 1), format!("unknown user: \"{name}\""))),
+        }
+    }
+
+    /// The context behind an alias or `.forward` file.
+    fn moved_to(&self, recipient: Address, context: &Context) -> Context {
+        let frozen = self.agent.settings.frozen_delivered_to;
+        let delivered = if frozen { context.delivered.clone() } else { recipient.as_str().to_owned() };
+        Context { recipient, delivered, ..context.clone() }
+    }
+
+    /// The name under which [`super::served`] keeps what is done of this recipient's expansion.
+    fn expansion(&self) -> (QueueId, String) {
+        (self.id(), self.recipient.address.as_str().to_owned())
+    }
+}
+
+fn is_temporary(delivered: &Delivered) -> bool {
+    matches!(delivered, Err(failure) if failure.is_temporary())
+}

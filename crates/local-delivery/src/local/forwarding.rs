@@ -1,0 +1,67 @@
+//! Mail that goes on to other addresses: one new message through cleanup, however many they are.
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use ipc::cleanup::{Client, CleanupError, Options};
+use mail::{Address, Dsn, Envelope, Notify, Origin, QueueId, Recipient};
+use service::{Delivery, DeliveryRecipient};
+
+use super::attempt::Context;
+use crate::failure::{Delivered, Failure};
+use crate::letter::Letter;
+
+/// Sends the message on to `addresses`; it is durable when this returns.
+///
+/// What the sender asked to be told goes with it, unless a list with an owner stands between them: then the owner is
+/// told (RFC 3461 section 5.2.7.3).
+pub(super) fn forward(
+    cleanup: &Client,
+    delivery: &Delivery,
+    recipient: &DeliveryRecipient,
+    context: &Context,
+    addresses: Vec<Address>,
+    delivered_header: bool,
+    letter: &Letter<'_>,
+) -> Delivered {
+    let request = &delivery.request;
+    let original = recipient.original.as_ref().unwrap_or(&recipient.address);
+    let member = |address| Recipient {
+        address,
+        original: Some(original.clone()),
+        notify: if context.list { Notify::UNSET } else { recipient.notify },
+        orcpt: if context.list { None } else { recipient.orcpt.clone() },
+    };
+    let envelope = Envelope {
+        sender: context.sender.clone(),
+        recipients: addresses.into_iter().map(member).collect(),
+        arrival: request.arrival,
+        origin: Origin::Internal,
+        client: request.client.clone(),
+        envid: if context.list { None } else { request.envid.clone() },
+        ret: if context.list { None } else { request.ret },
+        body: request.body,
+        smtputf8: request.smtputf8,
+    };
+    let id = QueueId::generate(SystemTime::now());
+    let options = Options { filter: false, ..Options::default() };
+    let mut submission = cleanup.begin(id, &envelope, options).map_err(|error| failure(&error))?;
+    let mut write = |bytes: &[u8]| submission.write_all(bytes);
+    let written = if delivered_header {
+        write(format!("Delivered-To: {}\n", context.delivered).as_bytes())
+    } else {
+        Ok(())
+    };
+    let written = written.and_then(|()| letter.for_each_chunk(write));
+    written.map_err(|error| Failure::from_io(&error, "unable to forward message"))?;
+    submission.commit().map_err(|error| failure(&error))?;
+    Ok(format!("forwarded as {id}"))
+}
+
+fn failure(error: &CleanupError) -> Failure {
+    let dsn = match error {
+        CleanupError::Unreachable(_) => Dsn::new(4, 3, 0),
+        CleanupError::Refused(refusal) => refusal.dsn(),
+    };
+    Failure { dsn, text: format!("unable to forward message: {error}") }
+}

@@ -1,0 +1,173 @@
+//! Who a delivery acts as: users of the system, and what this process may become.
+
+use std::path::PathBuf;
+
+use mail::Dsn;
+use nix::errno::Errno;
+use nix::unistd::{self, Gid, Uid};
+use sys::credentials::AsUser;
+
+use crate::failure::{Failure, describe};
+
+/// A user of the system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The login name.
+    pub name: String,
+    /// The user.
+    pub uid: Uid,
+    /// The primary group; no other group is ever used, as in Postfix.
+    pub gid: Gid,
+    /// The home directory.
+    pub home: PathBuf,
+    /// The login shell.
+    pub shell: PathBuf,
+}
+
+/// Where users are looked up.
+pub trait Users: Send + Sync {
+    /// The user of this name; `None` where there is none.
+    ///
+    /// # Errors
+    /// A deferral: the user database could not be asked, which is not the same as "unknown".
+    fn by_name(&self, name: &str) -> Result<Option<User>, Failure>;
+
+    /// The user with this number; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Users::by_name`].
+    fn by_uid(&self, uid: Uid) -> Result<Option<User>, Failure>;
+}
+
+/// The system's user database: asked each time, as users come and go.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemUsers;
+
+impl Users for SystemUsers {
+    fn by_name(&self, name: &str) -> Result<Option<User>, Failure> {
+        // No such name can exist, and the C library would read it in pieces.
+        if name.is_empty() || name.contains(['/', ':', '\0', '\n']) {
+            return Ok(None);
+        }
+        found(unistd::User::from_name(name), format_args!("name {name}"))
+    }
+
+    fn by_uid(&self, uid: Uid) -> Result<Option<User>, Failure> {
+        found(unistd::User::from_uid(uid), format_args!("uid {uid}"))
+    }
+}
+
+impl User {
+    /// The home directory as text for templates.
+    #[must_use]
+    pub fn home_text(&self) -> &str {
+        self.home.to_str().unwrap_or_default()
+    }
+
+    /// The login shell as text for templates.
+    #[must_use]
+    pub fn shell_text(&self) -> &str {
+        self.shell.to_str().unwrap_or_default()
+    }
+}
+
+fn found(
+    answer: nix::Result<Option<unistd::User>>,
+    whom: std::fmt::Arguments<'_>,
+) -> Result<Option<User>, Failure> {
+    match answer {
+        Ok(user) => Ok(user.map(|user| User {
+            name: user.name,
+            uid: user.uid,
+            gid: user.gid,
+            home: user.dir,
+            shell: user.shell,
+        })),
+        // How some sources say "not found", see getpwnam(3).
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        Err(error) => {
+            let text = format!("error looking up passwd info for {whom}: {}", describe(&error.into()));
+            Err(Failure::defer(Dsn::new(4, 3, 0), text))
+        }
+    }
+}
+
+/// What this process may become: anybody where root started it, only itself otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Instance {
+    own: Uid,
+}
+
+impl Instance {
+    /// As this process was started.
+    #[must_use]
+    pub fn current() -> Self {
+        Self { own: Uid::effective() }
+    }
+
+    /// Whether it can become others.
+    #[must_use]
+    pub fn is_root(self) -> bool {
+        self.own.is_root()
+    }
+
+    /// The user this process is.
+    #[must_use]
+    pub fn own_uid(self) -> Uid {
+        self.own
+    }
+
+    /// Touches files as this user until the guard goes.
+    ///
+    /// # Errors
+    /// A deferral that says what this instance cannot do, and why.
+    pub fn act_as(self, uid: Uid, gid: Gid) -> Result<AsUser, Failure> {
+        self.check(uid)?;
+        AsUser::become_user(uid, gid, &[gid]).map_err(|error| {
+            Failure::defer(Dsn::new(4, 3, 0), format!("act as uid {uid}: {}", describe(&error)))
+        })
+    }
+
+    /// What a command's process is to become; `None` for what this process is already.
+    ///
+    /// # Errors
+    /// As [`Instance::act_as`].
+    pub fn identity(self, uid: Uid, gid: Gid) -> Result<Option<(Uid, Gid)>, Failure> {
+        self.check(uid)?;
+        Ok(self.is_root().then_some((uid, gid)))
+    }
+
+    fn check(self, uid: Uid) -> Result<(), Failure> {
+        if self.is_root() || uid == self.own {
+            return Ok(());
+        }
+        let text = format!(
+            "cannot deliver as uid {uid}: this mail system was started by uid {} and can deliver only to that user; \
+             start it as root to deliver to others",
+            self.own
+        );
+        Err(Failure::defer(Dsn::new(4, 3, 5), text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_and_impossible_names_are_nobody() {
+        for name in ["", "no-such-user-here", "../etc", "a:b", "x\0y"] {
+            assert_eq!(SystemUsers.by_name(name).unwrap(), None, "{name:?}");
+        }
+        let root = SystemUsers.by_name("root").unwrap().unwrap();
+        assert_eq!(SystemUsers.by_uid(root.uid).unwrap(), Some(root));
+    }
+
+    #[test]
+    fn an_ordinary_users_instance_says_what_it_cannot_do() {
+        let instance = Instance { own: Uid::from_raw(1000) };
+        let failure = instance.identity(Uid::from_raw(0), Gid::from_raw(0)).unwrap_err();
+        assert!(failure.is_temporary() && failure.text.contains("started by uid 1000"), "{failure:?}");
+        assert_eq!(instance.identity(Uid::from_raw(1000), Gid::from_raw(1000)), Ok(None));
+    }
+}

@@ -1,0 +1,181 @@
+//! virtual(8): mailboxes of people who are no users of this system. Everything about them comes from tables: where the
+//! mailbox is, and which uid and gid own it.
+//!
+//! Contract: no aliases, no `.forward`, no commands. A uid below `virtual_minimum_uid` is never acted as, so that no
+//! table can name root. Addresses are looked up in lower case: `user+extension@domain`, `user@domain`, `@domain`.
+
+use std::path::Path;
+
+use config::param;
+use ipc::log;
+use lookup::address_search::AddressSearch;
+use lookup::{LookupError, Maps};
+use mail::{Address, Dsn, Outcome};
+use nix::unistd::{Gid, Uid};
+use queue::Content;
+use service::{Agent, Delivery, DeliveryRecipient, Fatal, Service};
+
+use crate::failure::{Delivered, Failure, outcome};
+use crate::letter::{Letter, Preamble};
+use crate::local::settings::{locking, open_maps};
+use crate::lock::Locking;
+use crate::rights::Instance;
+use crate::{maildir, mbox};
+
+/// What `relay=` says.
+const RELAY: &str = "virtual";
+
+/// The program `virtual`.
+///
+/// # Errors
+/// A table cannot be opened, a setting makes no sense, or the skeleton's.
+pub fn run(service: Service) -> Result<(), Fatal> {
+    let agent = VirtualAgent::new(&service)?;
+    service.serve_deliveries(agent)
+}
+
+struct VirtualAgent {
+    search: AddressSearch,
+    mailboxes: Maps,
+    uids: Maps,
+    gids: Maps,
+    base: String,
+    minimum_uid: u64,
+    limit: u64,
+    locking: Locking,
+    strict_ownership: bool,
+    enable_original_recipient: bool,
+    instance: Instance,
+}
+
+impl VirtualAgent {
+    fn new(service: &Service) -> Result<Self, Fatal> {
+        let config = &service.config;
+        let base = config.get(param::VIRTUAL_MAILBOX_BASE).to_string_lossy().into_owned();
+        if !base.is_empty() && !Path::new(&base).is_absolute() {
+            return Err(Fatal::new(format!("virtual_mailbox_base = {base}: expected an absolute path")));
+        }
+        Ok(Self {
+            search: AddressSearch::from_config(config).map_err(|error| Fatal::new(error.to_string()))?,
+            mailboxes: open_maps(config, param::VIRTUAL_MAILBOX_MAPS)?,
+            uids: open_maps(config, param::VIRTUAL_UID_MAPS)?,
+            gids: open_maps(config, param::VIRTUAL_GID_MAPS)?,
+            base,
+            minimum_uid: config.get(param::VIRTUAL_MINIMUM_UID),
+            limit: config.get(param::VIRTUAL_MAILBOX_LIMIT),
+            locking: locking(config, param::VIRTUAL_MAILBOX_LOCK)?,
+            strict_ownership: config.get(param::STRICT_MAILBOX_OWNERSHIP),
+            enable_original_recipient: config.get(param::ENABLE_ORIGINAL_RECIPIENT),
+            instance: Instance::current(),
+        })
+    }
+
+    fn attempt(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Delivered {
+        let address = &recipient.address;
+        let content = delivery.file.try_clone().map_err(|error| Failure::from_io(&error, "queue file"))?;
+        let content = Content::from_fd(content.into())
+            .map_err(|error| Failure::defer(Dsn::new(4, 3, 0), format!("queue file: {error}")))?;
+        let letter =
+            Letter::open(&content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
+        let looped = letter.was_delivered_to(address.as_str());
+        if looped.map_err(|error| Failure::from_io(&error, "read the queue file"))? {
+            return Err(Failure::bounce(Dsn::new(5, 4, 6), format!("mail forwarding loop for {address}")));
+        }
+        let key = Address::new(lookup::fold(address.as_str()).into_owned());
+        let key = key.map_err(|error| Failure::bounce(Dsn::new(5, 1, 3), error.to_string()))?;
+        let Some(mailbox) = self.find(&self.mailboxes, &key)? else {
+            return Err(Failure::bounce(Dsn::new(5, 1, 1), format!("unknown user: \"{address}\"")));
+        };
+        let uid = self.id(&self.uids, "virtual_uid_maps", &key, self.minimum_uid)?;
+        let gid = self.id(&self.gids, "virtual_gid_maps", &key, 1)?;
+        let original = recipient.original.as_ref().unwrap_or(address);
+        let preamble = Preamble {
+            sender: &delivery.request.sender,
+            original: self.enable_original_recipient.then_some(original.as_str()),
+            delivered: Some(address.as_str()),
+        };
+        let path = self.path(&mailbox)?;
+        let _guard = self.instance.act_as(Uid::from_raw(uid), Gid::from_raw(gid))?;
+        if path.ends_with('/') {
+            return self.deliver_maildir(Path::new(&path), &letter, &preamble, uid, gid);
+        }
+        self.deliver_mbox(Path::new(&path), &letter, &preamble, uid)
+    }
+
+    fn find(&self, maps: &Maps, address: &Address) -> Result<Option<String>, Failure> {
+        let unavailable = |error: LookupError| Failure::defer(Dsn::new(4, 3, 0), error.to_string());
+        Ok(self.search.mailbox(maps, address).map_err(unavailable)?.map(|found| found.value))
+    }
+
+    /// The number that a table gives, at least `minimum`.
+    fn id(&self, maps: &Maps, parameter: &str, address: &Address, minimum: u64) -> Result<u32, Failure> {
+        let Some(text) = self.find(maps, address)? else {
+            let text = format_args!("recipient {address}: not found in {parameter}");
+            return Err(Failure::configuration(text));
+        };
+        let number = text.trim().parse::<u32>().ok().filter(|number| u64::from(*number) >= minimum);
+        number.filter(|number| *number != u32::MAX).ok_or_else(|| {
+            Failure::configuration(format_args!(
+                "recipient {address}: bad number \"{text}\" in {parameter}: expected one of at least {minimum}"
+            ))
+        })
+    }
+
+    /// The base, a slash and the table's value; the value may not climb out of the base.
+    fn path(&self, mailbox: &str) -> Result<String, Failure> {
+        let path = if self.base.is_empty() { mailbox.to_owned() } else { format!("{}/{mailbox}", self.base) };
+        let climbs = Path::new(mailbox).components().any(|part| part == std::path::Component::ParentDir);
+        if climbs || !Path::new(&path).is_absolute() {
+            return Err(Failure::configuration(format_args!(
+                "mailbox \"{path}\": expected an absolute path without \"..\"; set virtual_mailbox_base"
+            )));
+        }
+        Ok(path)
+    }
+
+    fn deliver_maildir(
+        &self,
+        folder: &Path,
+        letter: &Letter<'_>,
+        preamble: &Preamble<'_>,
+        uid: u32,
+        gid: u32,
+    ) -> Delivered {
+        let delivered = maildir::deliver(folder, letter, preamble, self.limit);
+        if let Err(failure) = &delivered
+            && failure.text.ends_with("Permission denied")
+        {
+            log::warning!("maildir access problem for UID/GID={uid}/{gid}: {}", failure.text);
+            log::warning!("perhaps you need to create the maildirs in advance");
+        }
+        delivered
+    }
+
+    fn deliver_mbox(
+        &self,
+        path: &Path,
+        letter: &Letter<'_>,
+        preamble: &Preamble<'_>,
+        uid: u32,
+    ) -> Delivered {
+        let rules = mbox::Rules {
+            locking: &self.locking,
+            owner: self.strict_ownership.then_some(uid),
+            regular_only: true,
+            refuse_executable: false,
+            lock_file_optional: false,
+            chown: None,
+            limit: self.limit,
+        };
+        mbox::deliver(path, letter, preamble, &rules).map_err(|failure| {
+            failure.within(format_args!("delivery failed to mailbox {}: ", path.display()))
+        })?;
+        Ok("delivered to mailbox".to_owned())
+    }
+}
+
+impl Agent for VirtualAgent {
+    fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
+        outcome(RELAY, self.attempt(delivery, recipient))
+    }
+}
