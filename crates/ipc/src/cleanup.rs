@@ -175,8 +175,22 @@ impl Client {
         envelope: &Envelope,
         options: Options,
     ) -> Result<Submission, CleanupError> {
+        self.begin_as("", id, envelope, options)
+    }
+
+    /// As [`Client::begin`], for a submitter whose full name is known.
+    ///
+    /// # Errors
+    /// As [`Client::begin`].
+    pub fn begin_as(
+        &self,
+        full_name: &str,
+        id: QueueId,
+        envelope: &Envelope,
+        options: Options,
+    ) -> Result<Submission, CleanupError> {
         #[derive(Serialize)]
-        struct Borrowed<'a>(QueueId, &'a Envelope, Options);
+        struct Borrowed<'a>(QueueId, &'a Envelope, Options, &'a str);
         let idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (kept, mut out) = match idle {
             Some(mut connection) => {
@@ -187,7 +201,8 @@ impl Client {
         };
         out.clear();
         // Field by field a `Begin`, without a copy of the envelope.
-        frame::push_message(&mut out, &Borrowed(id, envelope, options, full_name)).map_err(CleanupError::Unreachable)?;
+        let begin = Borrowed(id, envelope, options, full_name);
+        frame::push_message(&mut out, &begin).map_err(CleanupError::Unreachable)?;
         Ok(Submission { client: self.clone(), connection: kept, out, started: false })
     }
 
