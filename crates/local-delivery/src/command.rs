@@ -63,7 +63,8 @@ pub fn run(invocation: &Invocation<'_>, preamble: &[u8], letter: &Letter<'_>) ->
     let status = wait(&mut child, deadline);
     let Some(status) = status.map_err(|error| Failure::from_io(&error, "wait for command"))? else {
         kill(&mut child);
-        let text = format!("Command time limit exceeded: \"{}\"{}", invocation.command, quote_output(&output));
+        let text =
+            format!("Command time limit exceeded: \"{}\"{}", invocation.command, quote_output(&output));
         return Err(Failure::bounce(Dsn::new(5, 3, 0), text));
     };
     // Programs may stop reading when they have seen enough; a queue file that cannot be read is another matter.

@@ -46,7 +46,9 @@ impl Destination {
 #[must_use]
 pub fn parse_line(line: &str) -> Vec<Destination> {
     let items = header_address::Mailboxes::new(line.as_bytes());
-    items.map(|item| Destination::from_item(item.address, line.as_bytes()[item.range].starts_with(b"\\"))).collect()
+    items
+        .map(|item| Destination::from_item(item.address, line.as_bytes()[item.range].starts_with(b"\\")))
+        .collect()
 }
 
 /// The destinations of a `.forward` or `:include:` file: lines with the syntax of an alias's right-hand side, and

@@ -143,7 +143,12 @@ fn read_chunk(source: &dyn Source, chunk: &mut Vec<u8>, offset: u64, most: usize
     let mut filled = 0;
     while filled < chunk.len() {
         match source.read_at(&mut chunk[filled..], offset + filled as u64) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "queue file is shorter than it says")),
+            Ok(0) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "queue file is shorter than it says",
+                ));
+            }
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

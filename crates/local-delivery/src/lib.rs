@@ -15,5 +15,7 @@ pub mod lock;
 pub mod maildir;
 pub mod mbox;
 pub mod rights;
+#[cfg(test)]
+mod scratch;
 pub mod template;
 pub mod virtual_mailbox;

@@ -38,7 +38,8 @@ static FOLDER_SYNC: LazyLock<FolderSync> = LazyLock::new(FolderSync::default);
 pub fn deliver(folder: &Path, letter: &Letter<'_>, preamble: &Preamble<'_>, limit: u64) -> Delivered {
     let headers = preamble.headers();
     if limit > 0 && letter.size() + headers.len() as u64 > limit {
-        let text = format!("maildir delivery failed: message is larger than the mailbox limit of {limit} bytes");
+        let text =
+            format!("maildir delivery failed: message is larger than the mailbox limit of {limit} bytes");
         return Err(Failure::bounce(Dsn::new(5, 2, 2), text));
     }
     store(folder, letter, &headers).map_err(|failure| failure.within("maildir delivery failed: "))?;
@@ -51,9 +52,8 @@ fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8]) -> Result<(), Failu
     let written = letter.write_to(&mut file, headers).and_then(|()| file.sync_data());
     let result = written.map_err(|error| Failure::from_io(&error, "error writing message"));
     let result = result.and_then(|()| {
-        publish(&path, &new, &name).map_err(|error| {
-            Failure::from_io(&error, format_args!("rename {} into new/", path.display()))
-        })
+        publish(&path, &new, &name)
+            .map_err(|error| Failure::from_io(&error, format_args!("rename {} into new/", path.display())))
     });
     if let Err(failure) = result {
         // Best effort: what stays in tmp/ is no mail.
@@ -111,10 +111,7 @@ fn create(folder: &Path) -> Result<(File, String, PathBuf), Failure> {
                 make_folders(folder)?;
             }
             Err(error) => {
-                return Err(Failure::from_io(
-                    &error,
-                    format_args!("create maildir file {}", path.display()),
-                ));
+                return Err(Failure::from_io(&error, format_args!("create maildir file {}", path.display())));
             }
         }
     }
@@ -195,8 +192,9 @@ mod tests {
     #[test]
     fn names_differ_among_threads() {
         let names: Vec<String> = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..4).map(|_| scope.spawn(|| (0..1000).map(|_| unique_name()).collect::<Vec<_>>())).collect();
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..1000).map(|_| unique_name()).collect::<Vec<_>>()))
+                .collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), 4000);
@@ -216,7 +214,10 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("Maildir"), "").unwrap();
         let failure = deliver_to(&home.path().join("Maildir"), 0).unwrap_err();
-        assert!(failure.is_temporary() && failure.text.starts_with("maildir delivery failed: "), "{failure:?}");
+        assert!(
+            failure.is_temporary() && failure.text.starts_with("maildir delivery failed: "),
+            "{failure:?}"
+        );
     }
 
     #[test]

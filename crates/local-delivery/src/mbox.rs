@@ -158,7 +158,10 @@ fn follow(path: &Path) -> io::Result<File> {
 fn check(file: &File, path: &Path, rules: &Rules<'_>) -> Result<(), Failure> {
     let stat = file.metadata().map_err(|error| Failure::from_io(&error, "fstat"))?;
     let name = path.display();
-    if stat.file_type().is_dir() || (rules.regular_only && !stat.is_file()) || stat.file_type().is_block_device() {
+    if stat.file_type().is_dir()
+        || (rules.regular_only && !stat.is_file())
+        || stat.file_type().is_block_device()
+    {
         let text = format!("destination {name} is not a regular file");
         return Err(Failure::bounce(Dsn::new(5, 2, 0), text));
     }

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use config::param;
+use config::{Config, param};
 use ipc::log;
 use lookup::address_search::AddressSearch;
 use lookup::{LookupError, Maps};
@@ -30,7 +30,7 @@ const RELAY: &str = "virtual";
 /// # Errors
 /// A table cannot be opened, a setting makes no sense, or the skeleton's.
 pub fn run(service: Service) -> Result<(), Fatal> {
-    let agent = VirtualAgent::new(&service)?;
+    let agent = VirtualAgent::new(&service.config)?;
     service.serve_deliveries(agent)
 }
 
@@ -49,8 +49,7 @@ struct VirtualAgent {
 }
 
 impl VirtualAgent {
-    fn new(service: &Service) -> Result<Self, Fatal> {
-        let config = &service.config;
+    fn new(config: &Config) -> Result<Self, Fatal> {
         let base = config.get(param::VIRTUAL_MAILBOX_BASE).to_string_lossy().into_owned();
         if !base.is_empty() && !Path::new(&base).is_absolute() {
             return Err(Fatal::new(format!("virtual_mailbox_base = {base}: expected an absolute path")));
@@ -151,13 +150,7 @@ impl VirtualAgent {
         delivered
     }
 
-    fn deliver_mbox(
-        &self,
-        path: &Path,
-        letter: &Letter<'_>,
-        preamble: &Preamble<'_>,
-        uid: u32,
-    ) -> Delivered {
+    fn deliver_mbox(&self, path: &Path, letter: &Letter<'_>, preamble: &Preamble<'_>, uid: u32) -> Delivered {
         let rules = mbox::Rules {
             locking: &self.locking,
             owner: self.strict_ownership.then_some(uid),
@@ -177,5 +170,97 @@ impl VirtualAgent {
 impl Agent for VirtualAgent {
     fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
         outcome(RELAY, self.attempt(delivery, recipient))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::PathBuf;
+
+    use config::Snapshot;
+    use mail::Status;
+
+    use super::*;
+    use crate::scratch;
+
+    fn site(folder: &Path, main_cf: &str) -> VirtualAgent {
+        let (uid, gid) = ids();
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(folder, Some(uid), Some(gid)).unwrap();
+        let base = folder.display();
+        let text = format!(
+            "mydestination =\nvirtual_mailbox_base = {base}\nvirtual_minimum_uid = 1\nrecipient_delimiter = +\n\
+             virtual_uid_maps = inline:{{@example.com={uid}, root@example.com=0, odd@example.com=x}}\n\
+             virtual_gid_maps = static:{gid}\n\
+             virtual_mailbox_maps = inline:{{jane@example.com=jane/, jane+x@example.com=jane/.x/, \
+             box@example.com=mail/box, root@example.com=root/, odd@example.com=odd/, up@example.com=../up/}}\n{main_cf}\n"
+        );
+        let snapshot = Snapshot { main_cf: text.into_bytes(), master_cf: Vec::new() };
+        VirtualAgent::new(&Config::from_snapshot(folder, &snapshot, &[]).unwrap().0).unwrap()
+    }
+
+    fn ids() -> (u32, u32) {
+        let (uid, gid) = (Uid::effective(), Gid::effective());
+        if uid.is_root() { (61_003, 61_004) } else { (uid.as_raw(), gid.as_raw()) }
+    }
+
+    fn deliver(agent: &VirtualAgent, recipient: &str) -> Outcome {
+        let queue = tempfile::tempdir().unwrap();
+        let delivery = scratch::delivery(queue.path(), scratch::id(), b"Subject: x\n\nbody\n");
+        agent.deliver(&delivery, &scratch::recipient(recipient))
+    }
+
+    fn only_file(folder: PathBuf) -> PathBuf {
+        let files: Vec<PathBuf> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let [file] = files.try_into().unwrap();
+        file
+    }
+
+    #[test]
+    fn a_table_names_mailbox_and_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = site(folder.path(), "");
+        let outcome = deliver(&agent, "Jane+other@Example.COM");
+        assert_eq!((outcome.status, outcome.text.as_str()), (Status::Sent, "delivered to maildir"));
+        let file = only_file(folder.path().join("jane/new"));
+        let stat = std::fs::metadata(&file).unwrap();
+        assert_eq!((stat.uid(), stat.gid()), ids());
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains("\nDelivered-To: Jane+other@Example.COM\nSubject: x\n"), "{text}");
+        deliver(&agent, "jane+x@example.com");
+        only_file(folder.path().join("jane/.x/new"));
+    }
+
+    #[test]
+    fn a_mailbox_without_a_slash_is_an_mbox() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = site(folder.path(), "");
+        std::fs::create_dir(folder.path().join("mail")).unwrap();
+        std::os::unix::fs::chown(folder.path().join("mail"), Some(ids().0), Some(ids().1)).unwrap();
+        let outcome = deliver(&agent, "box@example.com");
+        assert_eq!((outcome.status, outcome.text.as_str()), (Status::Sent, "delivered to mailbox"));
+    }
+
+    #[test]
+    fn what_the_tables_do_not_say_bounces_or_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = site(folder.path(), "");
+        let outcome = deliver(&agent, "nobody@example.com");
+        assert_eq!(outcome.status, Status::Bounced);
+        assert_eq!(outcome.text, "unknown user: \"nobody@example.com\"");
+        for (recipient, words) in [
+            ("root@example.com", "bad number \"0\""),
+            ("odd@example.com", "bad number \"x\""),
+            ("up@example.com", "without \"..\""),
+        ] {
+            let outcome = deliver(&agent, recipient);
+            assert_eq!(outcome.status, Status::Deferred, "{recipient}");
+            assert!(outcome.text.contains(words), "{}", outcome.text);
+        }
+        let agent = site(folder.path(), "virtual_uid_maps =");
+        let outcome = deliver(&agent, "jane@example.com");
+        assert!(outcome.status == Status::Deferred && outcome.text.contains("not found in virtual_uid_maps"));
     }
 }

@@ -65,8 +65,9 @@ impl LocalAgent {
         if self.settings.expand_owner_alias && members.len() == 1 {
             return Ok(members.pop().map(|member| self.routing.complete(&member)));
         }
-        let owner = if domain.is_empty() { format!("owner-{name}") } else { format!("owner-{name}@{domain}") };
-        let owner = Address::new(owner).map_err(|error| Failure::configuration(error))?;
+        let owner =
+            if domain.is_empty() { format!("owner-{name}") } else { format!("owner-{name}@{domain}") };
+        let owner = Address::new(owner).map_err(Failure::configuration)?;
         Ok(Some(self.routing.complete(&owner)))
     }
 
@@ -87,7 +88,8 @@ impl LocalAgent {
         }
         let Some(path) = file_of(table.label()) else { return Ok(Rights::Root) };
         let owner = std::fs::metadata(&path).map(|stat| Uid::from_raw(stat.uid())).map_err(|error| {
-            let text = format!("cannot find alias database owner for {}: {}", table.label(), describe(&error));
+            let text =
+                format!("cannot find alias database owner for {}: {}", table.label(), describe(&error));
             Failure::defer(Dsn::new(4, 3, 0), text)
         })?;
         self.rights_of_uid(owner, format_args!("alias database {}", table.label()))
@@ -100,14 +102,18 @@ impl LocalAgent {
         }
         match self.users.by_uid(uid)? {
             Some(user) => Ok(Rights::User(Arc::new(user))),
-            None => Err(Failure::configuration(format_args!("cannot find the user with uid {uid}, who owns {what}"))),
+            None => Err(Failure::configuration(format_args!(
+                "cannot find the user with uid {uid}, who owns {what}"
+            ))),
         }
     }
 
     fn own_rights(&self) -> Result<Rights, Failure> {
         match self.users.by_uid(self.instance.own_uid())? {
             Some(user) => Ok(Rights::User(Arc::new(user))),
-            None => Err(Failure::configuration("the user who runs this mail system is not in the user database")),
+            None => {
+                Err(Failure::configuration("the user who runs this mail system is not in the user database"))
+            }
         }
     }
 }

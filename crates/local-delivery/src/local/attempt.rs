@@ -165,8 +165,9 @@ impl<'a> Attempt<'a> {
         let settings = &self.agent.settings;
         let mut paths: Vec<String> = Vec::with_capacity(2);
         for template in &settings.forward_path {
-            let expanded = template::expand(template, &parts.names(context, Some(user)), &settings.forward_filter)
-                .map_err(|error| Failure::configuration(format_args!("forward_path: {}", error.0)))?;
+            let expanded =
+                template::expand(template, &parts.names(context, Some(user)), &settings.forward_filter)
+                    .map_err(|error| Failure::configuration(format_args!("forward_path: {}", error.0)))?;
             if !expanded.undefined && !paths.contains(&expanded.text) {
                 paths.push(expanded.text);
             }
@@ -226,18 +227,23 @@ impl<'a> Attempt<'a> {
                 _ => None,
             });
             let begin = Instant::now();
-            results.push((self.forward(addresses.collect(), context), begin.elapsed()));
+            let delivered = self.forward(addresses.collect(), context);
+            results.push((delivered, Some(begin.elapsed())));
         }
         self.conclude(results)
     }
 
-    /// One outcome stands for the recipient: what waits, else what failed, else the last. The others are logged here.
-    fn conclude(&self, mut results: Vec<(Delivered, Duration)>) -> Delivered {
-        let position = |wanted: fn(&Delivered) -> bool| results.iter().rposition(|(result, _)| wanted(result));
-        let chosen = position(is_temporary).or_else(|| position(Result::is_err)).or(results.len().checked_sub(1));
+    /// One outcome stands for the recipient: what waits, else what failed, else the last. The others are logged here,
+    /// but for those without a duration, which an earlier attempt has logged.
+    fn conclude(&self, mut results: Vec<(Delivered, Option<Duration>)>) -> Delivered {
+        let position =
+            |wanted: fn(&Delivered) -> bool| results.iter().rposition(|(result, _)| wanted(result));
+        let chosen =
+            position(is_temporary).or_else(|| position(Result::is_err)).or(results.len().checked_sub(1));
         let Some(chosen) = chosen else { return Ok("alias expanded".to_owned()) };
         let (result, _) = results.remove(chosen);
         for (other, delivering) in results {
+            let Some(delivering) = delivering else { continue };
             let delays = log::Delays { delivering, ..log::Delays::default() };
             let original = self.recipient.original.as_ref();
             log::outcome(self.id(), &self.recipient.address, original, delays, &outcome(RELAY, other));
@@ -246,17 +252,22 @@ impl<'a> Attempt<'a> {
     }
 
     /// Delivers a leaf among several, unless an earlier attempt has done so.
-    fn deliver_once(&self, leaf: Leaf, context: &Context, trail: &mut Trail) -> (Delivered, Duration) {
+    fn deliver_once(
+        &self,
+        leaf: Leaf,
+        context: &Context,
+        trail: &mut Trail,
+    ) -> (Delivered, Option<Duration>) {
         let (expansion, key) = (self.expansion(), leaf.key());
         if let Some(delivered) = self.agent.served.recall(&expansion, &key) {
-            return (delivered, Duration::ZERO);
+            return (delivered, None);
         }
         let begin = Instant::now();
         let delivered = self.deliver_leaf(leaf, context, &mut trail.clone());
         if !is_temporary(&delivered) {
             self.agent.served.remember(&expansion, key, delivered.clone());
         }
-        (delivered, begin.elapsed())
+        (delivered, Some(begin.elapsed()))
     }
 
     fn deliver_leaf(&self, leaf: Leaf, context: &Context, trail: &mut Trail) -> Delivered {

@@ -22,14 +22,18 @@ impl<'a> Parts<'a> {
         let local = context.recipient.local_part().to_lowercase();
         let (user, extension) = match settings.delimiters.split(&local) {
             // The extension comes with its delimiter, which is one character.
-            Some((user, rest)) => {
-                (user.len(), user.len() + rest.chars().next().map_or(0, char::len_utf8))
-            }
+            Some((user, rest)) => (user.len(), user.len() + rest.chars().next().map_or(0, char::len_utf8)),
             None => (local.len(), local.len()),
         };
         let first = settings.recipient_delimiter.chars().next().map_or(0, char::len_utf8);
         let default_delimiter = &settings.recipient_delimiter[..first];
-        Self { local, user, extension, domain: context.recipient.domain().unwrap_or_default(), default_delimiter }
+        Self {
+            local,
+            user,
+            extension,
+            domain: context.recipient.domain().unwrap_or_default(),
+            default_delimiter,
+        }
     }
 
     /// The bare user name.
@@ -75,7 +79,9 @@ pub(super) fn environment(
     let parts = Parts::new(context, settings);
     let mut environment = settings.exported.clone();
     if let Some(user) = user {
-        for (name, value) in [("HOME", user.home_text()), ("SHELL", user.shell_text()), ("LOGNAME", &user.name)] {
+        for (name, value) in
+            [("HOME", user.home_text()), ("SHELL", user.shell_text()), ("LOGNAME", &user.name)]
+        {
             environment.push((name.to_owned(), value.to_owned()));
         }
     }

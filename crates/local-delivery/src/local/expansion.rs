@@ -230,7 +230,8 @@ impl LocalAgent {
             Rights::User(_) => rights.clone(),
             Rights::Root => {
                 let owner = include::least_trusted_owner(path).map_err(|error| {
-                    let text = format!("unable to lookup :include: file {}: {}", path.display(), describe(&error));
+                    let text =
+                        format!("unable to lookup :include: file {}: {}", path.display(), describe(&error));
                     Failure::defer(Dsn::new(4, 2, 4), text)
                 })?;
                 self.rights_of_uid(owner, format_args!(":include: file {}", path.display()))?

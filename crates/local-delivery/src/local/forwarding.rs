@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::SystemTime;
 
-use ipc::cleanup::{Client, CleanupError, Options};
+use ipc::cleanup::{CleanupError, Client, Options};
 use mail::{Address, Dsn, Envelope, Notify, Origin, QueueId, Recipient};
 use service::{Delivery, DeliveryRecipient};
 

@@ -118,11 +118,19 @@ impl Attempt<'_> {
         }
     }
 
-    fn deliver_mbox(&self, path: &Path, user: &User, context: &Context, rules: &mbox::Rules<'_>) -> Delivered {
+    fn deliver_mbox(
+        &self,
+        path: &Path,
+        user: &User,
+        context: &Context,
+        rules: &mbox::Rules<'_>,
+    ) -> Delivered {
         let preamble = self.preamble(context, self.agent.settings.delivered_header.file);
         mbox::deliver(path, self.letter, &preamble, rules).map_err(|failure| {
             if failure.text.ends_with("is not owned by recipient") {
-                log::warning!("specify \"strict_mailbox_ownership = no\" to ignore mailbox ownership mismatch");
+                log::warning!(
+                    "specify \"strict_mailbox_ownership = no\" to ignore mailbox ownership mismatch"
+                );
             }
             let (path, name) = (path.display(), &user.name);
             failure.within(format_args!("cannot update mailbox {path} for user {name}. "))
@@ -182,7 +190,13 @@ impl Attempt<'_> {
     }
 
     /// Runs `command` as `acting`; `named` is who the environment speaks of.
-    fn run_command(&self, command: &str, acting: &User, named: Option<&User>, context: &Context) -> Delivered {
+    fn run_command(
+        &self,
+        command: &str,
+        acting: &User,
+        named: Option<&User>,
+        context: &Context,
+    ) -> Delivered {
         let settings = &self.agent.settings;
         let original = self.original().as_str();
         let environment = environment(context, original, &self.delivery.request.client, named, settings);
@@ -209,7 +223,9 @@ impl Attempt<'_> {
         let (names, filter) = (parts.names(context, user), &settings.command_directory_filter);
         match template::expand(&settings.command_directory, &names, filter) {
             Ok(expanded) => Ok(PathBuf::from(expanded.text)),
-            Err(error) => Err(Failure::configuration(format_args!("command_execution_directory: {}", error.0))),
+            Err(error) => {
+                Err(Failure::configuration(format_args!("command_execution_directory: {}", error.0)))
+            }
         }
     }
 

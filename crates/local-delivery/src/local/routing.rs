@@ -33,7 +33,11 @@ impl Routing {
     pub(super) fn route(&self, sender: &Address, address: &Address) -> Result<Routed, LookupError> {
         let standard = self.complete(address);
         let route = self.resolver.resolve(sender, &standard)?;
-        Ok(if route.transport == self.service { Routed::Local(route.recipient) } else { Routed::Remote(standard) })
+        Ok(if route.transport == self.service {
+            Routed::Local(route.recipient)
+        } else {
+            Routed::Remote(standard)
+        })
     }
 
     /// The address with a domain.

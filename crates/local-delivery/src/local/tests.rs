@@ -1,24 +1,23 @@
 //! Whole deliveries into scratch folders: a real queue file, real tables, a cleanup service that only listens.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use config::{Config, Snapshot};
-use ipc::agent::Request;
 use ipc::cleanup::{Begin, Committed, Part, Server};
-use mail::{Address, Body, Client, Envelope, Notify, Origin, Outcome, QueueId, Status};
+use mail::{Address, Outcome, QueueId, Status};
 use nix::unistd::{Gid, Uid};
-use service::{Agent, Delivery, DeliveryRecipient};
+use service::Agent;
 
 use super::agent::LocalAgent;
 use crate::failure::Failure;
 use crate::rights::{User, Users};
+use crate::scratch;
 
 const TEXT: &[u8] = b"Subject: hello\n\nFrom here\n";
 
@@ -35,11 +34,14 @@ impl Users for Listed {
     }
 }
 
+/// A message as cleanup got it.
+type Forwarded = (Begin, Vec<u8>);
+
 /// A mail system of one test: users alice and bob, and `nobody` for root's aliases.
 struct Site {
     folder: tempfile::TempDir,
     agent: LocalAgent,
-    forwarded: Arc<Mutex<Vec<(Begin, Vec<u8>)>>>,
+    forwarded: Arc<Mutex<Vec<Forwarded>>>,
 }
 
 impl Site {
@@ -91,19 +93,12 @@ impl Site {
     }
 
     fn deliver(&self, recipient: &str) -> Outcome {
-        self.deliver_message(QueueId::generate(SystemTime::now()), recipient, TEXT)
+        self.deliver_message(scratch::id(), recipient, TEXT)
     }
 
     fn deliver_message(&self, id: QueueId, recipient: &str, text: &[u8]) -> Outcome {
-        let delivery = delivery(&self.path("queue-files"), id, text);
-        let recipient = DeliveryRecipient {
-            index: 0,
-            address: Address::new(recipient).unwrap(),
-            original: None,
-            notify: Notify::UNSET,
-            orcpt: None,
-        };
-        self.agent.deliver(&delivery, &recipient)
+        let delivery = scratch::delivery(&self.path("queue-files"), id, text);
+        self.agent.deliver(&delivery, &scratch::recipient(recipient))
     }
 
     /// The messages in a user's Maildir.
@@ -136,7 +131,7 @@ fn users(home: &Path) -> Vec<User> {
     vec![user("alice", 61_001), user("bob", 61_002), user("nobody", 65_534)]
 }
 
-fn listen(listener: UnixListener, forwarded: Arc<Mutex<Vec<(Begin, Vec<u8>)>>>) {
+fn listen(listener: UnixListener, forwarded: Arc<Mutex<Vec<Forwarded>>>) {
     std::thread::spawn(move || {
         for socket in listener.incoming() {
             let mut server = Server::new(socket.unwrap());
@@ -150,42 +145,6 @@ fn listen(listener: UnixListener, forwarded: Arc<Mutex<Vec<(Begin, Vec<u8>)>>>) 
             }
         }
     });
-}
-
-/// A queue file with this content, as the queue manager hands it over.
-fn delivery(folder: &Path, id: QueueId, text: &[u8]) -> Delivery {
-    let envelope = Envelope {
-        sender: Address::new("sender@example.org").unwrap(),
-        recipients: Vec::new(),
-        arrival: Duration::from_secs(1_700_000_000),
-        origin: Origin::Internal,
-        client: Client { name: "host.example.org".into(), address: "192.0.2.1".into(), ..Client::default() },
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-    };
-    let incoming = queue::Root::prepare(folder, None).unwrap().incoming().unwrap();
-    let file_id = QueueId::generate(SystemTime::now());
-    let mut writer = incoming.create(file_id, &envelope, true).unwrap();
-    writer.write_all(text).unwrap();
-    writer.commit().unwrap();
-    let request = Request {
-        delivery: 1,
-        id,
-        nexthop: "example.com".into(),
-        sender: envelope.sender,
-        arrival: envelope.arrival,
-        active_since: envelope.arrival,
-        size: text.len() as u64,
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-        client: envelope.client,
-        recipients: Vec::new(),
-    };
-    Delivery { request, file: File::open(folder.join("hold").join(file_id.as_str())).unwrap() }
 }
 
 fn sent(outcome: &Outcome) -> &str {
@@ -229,7 +188,7 @@ fn an_unknown_user_bounces() {
 #[test]
 fn a_message_that_was_here_before_bounces() {
     let site = Site::new("");
-    let id = QueueId::generate(SystemTime::now());
+    let id = scratch::id();
     let outcome = site.deliver_message(id, "alice@example.com", b"Delivered-To: ALICE@example.com\n\nx\n");
     assert_eq!(bounced(&outcome), "5.4.6 mail forwarding loop for alice@example.com");
 }
@@ -262,7 +221,10 @@ fn an_owner_becomes_the_sender() {
     let site = Site::new("").aliases("list alice\nowner-list bob\n");
     assert!(sent(&site.deliver("list@example.com")).starts_with("forwarded as "));
     let (sender, recipients, _) = site.forwarded();
-    assert_eq!((sender.as_str(), recipients), ("owner-list@example.com", vec!["alice@example.com".to_owned()]));
+    assert_eq!(
+        (sender.as_str(), recipients),
+        ("owner-list@example.com", vec!["alice@example.com".to_owned()])
+    );
     let site = Site::new("expand_owner_alias = yes").aliases("list alice\nowner-list bob\n");
     site.deliver("list@example.com");
     assert_eq!(site.forwarded().0, "bob@example.com");
@@ -288,8 +250,11 @@ fn aliases_in_a_circle_end() {
 
 #[test]
 fn forward_files_are_followed_and_name_the_mailbox_by_their_owners_name() {
-    let site = Site::new("")
-        .home_file("alice", ".forward", "# my mail\nalice, carol@example.org\n\n\"|cat > ROOT/home/alice/copy\"\n");
+    let site = Site::new("").home_file(
+        "alice",
+        ".forward",
+        "# my mail\nalice, carol@example.org\n\n\"|cat > ROOT/home/alice/copy\"\n",
+    );
     sent(&site.deliver("alice@example.com"));
     assert_eq!(site.maildir("alice").len(), 1);
     assert_eq!(site.forwarded().1, ["carol@example.org"]);
@@ -329,7 +294,9 @@ fn an_include_file_is_read_and_its_commands_are_not_allowed() {
 #[test]
 fn a_missing_include_file_defers_and_holds_the_rest_back() {
     let site = Site::new("").aliases("list carol@example.org, :include:ROOT/none\n");
-    assert!(deferred(&site.deliver("list@example.com")).starts_with("4.2.4 unable to lookup :include: file "));
+    assert!(
+        deferred(&site.deliver("list@example.com")).starts_with("4.2.4 unable to lookup :include: file ")
+    );
     assert!(site.forwarded.lock().unwrap().is_empty());
 }
 
@@ -353,7 +320,7 @@ fn a_retry_serves_only_what_failed() {
         "list \"|cat >> ROOT/spool/log\", \"|test -e ROOT/spool/mended || exit 75\", carol@example.org\n",
     );
     fs::set_permissions(site.path("spool"), PermissionsExt::from_mode(0o777)).unwrap();
-    let id = QueueId::generate(SystemTime::now());
+    let id = scratch::id();
     for _ in 0..2 {
         let outcome = site.deliver_message(id, "list@example.com", TEXT);
         assert_eq!(deferred(&outcome), "4.3.0 temporary failure");
@@ -375,7 +342,9 @@ fn a_member_that_fails_for_good_is_told_and_the_others_are_served() {
 
 #[test]
 fn commands_run_as_the_user_with_the_documented_environment() {
-    let site = Site::new("mailbox_command = env > ROOT/home/$USER/env; id -u >> ROOT/home/$USER/env; pwd >> $HOME/env");
+    let site = Site::new(
+        "mailbox_command = env > ROOT/home/$USER/env; id -u >> ROOT/home/$USER/env; pwd >> $HOME/env",
+    );
     assert!(sent(&site.deliver("alice+ext@example.com")).starts_with("delivered to command: env > "));
     let text = fs::read_to_string(site.path("home/alice/env")).unwrap();
     let variables: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once('=')).collect();
@@ -413,7 +382,8 @@ fn what_a_sender_chooses_reaches_no_shell() {
 
 #[test]
 fn roots_aliases_act_as_nobody() {
-    let site = Site::new("").aliases("box ROOT/spool/box\ndir ROOT/spool/dir/\nwho \"|id -u > ROOT/spool/who\"\n");
+    let site =
+        Site::new("").aliases("box ROOT/spool/box\ndir ROOT/spool/dir/\nwho \"|id -u > ROOT/spool/who\"\n");
     fs::set_permissions(site.path("spool"), PermissionsExt::from_mode(0o777)).unwrap();
     let text = format!("delivered to file: {}", site.path("spool/box").display());
     assert_eq!(sent(&site.deliver("box@example.com")), text);

@@ -52,9 +52,13 @@ fn messages_follow_each_other_with_from_lines_quoted() {
     let text = std::fs::read_to_string(&path).unwrap();
     let mut lines = text.lines();
     let from = lines.next().unwrap();
-    assert!(from.starts_with("From s@example.org ") && from.len() == "From s@example.org ".len() + 24, "{from}");
+    assert!(
+        from.starts_with("From s@example.org ") && from.len() == "From s@example.org ".len() + 24,
+        "{from}"
+    );
     let rest: Vec<&str> = lines.by_ref().take(8).collect();
-    let wanted = ["Return-Path: <s@example.org>", "Delivered-To: d@x", ">From me", "", ">From you", "Fromage"];
+    let wanted =
+        ["Return-Path: <s@example.org>", "Delivered-To: d@x", ">From me", "", ">From you", "Fromage"];
     assert_eq!(rest, [wanted.as_slice(), &[">From x", ""]].concat());
     assert!(lines.next().unwrap().starts_with("From s@example.org "));
     assert!(!scratch.path("box.lock").exists());
@@ -108,8 +112,7 @@ fn a_failed_write_is_taken_back() {
     std::fs::write(&path, "From a\n\nold\n\n").unwrap();
     let sender = Address::null();
     let preamble = Preamble { sender: &sender, original: None, delivered: None };
-    let failure =
-        deliver(&path, &Letter::open(&Broken).unwrap(), &preamble, &rules(&locking)).unwrap_err();
+    let failure = deliver(&path, &Letter::open(&Broken).unwrap(), &preamble, &rules(&locking)).unwrap_err();
     assert_eq!(failure.dsn, Dsn::new(4, 3, 1));
     assert_eq!(std::fs::read(&path).unwrap(), b"From a\n\nold\n\n");
 }

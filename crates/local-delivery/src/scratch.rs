@@ -1,0 +1,56 @@
+//! What the tests of both agents deliver.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use ipc::agent::Request;
+use mail::{Address, Body, Client, Envelope, Notify, Origin, QueueId};
+use service::{Delivery, DeliveryRecipient};
+
+/// The id of a new message.
+pub(crate) fn id() -> QueueId {
+    QueueId::generate(SystemTime::now())
+}
+
+/// A recipient without history.
+pub(crate) fn recipient(address: &str) -> DeliveryRecipient {
+    let address = Address::new(address).unwrap();
+    DeliveryRecipient { index: 0, address, original: None, notify: Notify::UNSET, orcpt: None }
+}
+
+/// A queue file with this content, as the queue manager hands it over.
+pub(crate) fn delivery(folder: &Path, id: QueueId, text: &[u8]) -> Delivery {
+    let envelope = Envelope {
+        sender: Address::new("sender@example.org").unwrap(),
+        recipients: Vec::new(),
+        arrival: Duration::from_secs(1_700_000_000),
+        origin: Origin::Internal,
+        client: Client { name: "host.example.org".into(), address: "192.0.2.1".into(), ..Client::default() },
+        envid: None,
+        ret: None,
+        body: Body::Unspecified,
+        smtputf8: false,
+    };
+    let incoming = queue::Root::prepare(folder, None).unwrap().incoming().unwrap();
+    let file_id = self::id();
+    let mut writer = incoming.create(file_id, &envelope, true).unwrap();
+    writer.append(text).unwrap();
+    writer.commit().unwrap();
+    let request = Request {
+        delivery: 1,
+        id,
+        nexthop: "example.com".into(),
+        sender: envelope.sender,
+        arrival: envelope.arrival,
+        active_since: envelope.arrival,
+        size: text.len() as u64,
+        envid: None,
+        ret: None,
+        body: Body::Unspecified,
+        smtputf8: false,
+        client: envelope.client,
+        recipients: Vec::new(),
+    };
+    Delivery { request, file: File::open(folder.join("hold").join(file_id.as_str())).unwrap() }
+}
