@@ -131,8 +131,9 @@ impl Names {
 fn one_setting(settings: &Settings, setting: &Setting, names: &Names, remarks: &mut Remarks<'_>) {
     let name = setting.name.as_str();
     if let Some(row) = find(name) {
-        check_value(settings, setting, row, remarks);
-        status(settings, setting, row, remarks);
+        if check_value(settings, setting, row, remarks) {
+            status(settings, setting, row, remarks);
+        }
     } else if let Some((service, default)) = transport::default_of(name) {
         let row = find(default);
         if let Some(row) = row {
@@ -151,27 +152,31 @@ fn one_setting(settings: &Settings, setting: &Setting, names: &Names, remarks: &
     }
 }
 
-fn check_value(settings: &Settings, setting: &Setting, row: &Parameter, remarks: &mut Remarks<'_>) {
+/// Whether the value is one that the parameter can have.
+fn check_value(settings: &Settings, setting: &Setting, row: &Parameter, remarks: &mut Remarks<'_>) -> bool {
     if row.kind == Kind::Raw {
-        return;
+        return true;
     }
-    let Some(text) = check_text(settings, setting, remarks) else { return };
-    if setting.name == param::MYORIGIN.name() && setting.value.starts_with('/') {
-        if let Err(error) = first_line(&setting.value) {
-            remarks.error(setting.line, format!("myorigin = {}: cannot be read: {error}", setting.value));
+    let Some(text) = check_text(settings, setting, remarks) else { return false };
+    let name = setting.name.as_str();
+    if name == param::MYORIGIN.name() && setting.value.starts_with('/') {
+        let found = first_line(&setting.value);
+        if let Err(error) = &found {
+            remarks.error(setting.line, format!("{name} = {}: cannot be read: {error}", setting.value));
         }
-        return;
+        return found.is_ok();
     }
-    if setting.name == param::COMPATIBILITY_LEVEL.name()
-        && let Err(error) = expand::level(&text)
-    {
-        remarks.error(setting.line, format!("compatibility_level: {error}"));
-    }
-    if let Err(right) = value::check(&text, row) {
+    let judged = if name == param::COMPATIBILITY_LEVEL.name() {
+        expand::level(&text).map(drop).map_err(|_| "must be a version such as 3.6".to_owned())
+    } else {
+        value::check(&text, row)
+    };
+    if let Err(right) = &judged {
         let from =
             if text == setting.value { String::new() } else { format!(" (from “{}”)", setting.value) };
-        remarks.error(setting.line, format!("{} = {text}{from}: {right}", setting.name));
+        remarks.error(setting.line, format!("{name} = {text}{from}: {right}"));
     }
+    judged.is_ok()
 }
 
 /// Expands a value, and remarks upon what it refers to in vain.
@@ -238,17 +243,17 @@ fn inherited_values(settings: &Settings, remarks: &mut Remarks<'_>) {
 
 /// A mailbox that cannot take the largest message would return mail that was accepted.
 fn sizes(settings: &Settings, remarks: &mut Remarks<'_>) {
-    let number = |name: &str| {
+    let number = |name: &str| -> Option<u64> {
         settings.lookup(name).and_then(|text| expand::expand(settings, &text).ok()?.parse().ok())
     };
-    let message: u64 = number("message_size_limit").unwrap_or(0);
+    let Some(message) = number("message_size_limit") else { return };
     for name in ["mailbox_size_limit", "virtual_mailbox_limit"] {
-        let mailbox: u64 = number(name).unwrap_or(0);
-        let line =
-            settings.get("message_size_limit").or_else(|| settings.get(name)).map(|setting| setting.line);
-        if let Some(line) = line.filter(|_| mailbox > 0 && (mailbox < message || message == 0)) {
+        let Some(mailbox) = number(name) else { continue };
+        let culprit = settings.get("message_size_limit").or_else(|| settings.get(name));
+        let too_small = mailbox > 0 && (mailbox < message || message == 0);
+        if let Some(culprit) = culprit.filter(|_| too_small) {
             remarks.warning(
-                line,
+                culprit.line,
                 format!("{name} ({mailbox}) is smaller than message_size_limit ({message}); raise it, or set it to 0"),
             );
         }

@@ -223,23 +223,26 @@ impl<'a> Branches<'a> {
     }
 }
 
+type Holds = fn(Ordering) -> bool;
+
+/// Longer ones first.
+const OPERATORS: [(&str, Holds); 6] = [
+    ("==", Ordering::is_eq),
+    ("!=", Ordering::is_ne),
+    ("<=", Ordering::is_le),
+    (">=", Ordering::is_ge),
+    ("<", Ordering::is_lt),
+    (">", Ordering::is_gt),
+];
+
 #[derive(Clone, Copy)]
 struct Operator {
-    holds: fn(Ordering) -> bool,
+    holds: Holds,
     levels: bool,
 }
 
 impl Operator {
     fn parse(text: &str) -> Result<(Self, &str), ExpandError> {
-        // Longer ones first.
-        const OPERATORS: [(&str, fn(Ordering) -> bool); 6] = [
-            ("==", Ordering::is_eq),
-            ("!=", Ordering::is_ne),
-            ("<=", Ordering::is_le),
-            (">=", Ordering::is_ge),
-            ("<", Ordering::is_lt),
-            (">", Ordering::is_gt),
-        ];
         let wrong = || syntax("one of == != < <= >= > must stand before", text);
         let (holds, rest) = OPERATORS
             .iter()

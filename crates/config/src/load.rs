@@ -87,6 +87,8 @@ impl Config {
         let services = master_cf::parse(&source, &defaults(&main_settings), &mut remarks);
 
         check::all(&main_settings, &services, &main, &master, &mut found);
+        // In the order in which the operator reads the files; main.cf comes before master.cf in the alphabet too.
+        found.sort_by(|left, right| (&left.file, left.line).cmp(&(&right.file, right.line)));
         let settings = if overrides.is_empty() {
             main_settings
         } else {
