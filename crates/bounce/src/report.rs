@@ -98,6 +98,8 @@ pub struct Report {
     pub head: Vec<u8>,
     /// What closes the MIME structure.
     pub tail: Vec<u8>,
+    /// There are bytes above 127 somewhere, in the returned message or around it.
+    pub eight_bit: bool,
 }
 
 impl Report {
@@ -107,17 +109,19 @@ impl Report {
         // The id is new and belongs to this host and moment, so no message can contain the boundary already.
         let mut boundary = format!("{}/{}", facts.report_id, facts.hostname);
         boundary.truncate(boundary.floor_char_boundary(MAX_BOUNDARY));
-        let parts = vec![words_part(facts), status_part(facts), original_part(facts)];
+        let (words, fields) = (words::body(facts), status::fields(facts));
+        let eight_bit = facts.eight_bit || !words.is_ascii() || !fields.is_ascii();
+        let parts = vec![words_part(words), status_part(facts, fields), original_part(facts)];
         let report_type = ContentType::new("multipart/report").attribute("report-type", "delivery-status");
         let body = MimePart::new(report_type.attribute("boundary", boundary.as_str()), parts)
-            .transfer_encoding(if facts.eight_bit || facts.smtputf8 { "8bit" } else { "7bit" });
+            .transfer_encoding(if eight_bit { "8bit" } else { "7bit" });
         let mut head = Vec::with_capacity(4096);
         headers(facts).body(body).serialize(&mut head);
         let mut head = with_line_feeds(&head);
         let tail = format!("\n--{boundary}--\n").into_bytes();
         debug_assert!(head.ends_with(&tail));
         head.truncate(head.len() - tail.len());
-        Self { head, tail }
+        Self { head, tail, eight_bit }
     }
 }
 
@@ -135,8 +139,7 @@ fn headers<'a>(facts: &Facts<'a>) -> MessageBuilder<'a> {
         .header("MIME-Version", Raw::new("1.0"))
 }
 
-fn words_part(facts: &Facts<'_>) -> MimePart<'static> {
-    let text = words::body(facts);
+fn words_part(text: String) -> MimePart<'static> {
     let (charset, encoding) = if text.is_ascii() { ("us-ascii", "7bit") } else { ("utf-8", "8bit") };
     let kind = ContentType::new("text/plain").attribute("charset", charset);
     MimePart::new(kind, BodyPart::Text(text.into()))
@@ -144,9 +147,8 @@ fn words_part(facts: &Facts<'_>) -> MimePart<'static> {
         .transfer_encoding(encoding)
 }
 
-fn status_part(facts: &Facts<'_>) -> MimePart<'static> {
+fn status_part(facts: &Facts<'_>, fields: String) -> MimePart<'static> {
     let kind = if facts.smtputf8 { "message/global-delivery-status" } else { "message/delivery-status" };
-    let fields = status::fields(facts);
     let encoding = if fields.is_ascii() { "7bit" } else { "8bit" };
     MimePart::new(kind, BodyPart::Binary(fields.into_bytes().into()))
         .header("Content-Description", Raw::new("Delivery report"))
@@ -168,7 +170,9 @@ fn original_part(facts: &Facts<'_>) -> MimePart<'static> {
 
 /// A date as RFC 5322 section 3.3 wants it.
 fn rfc5322_date(time: &jiff::Zoned) -> String {
-    time.strftime("%a, %-d %b %Y %H:%M:%S %z (%Z)").to_string()
+    let zone = time.strftime("%Z").to_string();
+    mail::date::Date { time: time.timestamp().into(), offset: time.offset().seconds(), zone: &zone }
+        .to_string()
 }
 
 fn with_line_feeds(text: &[u8]) -> Vec<u8> {

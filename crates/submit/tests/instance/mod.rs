@@ -10,13 +10,13 @@ use std::process::{Command, Output, Stdio};
 
 use mail::submission::{Head, TRAILER_LENGTH, content_length};
 
-pub struct Instance {
+pub(crate) struct Instance {
     folder: tempfile::TempDir,
 }
 
 impl Instance {
     /// `more` is appended to main.cf.
-    pub fn new(more: &str) -> Self {
+    pub(crate) fn new(more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         std::fs::set_permissions(root, PermissionsExt::from_mode(0o755)).unwrap();
@@ -32,25 +32,25 @@ impl Instance {
         Self { folder }
     }
 
-    pub fn path(&self, part: &str) -> PathBuf {
+    pub(crate) fn path(&self, part: &str) -> PathBuf {
         self.folder.path().join(part)
     }
 
     /// A program of the suite that finds this instance through its environment.
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("MAIL_CONFIG", self.path("conf"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    pub fn sendmail(&self, arguments: &[&str], input: &str) -> Output {
+    pub(crate) fn sendmail(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = self.command(env!("CARGO_BIN_EXE_sendmail"));
         run(command.args(arguments), input.as_bytes())
     }
 
     /// What lies in maildrop: mode and bytes.
-    pub fn files(&self) -> Vec<(u32, Vec<u8>)> {
+    pub(crate) fn files(&self) -> Vec<(u32, Vec<u8>)> {
         let entries =
             std::fs::read_dir(self.path("queue/maildrop")).unwrap().map(|entry| entry.unwrap().path());
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
@@ -58,7 +58,7 @@ impl Instance {
     }
 
     /// The one finished message in maildrop.
-    pub fn message(&self) -> (Head, String) {
+    pub(crate) fn message(&self) -> (Head, String) {
         let files = self.files();
         assert_eq!(files.len(), 1, "{files:?}");
         assert_eq!(files[0].0, 0o744);
@@ -71,7 +71,7 @@ impl Instance {
 }
 
 /// Gives the command its input; one that does not read it is no failure of the test.
-pub fn run(command: &mut Command, input: &[u8]) -> Output {
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let _ = stdin.write_all(input);
@@ -79,14 +79,14 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-pub fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or(-1)
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
