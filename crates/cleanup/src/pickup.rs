@@ -1,0 +1,3 @@
+pub fn run(_: service::Service) -> Result<(), service::Fatal> {
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! One connection: message after message from a program of the suite.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+
+use ipc::cleanup::{Answer, Begin, Committed, End, Refusal};
+use ipc::frame::{self, Frame, Receiver};
+use ipc::log;
+use ipc::queue_manager::{self, Word};
+use mail::{Envelope, QueueId};
+use queue::{Incoming, QueueError, Writer};
+use service::{Connection, Stream};
+
+use crate::clock::Clock;
+use crate::message::{Buffers, Given, Message, Sink};
+use crate::rules::Rules;
+
+/// What all sessions share.
+pub(crate) struct Door {
+    pub(crate) rules: Rules,
+    pub(crate) incoming: Incoming,
+    pub(crate) queue_manager: queue_manager::Client,
+}
+
+/// Serves a client until it closes, or breaks the protocol.
+pub(crate) fn serve(door: &Door, connection: &Connection) {
+    let Stream::Unix(socket) = connection.stream.as_ref() else {
+        log::warning!("cleanup is a service for programs of this host; use type unix for it in master.cf");
+        return;
+    };
+    let session = Session {
+        door,
+        socket,
+        receiver: Receiver::new(),
+        clock: Clock::new(door.rules.zone.clone()),
+        buffers: Buffers::default(),
+        reply: Vec::new(),
+    };
+    match session.run() {
+        Ok(()) => {}
+        // A client that dies in the middle of a message has said what there is to say.
+        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => {}
+        Err(error) => log::warning!("cleanup client: {error}"),
+    }
+}
+
+struct Session<'a> {
+    door: &'a Door,
+    socket: &'a UnixStream,
+    receiver: Receiver,
+    clock: Clock,
+    buffers: Buffers,
+    reply: Vec<u8>,
+}
+
+impl Session<'_> {
+    fn run(mut self) -> io::Result<()> {
+        while let Some(begin) = self.receiver.next_message::<Begin>(self.socket)? {
+            let id = begin.id;
+            let mut draft =
+                Draft { incoming: &self.door.incoming, id, writer: None, held: false, arrived: false };
+            let Some(answer) = self.take(begin, &mut draft)? else { continue };
+            self.answer(&answer)?;
+            if draft.arrived {
+                // A queue manager that is not there finds the message when it starts.
+                let _ = self.door.queue_manager.say(&Word::Arrived(id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one message; there is no answer to one that the client gives up.
+    fn take(&mut self, begin: Begin, draft: &mut Draft<'_>) -> io::Result<Option<Answer>> {
+        let Begin { id, envelope, options, full_name } = begin;
+        let given = Given { id, envelope, options, full_name };
+        let mut message = Message::begin(&self.door.rules, &mut self.clock, &mut self.buffers, given);
+        loop {
+            let Some(frame) = self.receiver.next_frame(self.socket)? else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            match frame {
+                // After a refusal the client goes on until its end; only then it listens.
+                Frame::Content(content) => {
+                    if let Ok(taken) = &mut message
+                        && let Err(refusal) = taken.take(content, draft)
+                    {
+                        message = Err(refusal);
+                        draft.writer = None;
+                    }
+                }
+                Frame::Message(body) => {
+                    return match frame::decode(body)? {
+                        End::Abort => Ok(None),
+                        End::Commit => Ok(Some(message.and_then(|message| finish(message, draft)))),
+                    };
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: &Answer) -> io::Result<()> {
+        self.reply.clear();
+        frame::push_message(&mut self.reply, answer)?;
+        let mut socket = self.socket;
+        socket.write_all(&self.reply)
+    }
+}
+
+/// The content is complete. A message that a check discards is answered like one that is queued.
+fn finish(mut message: Message<'_>, draft: &mut Draft<'_>) -> Answer {
+    let size = if message.finish(draft)? { draft.commit()? } else { message.size() };
+    Ok(Committed { size })
+}
+
+/// A message on its way into the queue. Dropped before it is committed, it leaves nothing.
+struct Draft<'a> {
+    incoming: &'a Incoming,
+    id: QueueId,
+    writer: Option<Writer>,
+    held: bool,
+    /// It is in `incoming/`: qmgr has work.
+    arrived: bool,
+}
+
+impl Sink for Draft<'_> {
+    fn open(&mut self, envelope: &Envelope, hold: bool) -> Result<(), Refusal> {
+        self.held = hold;
+        let writer = self.incoming.create(self.id, envelope, hold);
+        self.writer = Some(writer.map_err(|error| refusal(self.id, &error))?);
+        Ok(())
+    }
+
+    fn append(&mut self, content: &[u8]) -> Result<(), Refusal> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.append(content).map_err(|error| refusal(self.id, &error))
+    }
+
+    fn hold(&mut self) {
+        self.held = true;
+        if let Some(writer) = &mut self.writer {
+            writer.set_hold();
+        }
+    }
+}
+
+impl Draft<'_> {
+    fn commit(&mut self) -> Result<u64, Refusal> {
+        let Some(writer) = self.writer.take() else {
+            return Err(Refusal::Temporary("the message was never begun".into()));
+        };
+        let size = writer.commit().map_err(|error| refusal(self.id, &error))?;
+        self.arrived = !self.held;
+        Ok(size)
+    }
+}
+
+fn refusal(id: QueueId, error: &QueueError) -> Refusal {
+    log::warning!("{id}: {error}");
+    match error {
+        QueueError::NoSpace { .. } => Refusal::NoSpace,
+        error => Refusal::Temporary(error.to_string()),
+    }
+}
