@@ -23,6 +23,7 @@ pub use config::{Config, Snapshot};
 pub use diagnostic::{Diagnostic, Severity};
 pub use expand::ExpandError;
 pub use master_cf::{Presence, ServiceEntry, ServiceKind, Wakeup};
+pub use near::nearest;
 pub use parameter::{Kind, PARAMETERS, Param, Parameter, find, param};
 pub use transport::{SUFFIXES as TRANSPORT_SUFFIXES, default_of as transport_default};
 pub use value::{Value, split_list};

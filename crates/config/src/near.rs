@@ -1,7 +1,8 @@
 //! "Did you mean …": names that differ little.
 
 /// The candidate nearest to `name`, if one is near enough to be what was meant.
-pub(crate) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = if name.len() < 6 { 1 } else { 2 };
     candidates
         .filter(|candidate| candidate.len().abs_diff(name.len()) <= limit)

@@ -63,7 +63,7 @@ pub enum Event<'a> {
     /// RCPT; to be answered. The recipient is in [`Session::transaction`] only after it.
     Rcpt(&'a Rcpt),
     /// Content is about to come; to be answered: [`Session::accept`] lets it come, a refusal keeps it out.
-    Begin,
+    Begin(&'a Transaction),
     /// A slice of the content, with LF line ends.
     Content(&'a [u8]),
     /// The content is complete; to be answered, by [`Session::answer`] only.
@@ -250,7 +250,10 @@ impl Session {
                 Some(Question::Helo(helo, _)) => Event::Helo(helo),
                 Some(Question::Mail(mail)) => Event::Mail(mail),
                 Some(Question::Rcpt(rcpt)) => Event::Rcpt(rcpt),
-                Some(Question::Begin(_)) => Event::Begin,
+                Some(Question::Begin(_)) => match &self.state {
+                    State::Mail(transaction) => Event::Begin(transaction),
+                    _ => Event::Read,
+                },
                 Some(Question::End(transaction, chunk)) => Event::End { transaction, chunk: *chunk },
                 Some(Question::Verify(address)) => Event::Verify(address),
                 Some(Question::Other(verb, arguments)) => Event::Other(*verb, arguments),
@@ -333,6 +336,14 @@ impl Session {
         }
     }
 
+    /// Answers the question, or whatever was said last, and ends the session.
+    pub fn dismiss(&mut self, reply: &Reply) {
+        self.question = None;
+        self.counters.count(self.verb, false);
+        self.say(reply);
+        self.close(Ending::Dropped);
+    }
+
     /// Counts and sends the reply to the command of the moment.
     fn answered(&mut self, reply: &Reply) {
         self.counters.count(self.verb, reply.is_positive());
@@ -357,7 +368,8 @@ impl Session {
     }
 
     fn say(&mut self, reply: &Reply) {
-        reply.write(&mut self.output, self.policy.extensions.contains(Extensions::ENHANCEDSTATUSCODES));
+        let softened = (self.settings.soft_bounce && reply.code() >= 500).then(|| reply.clone().softened());
+        softened.as_ref().unwrap_or(reply).write(&mut self.output, self.policy.extensions.contains(Extensions::ENHANCEDSTATUSCODES));
         self.delay_owed |= self.errors >= self.settings.soft_error_limit;
     }
 

@@ -121,7 +121,7 @@ impl Dialogue {
                 Event::Helo(helo) => ("HELO", helo.name.clone()),
                 Event::Mail(mail) => ("MAIL", mail.sender.to_string()),
                 Event::Rcpt(rcpt) => ("RCPT", rcpt.recipient.to_string()),
-                Event::Begin => ("DATA", String::new()),
+                Event::Begin(_) => ("DATA", String::new()),
                 Event::Content(bytes) => {
                     self.content.extend_from_slice(bytes);
                     continue;
@@ -213,6 +213,7 @@ fn read_settings(name: &str, script: &str) -> (Settings, Policy, Vec<(String, St
             "smtpd_helo_required" => settings.helo_required = yes,
             "strict_rfc821_envelopes" => settings.strict_envelopes = yes,
             "strict_smtputf8" => settings.strict_smtputf8 = yes,
+            "soft_bounce" => settings.soft_bounce = yes,
             "disable_vrfy_command" => settings.disable_vrfy = yes,
             "smtpd_recipient_limit" => settings.recipient_limit = number as usize,
             "smtpd_recipient_overshoot_limit" => settings.recipient_overshoot_limit = number,

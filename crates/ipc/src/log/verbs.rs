@@ -14,6 +14,31 @@ pub fn connected(name: &str, address: &str) {
     line(Level::Info, format_args!("connect from {name}[{address}]"));
 }
 
+/// smtpd: a client is gone; `counts` is how often it gave each command, with a blank before each.
+pub fn disconnected(client: &impl fmt::Display, counts: &impl fmt::Display) {
+    line(Level::Info, format_args!("disconnect from {client}{counts}"));
+}
+
+/// smtpd: a session ended before its QUIT. `what` is `lost connection`, `timeout` or `too many errors`; `place` is the
+/// command, `CONNECT`, `END-OF-MESSAGE` or `DATA (n bytes)`.
+pub fn broke_off(what: &str, place: &str, client: &impl fmt::Display) {
+    line(Level::Info, format_args!("{what} after {place} from {client}"));
+}
+
+/// smtpd: the verdict on a command. `action` is `reject`, `reject_warning`, `hold` …; `context` is what is known of the
+/// session, each field with a blank before it: ` from=<> to=<> proto=ESMTP helo=<>`.
+pub fn judged(
+    id: Option<QueueId>,
+    action: &str,
+    place: &str,
+    client: &impl fmt::Display,
+    text: &impl fmt::Display,
+    context: &impl fmt::Display,
+) {
+    let id = id.map_or_else(|| "NOQUEUE".to_owned(), |id| id.to_string());
+    line(Level::Info, format_args!("{id}: {action}: {place} from {client}: {text};{context}"));
+}
+
 /// smtpd: a message begins; the line that ties a queue id to its client.
 pub fn client(id: QueueId, client: &Client) {
     line(Level::Info, format_args!("{id}: client={}[{}]", client.name, client.address));

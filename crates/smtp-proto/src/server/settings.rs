@@ -33,6 +33,8 @@ pub struct Settings {
     pub junk_command_limit: u32,
     /// Words that are answered like NOOP.
     pub noop_commands: Vec<String>,
+    /// Refusals for good are made refusals for now.
+    pub soft_bounce: bool,
     /// A client that does not wait where it must is dropped.
     pub forbid_unauth_pipelining: bool,
     /// The reply code for `smtpd_forbid_bare_newline = reject`.
@@ -56,6 +58,7 @@ impl Default for Settings {
             hard_error_limit: 20,
             junk_command_limit: 100,
             noop_commands: Vec::new(),
+            soft_bounce: false,
             forbid_unauth_pipelining: true,
             bare_newline_reject_code: 550,
         }

@@ -80,7 +80,7 @@ fn no_bytes_make_it_panic_or_stand_still() {
                 match session.next_event() {
                     Event::Read | Event::Close(_) => break,
                     Event::End { .. } => session.answer(&Reply::plain(250, "Ok")),
-                    Event::Begin if number & 2 == 0 => session.answer(&Reply::plain(451, "no")),
+                    Event::Begin(_) if number & 2 == 0 => session.answer(&Reply::plain(451, "no")),
                     _ => session.accept(),
                 }
             }
