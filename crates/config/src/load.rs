@@ -51,22 +51,22 @@ impl Config {
         snapshot: &Snapshot,
         overrides: &[(String, String)],
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
-        let (config, found) = Self::judge(directory, snapshot, overrides);
-        if found.iter().any(|remark| remark.severity == Severity::Error) {
-            return Err(found);
-        }
-        Ok((config, found))
+        let (config, found) = Self::inspect(directory, snapshot, overrides);
+        if found.iter().any(|remark| remark.severity == Severity::Error) { Err(found) } else { Ok((config, found)) }
     }
 
-    /// The configuration whatever is wrong with it, for commands that must reach a running mail system while its files
-    /// are broken (`postroad stop`). A bad value counts as its default.
+    /// Reads a directory's configuration whatever is wrong with it, as [`Config::inspect`] does: for commands that must
+    /// work while the files are broken (`postroad stop`, `postmap`).
     #[must_use]
     pub fn load_regardless(directory: &Path) -> Self {
         let snapshot = Snapshot::read(directory).map(|(snapshot, _)| snapshot).unwrap_or_default();
-        Self::judge(directory, &snapshot, &[]).0
+        Self::inspect(directory, &snapshot, &[]).0
     }
 
-    fn judge(
+    /// As [`Config::from_snapshot`], for who wants to look at a configuration whatever is wrong with it: what cannot be
+    /// understood is left out, and a bad value reads as its default. No daemon may run on it.
+    #[must_use]
+    pub fn inspect(
         directory: &Path,
         snapshot: &Snapshot,
         overrides: &[(String, String)],
@@ -86,7 +86,7 @@ impl Config {
         let source = text_of(&snapshot.master_cf, &mut remarks);
         let services = master_cf::parse(&source, &defaults(&main_settings), &mut remarks);
 
-        check::all(&main_settings, &services, &main, &master, &mut found);
+        let own_names = check::all(&main_settings, &services, &main, &master, &mut found);
         // In the order in which the operator reads the files; main.cf comes before master.cf in the alphabet too.
         found.sort_by(|left, right| (&left.file, left.line).cmp(&(&right.file, right.line)));
         let settings = if overrides.is_empty() {
@@ -96,7 +96,7 @@ impl Config {
             check::overrides(&settings, overrides, &mut found);
             settings
         };
-        (Self::new(settings, services), found)
+        (Self::new(settings, services, own_names), found)
     }
 }
 
