@@ -1,0 +1,5 @@
+//! See the manual page postqueue(1).
+
+fn main() -> std::process::ExitCode {
+    admin::postqueue::run()
+}

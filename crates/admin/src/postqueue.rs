@@ -1,0 +1,183 @@
+//! `postqueue`: list the queue, or have it tried now. Users may run it; it is set-gid so that it may talk to showq and qmgr.
+
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser};
+use config::{Config, Param, param};
+use ipc::queue_manager::{Client, Word};
+use jiff::tz::TimeZone;
+use lookup::MatchList;
+use mail::QueueId;
+use nix::unistd::{User, getuid};
+use queue::Root;
+
+use crate::command::{self, Exit, Failure};
+use crate::queue_list::{JsonListing, Listing, TextListing, connection, read};
+
+const PROGRAM: &str = "postqueue";
+
+/// Lists the mail queue, or has queued mail tried at once.
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM, version, group = ArgGroup::new("what").required(true))]
+struct CommandLine {
+    /// Directory of main.cf.
+    #[arg(short = 'c', value_name = "DIR")]
+    config_directory: Option<PathBuf>,
+    /// Try all deferred mail now.
+    #[arg(short = 'f', group = "what")]
+    flush: bool,
+    /// Try this message now.
+    #[arg(short = 'i', value_name = "QUEUE_ID", group = "what")]
+    flush_message: Option<String>,
+    /// List the queue as JSON, one object a line.
+    #[arg(short = 'j', group = "what")]
+    json: bool,
+    /// List the queue as mailq does.
+    #[arg(short = 'p', group = "what")]
+    print: bool,
+    /// Try the mail for this domain now.
+    #[arg(short = 's', value_name = "SITE", group = "what")]
+    flush_site: Option<String>,
+    /// Accepted for compatibility.
+    #[arg(short = 'v', action = clap::ArgAction::Count)]
+    _verbose: u8,
+}
+
+/// Runs the command.
+#[must_use]
+pub fn run() -> ExitCode {
+    command::run(PROGRAM, |line: CommandLine| {
+        let word = word(&line)?;
+        let config = command::configuration(line.config_directory)?;
+        match word {
+            Some(word) => flush(&config, &word),
+            None => show(&config, line.json),
+        }
+    })
+}
+
+/// What qmgr is to be told, unless the queue is to be listed.
+fn word(line: &CommandLine) -> Result<Option<Word>, Failure> {
+    if line.flush {
+        return Ok(Some(Word::Flush));
+    }
+    if let Some(id) = &line.flush_message {
+        let wrong = |error| Failure::new(Exit::Usage, format!("flush queue id {id}: {error}"));
+        return Ok(Some(Word::FlushMessage(id.parse::<QueueId>().map_err(wrong)?)));
+    }
+    let Some(site) = &line.flush_site else { return Ok(None) };
+    let is_literal = site.starts_with('[') && site.ends_with(']');
+    let is_right =
+        |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_') || is_literal && ":[]".contains(c);
+    if site.is_empty() || !site.chars().all(is_right) {
+        let text = format!("flush mail for {site:?}: expected a domain, or an address in []");
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    Ok(Some(Word::FlushSite(site.clone())))
+}
+
+fn flush(config: &Config, word: &Word) -> Result<(), Failure> {
+    authorize(config, param::AUTHORIZED_FLUSH_USERS, "flush the queue")?;
+    let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
+    let socket = ipc::socket_path(&queue_directory, false, &config.get(param::QUEUE_SERVICE_NAME));
+    Client::new(socket.clone()).say(word).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            Failure::new(Exit::Unavailable, "flush the queue: the mail system is down")
+        }
+        _ => Failure::new(
+            Exit::Unavailable,
+            format!("flush the queue: connect to {}: {error}", socket.display()),
+        ),
+    })
+}
+
+fn show(config: &Config, json: bool) -> Result<(), Failure> {
+    authorize(config, param::AUTHORIZED_MAILQ_USERS, "see the queue")?;
+    let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    let listed = if json {
+        list(config, &mut JsonListing::new(&mut out))
+    } else {
+        list(config, &mut TextListing::new(&mut out, TimeZone::system()))
+    };
+    let written = out.flush().map_err(ListError::Output);
+    match listed.and(written) {
+        Ok(()) => Ok(()),
+        Err(ListError::Failure(failure)) => Err(failure),
+        Err(ListError::Output(error)) => Failure::of_output(&error).map_or(Ok(()), Err),
+    }
+}
+
+/// Why a listing is not complete.
+enum ListError {
+    Failure(Failure),
+    /// Standard output takes no more.
+    Output(io::Error),
+}
+
+/// From showq; from the disk, where the mail system is down and the user may read the queue.
+fn list(config: &Config, listing: &mut impl Listing) -> Result<(), ListError> {
+    let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
+    let socket = ipc::socket_path(&queue_directory, false, &config.get(param::SHOWQ_SERVICE_NAME));
+    match UnixStream::connect(&socket) {
+        Ok(stream) => receive(config, &stream, listing),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            let root = Root::open(&queue_directory).map_err(|e| down(&e))?;
+            let queue = root.read_only().map_err(|e| down(&e))?;
+            let null_sender = config.get(param::EMPTY_ADDRESS_RECIPIENT);
+            read::list(&queue, &null_sender, listing).map_err(ListError::Output)
+        }
+        Err(error) => Err(failed(
+            Exit::Unavailable,
+            format!("list the queue: connect to {}: {error}", socket.display()),
+        )),
+    }
+}
+
+fn receive(config: &Config, stream: &UnixStream, listing: &mut impl Listing) -> Result<(), ListError> {
+    let patience: Duration = config.get(param::IPC_TIMEOUT);
+    let set = stream.set_read_timeout(Some(patience).filter(|p| !p.is_zero()));
+    set.map_err(|error| failed(Exit::System, format!("list the queue: {error}")))?;
+    // What goes wrong at standard output is told apart from what goes wrong at the socket.
+    let mut output = Ok(());
+    let received = connection::receive(stream, &mut |part| {
+        output = listing.take(part);
+        if output.is_ok() { Ok(()) } else { Err(ErrorKind::Other.into()) }
+    });
+    output.map_err(ListError::Output)?;
+    received.map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => {
+            failed(Exit::Unavailable, "the listing was cut off; the mail log says why")
+        }
+        _ => failed(Exit::Unavailable, format!("list the queue: read from showq: {error}")),
+    })
+}
+
+fn failed(exit: Exit, text: impl Into<String>) -> ListError {
+    ListError::Failure(Failure::new(exit, text))
+}
+
+fn down(error: &dyn std::fmt::Display) -> ListError {
+    let text = format!("the mail system is down, and the queue cannot be read directly: {error}");
+    failed(Exit::Unavailable, text)
+}
+
+/// Whether the user is in the list; root and the owner of everything always are.
+fn authorize(config: &Config, list: Param<Vec<String>>, what: &str) -> Result<(), Failure> {
+    let items = config.get(list);
+    // So almost everywhere; spares the question who this is.
+    if getuid().is_root() || items.first().is_some_and(|item| item.starts_with("static:")) {
+        return Ok(());
+    }
+    let list =
+        MatchList::strings(list.name(), &items).map_err(|e| Failure::new(Exit::Config, e.to_string()))?;
+    let user = User::from_uid(getuid()).ok().flatten().map_or_else(|| "unknown".into(), |user| user.name);
+    match list.matches(&user) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::new(Exit::NotPermitted, format!("user {user} may not {what}"))),
+        Err(error) => Err(Failure::new(Exit::Unavailable, error.to_string())),
+    }
+}
