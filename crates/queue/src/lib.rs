@@ -1,8 +1,8 @@
 //! The queue on disk: how a message is stored, who may change it, and what a crash leaves behind.
 //!
 //! Contract: no other crate builds a queue path or reads a queue file's bytes. A program asks [`Root`] for the handle
-//! that carries the power it needs and no more: cleanup [`Incoming`], qmgr [`Active`], an agent [`Content`], showq and
-//! postcat [`ReadOnly`], postsuper [`Operator`].
+//! that carries the power it needs and no more: cleanup [`Incoming`], pickup [`Maildrop`], qmgr [`Active`], an agent
+//! [`Content`], showq and postcat [`ReadOnly`], postsuper [`Operator`].
 //!
 //! | state | file | mode | who may change it | what a crash leaves |
 //! |---|---|---|---|---|
@@ -30,6 +30,7 @@ mod format;
 mod incoming;
 mod journal;
 mod listing;
+mod maildrop;
 mod message;
 mod operator;
 mod root;
@@ -44,6 +45,7 @@ pub use format::envelope::RecipientState;
 pub use incoming::{Incoming, Writer};
 pub use journal::Journal;
 pub use listing::{ReadOnly, Submission};
+pub use maildrop::{Dropped, Maildrop};
 pub use message::Message;
 pub use operator::{Operator, Repaired};
 pub use root::{Owner, Root};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::folder::{Directory, Folder};
-use crate::{Active, Incoming, Operator, QueueError, ReadOnly};
+use crate::{Active, Incoming, Maildrop, Operator, QueueError, ReadOnly};
 
 /// An existing queue directory.
 #[derive(Clone, Debug)]
@@ -72,6 +72,14 @@ impl Root {
     pub fn incoming(&self) -> Result<Incoming, QueueError> {
         let (incoming, hold) = (self.directory(Folder::Incoming)?, self.directory(Folder::Hold)?);
         Ok(Incoming::new(incoming, hold, self.name_survives_fsync))
+    }
+
+    /// Pickup's power: to take submissions out of `maildrop/`.
+    ///
+    /// # Errors
+    /// A folder that cannot be opened.
+    pub fn maildrop(&self) -> Result<Maildrop, QueueError> {
+        Maildrop::open(&self.path)
     }
 
     /// Qmgr's power: to take up, change, move and remove messages.

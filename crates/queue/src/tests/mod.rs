@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod maildrop;
 mod operator;
 mod way;
 
