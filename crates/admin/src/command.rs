@@ -69,8 +69,8 @@ pub(crate) fn run<T: Parser>(program: &str, command: impl FnOnce(T) -> Result<()
     }
 }
 
-/// The configuration of the instance that `-c`, else `MAIL_CONFIG`, else the default says. master.cf is not looked at:
-/// a mistake in it must not keep the operator from the queue.
+/// The configuration of the instance that `-c`, else `MAIL_CONFIG`, else the default says. A mistake in it is told, and
+/// keeps nobody from the queue.
 pub(crate) fn configuration(directory: Option<PathBuf>) -> Result<Config, Failure> {
     let environment = || std::env::var_os("MAIL_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
     let directory = directory.or_else(environment).unwrap_or_else(|| default_directory().to_owned());
@@ -83,13 +83,16 @@ fn default_directory() -> &'static Path {
 }
 
 fn load(directory: &Path) -> Result<Config, Failure> {
-    let failed = |remarks: Vec<config::Diagnostic>| {
-        let first = remarks.iter().find(|remark| remark.severity == Severity::Error);
-        Failure::new(Exit::Config, first.map_or_else(String::new, ToString::to_string))
-    };
-    let (snapshot, _) = Snapshot::read(directory).map_err(failed)?;
+    let is_error = |remark: &config::Diagnostic| remark.severity == Severity::Error;
+    let (snapshot, _) = Snapshot::read(directory).map_err(|remarks| {
+        let first = remarks.into_iter().find(is_error);
+        Failure::new(Exit::Config, first.map_or_else(String::new, |remark| remark.to_string()))
+    })?;
+    // What daemons do is none of a command's business.
     let snapshot = Snapshot { master_cf: Vec::new(), ..snapshot };
-    Config::from_snapshot(directory, &snapshot, &[]).map(|(config, _)| config).map_err(failed)
+    let (config, remarks) = Config::inspect(directory, &snapshot, &[]);
+    remarks.iter().filter(|remark| is_error(remark)).for_each(|remark| log::warning!("{remark}"));
+    Ok(config)
 }
 
 /// A set-gid program believes the default instance and those that its main.cf lists; for another one it may do what

@@ -150,6 +150,17 @@ fn a_damaged_message_does_not_end_the_listing() {
 }
 
 #[test]
+fn a_mistake_in_the_configuration_keeps_nobody_from_the_queue() {
+    let instance = full_queue();
+    let path = instance.folder.path().join("main.cf");
+    let main_cf = std::fs::read_to_string(&path).unwrap() + "message_size_limit = many\n";
+    std::fs::write(path, main_cf).unwrap();
+    let output = instance.run("postqueue", &["-p"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), include_str!("golden/mailq.txt"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("main.cf:3: message_size_limit"), "{output:?}");
+}
+
+#[test]
 fn flushing_needs_a_mail_system() {
     let instance = Instance::new();
     for arguments in [&["-f"][..], &["-i", "4gXyZ12345z1000"], &["-s", "example.org"], &["-s", "[192.0.2.1]"]]
