@@ -42,7 +42,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         let committing = committing.collect::<Vec<_>>();
         drop(sender);
         let removing = scope.spawn(move || arrived.iter().try_for_each(|id| active.claim(id)?.remove()));
-        committing.into_iter().chain([removing]).filter_map(|thread| thread.join().ok()?.err()).collect::<Vec<_>>()
+        committing
+            .into_iter()
+            .chain([removing])
+            .filter_map(|thread| thread.join().ok()?.err())
+            .collect::<Vec<_>>()
     });
     if let Some(error) = failures.into_iter().next() {
         return Err(error.into());
