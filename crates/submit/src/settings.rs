@@ -3,13 +3,25 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use config::{Config, Snapshot, param};
+use config::{Config, Diagnostic, Severity, Snapshot, param};
 
 use crate::failure::{Exit, Failure};
 use crate::message::LineEndings;
 
 /// Larger files are no main.cf.
 const MAX_MAIN_CF: u64 = 4 * 1024 * 1024;
+
+/// The parameters that are read here.
+const READ_HERE: [&str; 8] = [
+    "alias_database",
+    "alternate_config_directories",
+    "authorized_submit_users",
+    "command_directory",
+    "message_size_limit",
+    "multi_instance_directories",
+    "queue_directory",
+    "sendmail_fix_line_endings",
+];
 
 /// The parameters of one instance.
 #[derive(Debug)]
@@ -20,17 +32,21 @@ pub(crate) struct Settings {
 impl Settings {
     /// Reads `DIR/main.cf`. master.cf is none of a command's business: it says what daemons do.
     ///
+    /// While an operator edits main.cf the daemons go on with what they have, and mail of the machine's own programs must
+    /// not be lost for a slip that does not concern it: an error counts only if it names a parameter that is read here.
+    ///
     /// # Errors
-    /// [`Exit::Config`] with the first of the errors that `postroad check` tells.
+    /// [`Exit::Config`] with the first error that counts.
     pub(crate) fn load(directory: &Path) -> Result<Self, Failure> {
         let main_cf = read_main_cf(&directory.join("main.cf"))?;
         let snapshot = Snapshot { main_cf, master_cf: Vec::new() };
-        match Config::from_snapshot(directory, &snapshot, &[]) {
-            Ok((config, _)) => Ok(Self { config }),
-            Err(remarks) => {
-                let first = remarks.iter().find(|remark| remark.severity == config::Severity::Error);
-                Err(Failure::new(Exit::Config, first.map_or_else(String::new, ToString::to_string)))
-            }
+        let (config, remarks) = Config::inspect(directory, &snapshot, &[]);
+        let counts = |remark: &&Diagnostic| {
+            remark.severity == Severity::Error && READ_HERE.iter().any(|name| remark.text.contains(name))
+        };
+        match remarks.iter().find(counts) {
+            None => Ok(Self { config }),
+            Some(error) => Err(Failure::new(Exit::Config, error.to_string())),
         }
     }
 

@@ -110,6 +110,14 @@ fn errors_of_main_cf_name_file_and_line() {
 }
 
 #[test]
+fn a_slip_that_does_not_concern_it_keeps_no_mail_back() {
+    let instance = Instance::new("smtpd_timeout = soon\nmydestnation = x\nno equals sign");
+    assert_eq!(code(&instance.sendmail(&["x"], "x\n")), 0);
+    let instance = Instance::new("authorized_submit_user = joe");
+    assert_eq!(code(&instance.sendmail(&["x"], "x\n")), 78, "a misspelt restriction is no restriction");
+}
+
+#[test]
 fn other_modes_become_the_program_that_does_it() {
     let instance = Instance::new("");
     let bin = instance.path("bin");
