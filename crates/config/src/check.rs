@@ -17,14 +17,14 @@ use crate::parameter::{Kind, PARAMETERS, Parameter, find, param};
 use crate::transport;
 use crate::value::{self, split_list};
 
-/// Both files against the table.
+/// Both files against the table. Returns the names that main.cf makes up for itself and uses, sorted.
 pub(crate) fn all(
     settings: &Settings,
     services: &[ServiceEntry],
     main: &Path,
     master: &Path,
     found: &mut Vec<Diagnostic>,
-) {
+) -> Vec<String> {
     let names = Names::gather(settings, services);
     let mut remarks = Remarks { file: main.to_owned(), list: found };
     let mut in_order: Vec<&Setting> = settings.iter().collect();
@@ -44,6 +44,12 @@ pub(crate) fn all(
             }
         }
     }
+
+    let own = |name: &str| find(name).is_none() && transport::default_of(name).is_none() && names.uses(name);
+    let mut own: Vec<String> =
+        settings.iter().map(|setting| setting.name.clone()).filter(|name| own(name)).collect();
+    own.sort();
+    own
 }
 
 /// Settings of a command line.

@@ -35,6 +35,8 @@ struct Inner {
     directory: PathBuf,
     settings: Settings,
     services: Vec<ServiceEntry>,
+    /// Names that main.cf makes up for itself and uses.
+    own_names: Vec<String>,
     /// Values by row of the table, expanded when first asked for.
     values: Box<[OnceLock<Box<str>>]>,
 }
@@ -48,10 +50,10 @@ pub(crate) struct Settings {
 }
 
 impl Config {
-    pub(crate) fn new(settings: Settings, services: Vec<ServiceEntry>) -> Self {
+    pub(crate) fn new(settings: Settings, services: Vec<ServiceEntry>, own_names: Vec<String>) -> Self {
         let values = PARAMETERS.iter().map(|_| OnceLock::new()).collect();
         let directory = settings.directory.clone();
-        Self { inner: Arc::new(Inner { directory, settings, services, values }) }
+        Self { inner: Arc::new(Inner { directory, settings, services, own_names, values }) }
     }
 
     /// The value of a parameter.
@@ -109,7 +111,25 @@ impl Config {
     /// Whether main.cf or an override sets `name`.
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {
-        self.inner.settings.set.contains_key(name)
+        self.inner.settings.contains(name)
+    }
+
+    /// The line of main.cf in which `name` is set; 0 for an override.
+    #[must_use]
+    pub fn line_of(&self, name: &str) -> Option<u32> {
+        self.inner.settings.get(name).map(|setting| setting.line)
+    }
+
+    /// The text of any name before it is expanded.
+    #[must_use]
+    pub fn raw(&self, name: &str) -> Option<String> {
+        self.inner.settings.lookup(name).map(Cow::into_owned)
+    }
+
+    /// The names that main.cf makes up for itself and uses, such as restriction classes.
+    #[must_use]
+    pub fn own_names(&self) -> &[String] {
+        &self.inner.own_names
     }
 
     fn value_at(&self, index: usize) -> &str {
@@ -235,7 +255,7 @@ impl Source for Settings {
             return Some(row.default.into());
         }
         let (_, default) = transport::default_of(name)?;
-        self.lookup(default)
+        Some(format!("${default}").into())
     }
 }
 

@@ -52,7 +52,11 @@ impl Config {
         overrides: &[(String, String)],
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let (config, found) = Self::inspect(directory, snapshot, overrides);
-        if found.iter().any(|remark| remark.severity == Severity::Error) { Err(found) } else { Ok((config, found)) }
+        if found.iter().any(|remark| remark.severity == Severity::Error) {
+            Err(found)
+        } else {
+            Ok((config, found))
+        }
     }
 
     /// Reads a directory's configuration whatever is wrong with it, as [`Config::inspect`] does: for commands that must

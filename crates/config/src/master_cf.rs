@@ -276,6 +276,12 @@ fn interpret(raw: &RawService, defaults: &Defaults, remarks: &mut Remarks<'_>) -
     }
 }
 
+/// Whether the seven columns are right; the command may be any.
+pub(crate) fn interpret_strictly(raw: &RawService) -> Result<(), String> {
+    let defaults = Defaults { process_limit: 100, chroot: false };
+    Columns { raw, defaults: &defaults }.read().map(drop)
+}
+
 struct Columns<'a> {
     raw: &'a RawService,
     defaults: &'a Defaults,

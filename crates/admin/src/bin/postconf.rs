@@ -1,0 +1,5 @@
+//! See the manual page postconf(1).
+
+fn main() -> std::process::ExitCode {
+    admin::postconf::run()
+}

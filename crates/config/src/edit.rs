@@ -1,1 +1,0 @@
-//! Editing of main.cf and master.cf that keeps comments and layout.
