@@ -73,7 +73,8 @@ pub enum Event<'a> {
         /// The size of the last chunk, for a message that came by BDAT.
         chunk: Option<u64>,
     },
-    /// Content that had begun will not be completed: drop it. If a reply is here, the client got it.
+    /// The transaction is over without a message, and so is content that had begun. If a reply is here, the client got
+    /// it instead of a question to the program.
     Abandoned(Option<&'a Reply>),
     /// VRFY; to be answered.
     Verify(&'a Address),
@@ -185,7 +186,7 @@ pub struct Session {
     junk: u32,
     overshoot: u32,
     delay_owed: bool,
-    /// Content was begun and its transaction is gone: the program is to be told.
+    /// A transaction is gone: the program is to be told.
     abandoned: bool,
     pipelining_noticed: bool,
 }
@@ -265,11 +266,11 @@ impl Session {
 
     fn step(&mut self) -> Step {
         loop {
-            if std::mem::take(&mut self.abandoned) {
-                return Step::Abandoned { replied: false };
-            }
             if let Some(notice) = self.notice.take() {
                 return Step::Notice(notice);
+            }
+            if std::mem::take(&mut self.abandoned) {
+                return Step::Abandoned { replied: false };
             }
             if std::mem::take(&mut self.delay_owed) {
                 return Step::Delay;
@@ -369,14 +370,15 @@ impl Session {
 
     fn say(&mut self, reply: &Reply) {
         let softened = (self.settings.soft_bounce && reply.code() >= 500).then(|| reply.clone().softened());
-        softened.as_ref().unwrap_or(reply).write(&mut self.output, self.policy.extensions.contains(Extensions::ENHANCEDSTATUSCODES));
+        softened
+            .as_ref()
+            .unwrap_or(reply)
+            .write(&mut self.output, self.policy.extensions.contains(Extensions::ENHANCEDSTATUSCODES));
         self.delay_owed |= self.errors >= self.settings.soft_error_limit;
     }
 
     fn drop_transaction(&mut self) {
-        if matches!(self.state, State::Chunks(_, Some(_)) | State::Content(..)) {
-            self.abandoned = true;
-        }
+        self.abandoned |= self.transaction().is_some();
         if !matches!(self.state, State::Closed(_)) {
             self.state = State::Idle;
         }

@@ -1,0 +1,7 @@
+//! The SMTP server.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    service::daemon("smtpd", smtpd::run)
+}

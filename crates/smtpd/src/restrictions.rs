@@ -1,0 +1,264 @@
+//! The access language: `smtpd_client_restrictions` and its relatives.
+//!
+//! A list is read once, when the server starts, into rules; each rule is a row of the table in [`verbs`] with its
+//! argument. At each stage of a session the lists that are due are evaluated from left to right until one rule decides;
+//! `permit` ends its list only, a refusal ends them all.
+//!
+//! A verb of Postfix's that this server does not know yet is in the table, too, with the reason why: it has no effect, and
+//! [`verify`] says so loudly, at each start and in `postroad check`. A word that is no verb, class or table is an error.
+
+mod access;
+mod evaluate;
+mod parse;
+mod verbs;
+
+use std::collections::HashMap;
+
+use config::{Config, Diagnostic, Param, Severity, param};
+use lookup::OpenError;
+use smtp_proto::Reply;
+
+use crate::refusal;
+use crate::report::Subject;
+use evaluate::{Decision, Evaluation};
+use parse::{List, Parser, Problem};
+use verbs::Judge;
+
+/// The lists, in the order in which a session comes to them.
+const LISTS: [(&str, Param<Vec<String>>); 7] = [
+    ("smtpd_client_restrictions", param::SMTPD_CLIENT_RESTRICTIONS),
+    ("smtpd_helo_restrictions", param::SMTPD_HELO_RESTRICTIONS),
+    ("smtpd_sender_restrictions", param::SMTPD_SENDER_RESTRICTIONS),
+    ("smtpd_relay_restrictions", param::SMTPD_RELAY_RESTRICTIONS),
+    ("smtpd_recipient_restrictions", param::SMTPD_RECIPIENT_RESTRICTIONS),
+    ("smtpd_data_restrictions", param::SMTPD_DATA_RESTRICTIONS),
+    ("smtpd_end_of_data_restrictions", param::SMTPD_END_OF_DATA_RESTRICTIONS),
+];
+
+/// What a refusal is about: which list, and whose name stands in the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Client,
+    Helo,
+    Sender,
+    Recipient,
+    Data,
+    EndOfData,
+}
+
+impl Class {
+    /// Before `rejected:` in a reply.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Client => "Client host",
+            Self::Helo => "Helo command",
+            Self::Sender => "Sender address",
+            Self::Recipient => "Recipient address",
+            Self::Data => "Data command",
+            Self::EndOfData => "End-of-data",
+        }
+    }
+
+    /// Between the angle brackets of a reply.
+    fn name_in(self, subject: &Subject<'_>) -> String {
+        match self {
+            Self::Client => subject.client.to_string(),
+            Self::Helo => subject.helo.unwrap_or_default().to_owned(),
+            Self::Sender => subject.sender.map(ToString::to_string).unwrap_or_default(),
+            Self::Recipient => subject.recipient.map(ToString::to_string).unwrap_or_default(),
+            Self::Data => "DATA".to_owned(),
+            Self::EndOfData => "END-OF-MESSAGE".to_owned(),
+        }
+    }
+}
+
+/// What is to become of a message beside being taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effects {
+    /// Into the hold queue.
+    pub(crate) hold: bool,
+    /// Taken, and thrown away.
+    pub(crate) discard: bool,
+}
+
+/// The restrictions of a service.
+pub(crate) struct Restrictions {
+    client: List,
+    helo: List,
+    sender: List,
+    relay: List,
+    recipient: List,
+    data: List,
+    end_of_data: List,
+    local_header_rewrite_clients: List,
+    judge: Judge,
+    order: Order,
+}
+
+/// When the lists are evaluated, and what is asked beside them.
+struct Order {
+    /// `smtpd_delay_reject`: not before RCPT, so that the log shows what was refused.
+    delay_reject: bool,
+    relay_before_recipient: bool,
+    reject_unlisted_recipient: bool,
+    reject_unlisted_sender: bool,
+}
+
+impl Restrictions {
+    /// Reads the lists and opens their tables.
+    pub(crate) fn new(config: &Config) -> Result<Self, OpenError> {
+        let mut parser = Parser::new(config);
+        let mut list = |parameter: Param<Vec<String>>| parser.list(&config.get(parameter));
+        let restrictions = Self {
+            client: list(param::SMTPD_CLIENT_RESTRICTIONS),
+            helo: list(param::SMTPD_HELO_RESTRICTIONS),
+            sender: list(param::SMTPD_SENDER_RESTRICTIONS),
+            relay: list(param::SMTPD_RELAY_RESTRICTIONS),
+            recipient: list(param::SMTPD_RECIPIENT_RESTRICTIONS),
+            data: list(param::SMTPD_DATA_RESTRICTIONS),
+            end_of_data: list(param::SMTPD_END_OF_DATA_RESTRICTIONS),
+            local_header_rewrite_clients: list(param::LOCAL_HEADER_REWRITE_CLIENTS),
+            judge: Judge::new(config)?,
+            order: Order {
+                delay_reject: config.get(param::SMTPD_DELAY_REJECT),
+                relay_before_recipient: config.get(param::SMTPD_RELAY_BEFORE_RECIPIENT_RESTRICTIONS),
+                reject_unlisted_recipient: config.get(param::SMTPD_REJECT_UNLISTED_RECIPIENT),
+                reject_unlisted_sender: config.get(param::SMTPD_REJECT_UNLISTED_SENDER),
+            },
+        };
+        Ok(restrictions)
+    }
+
+    /// A client has connected.
+    pub(crate) fn connect(&self, subject: &Subject<'_>) -> Option<Reply> {
+        self.unless_delayed(&self.client, Class::Client, subject)
+    }
+
+    /// A client has named itself.
+    pub(crate) fn helo(&self, subject: &Subject<'_>) -> Option<Reply> {
+        self.unless_delayed(&self.helo, Class::Helo, subject)
+    }
+
+    /// A client has named a sender.
+    pub(crate) fn mail(&self, subject: &Subject<'_>) -> Option<Reply> {
+        self.unless_delayed(&self.sender, Class::Sender, subject)
+    }
+
+    fn unless_delayed(&self, list: &List, class: Class, subject: &Subject<'_>) -> Option<Reply> {
+        if self.order.delay_reject {
+            return None;
+        }
+        let mut evaluation = Evaluation::new(&self.judge, subject);
+        evaluation.list(list, class).or_else(|| evaluation.postponed())
+    }
+
+    /// A client has named a recipient.
+    pub(crate) fn rcpt(&self, subject: &Subject<'_>, effects: &mut Effects) -> Option<Reply> {
+        // Mail to the postmaster of this host is taken whoever sends it: RFC 5321 section 4.5.1.
+        if subject.recipient.is_some_and(|recipient| recipient.as_str().eq_ignore_ascii_case("postmaster")) {
+            return None;
+        }
+        let (relay, recipient) = ((&self.relay, Class::Recipient), (&self.recipient, Class::Recipient));
+        let (first, second) =
+            if self.order.relay_before_recipient { (relay, recipient) } else { (recipient, relay) };
+        let early = [(&self.client, Class::Client), (&self.helo, Class::Helo), (&self.sender, Class::Sender)];
+        let early = early.into_iter().filter(|_| self.order.delay_reject);
+        let mut evaluation = Evaluation::new(&self.judge, subject);
+        for (list, class) in early.chain([first, second]) {
+            if class == Class::Helo && subject.helo.is_none() {
+                continue;
+            }
+            if let Some(reply) = evaluation.list(list, class) {
+                return Some(reply);
+            }
+        }
+        let unlisted = [
+            (self.order.reject_unlisted_recipient, "reject_unlisted_recipient"),
+            (self.order.reject_unlisted_sender, "reject_unlisted_sender"),
+        ];
+        for (_, verb) in unlisted.into_iter().filter(|(wanted, _)| *wanted) {
+            if let Some(reply) = evaluation.verb(verb, Class::Recipient) {
+                return Some(reply);
+            }
+        }
+        effects.hold |= evaluation.effects.hold;
+        effects.discard |= evaluation.effects.discard;
+        evaluation.postponed()
+    }
+
+    /// A client wants to send content.
+    pub(crate) fn data(&self, subject: &Subject<'_>, effects: &mut Effects) -> Option<Reply> {
+        self.content(&self.data, Class::Data, subject, effects)
+    }
+
+    /// A client has sent all content.
+    pub(crate) fn end_of_data(&self, subject: &Subject<'_>, effects: &mut Effects) -> Option<Reply> {
+        self.content(&self.end_of_data, Class::EndOfData, subject, effects)
+    }
+
+    fn content(
+        &self,
+        list: &List,
+        class: Class,
+        subject: &Subject<'_>,
+        effects: &mut Effects,
+    ) -> Option<Reply> {
+        let mut evaluation = Evaluation::new(&self.judge, subject);
+        let reply = evaluation.list(list, class).or_else(|| evaluation.postponed());
+        effects.hold |= evaluation.effects.hold;
+        effects.discard |= evaluation.effects.discard;
+        reply
+    }
+
+    /// Whether headers of this client's mail are completed like those of local mail.
+    pub(crate) fn rewrites_headers(&self, subject: &Subject<'_>) -> bool {
+        let mut evaluation = Evaluation::new(&self.judge, subject);
+        matches!(evaluation.decide(&self.local_header_rewrite_clients, Class::Client), Ok(Decision::Permit))
+    }
+
+    /// The answer to VRFY: recipients are known to whom mail is taken.
+    pub(crate) fn verify_address(&self, subject: &Subject<'_>) -> Option<Reply> {
+        self.rcpt(subject, &mut Effects::default())
+    }
+}
+
+/// What is wrong with the restrictions of a configuration: for `postroad check` and for the log at each start.
+///
+/// Errors are lists that cannot work; warnings are verbs that have no effect yet.
+#[must_use]
+pub fn verify(config: &Config) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let file = config.directory().join("main.cf");
+    let mut report = |severity, text| found.push(Diagnostic { severity, file: file.clone(), line: 0, text });
+    let mut guarded = false;
+    for (name, parameter) in LISTS {
+        let mut parser = Parser::new(config);
+        let list = parser.list(&config.get(parameter));
+        guarded |= name.contains("relay") | name.contains("recipient") && list.guards_relaying();
+        let mut told = HashMap::new();
+        for problem in parser.problems {
+            if told.insert(problem.to_string(), ()).is_none() {
+                let severity = match problem {
+                    Problem::NotImplemented { .. } => Severity::Warning,
+                    Problem::Mistake(_) => Severity::Error,
+                };
+                report(severity, format!("{name}: {problem}"));
+            }
+        }
+    }
+    if !guarded {
+        let text = "smtpd_relay_restrictions or smtpd_recipient_restrictions must contain at least one of: \
+                    reject_unauth_destination, defer_unauth_destination, reject, defer, defer_if_permit; \
+                    without it anybody could send mail anywhere through this host";
+        report(Severity::Error, text.to_owned());
+    }
+    found
+}
+
+/// A server that was started on a configuration that [`verify`] calls wrong refuses rather than lets in.
+pub(crate) fn misconfigured() -> Reply {
+    refusal::server_configuration()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Going through a list until a rule decides.
+
+use lookup::LookupError;
+use smtp_proto::Reply;
+
+use super::parse::{List, Rule};
+use super::verbs::{self, Judge};
+use super::{Class, Effects, misconfigured};
+use crate::refusal;
+use crate::report::{self, Subject};
+
+/// How deep entries of access tables may name further restrictions.
+const MAX_DEPTH: u32 = 10;
+
+/// What a rule says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Nothing: the next rule is asked.
+    Dunno,
+    /// Enough: the rest of the list is not asked.
+    Permit,
+    /// No.
+    Refuse(Reply),
+    /// If nothing refuses later, this does.
+    DeferIfPermit(Reply),
+    /// If something refuses for good later, this takes its place.
+    DeferIfReject(Reply),
+}
+
+/// The evaluation of the lists of one stage.
+pub(super) struct Evaluation<'a> {
+    pub(super) judge: &'a Judge,
+    pub(super) subject: &'a Subject<'a>,
+    pub(super) effects: Effects,
+    pub(super) depth: u32,
+    defer_if_permit: Option<Reply>,
+    defer_if_reject: Option<Reply>,
+}
+
+impl<'a> Evaluation<'a> {
+    pub(super) fn new(judge: &'a Judge, subject: &'a Subject<'a>) -> Self {
+        Self {
+            judge,
+            subject,
+            effects: Effects::default(),
+            depth: 0,
+            defer_if_permit: None,
+            defer_if_reject: None,
+        }
+    }
+
+    /// Evaluates a list; a reply if it refuses.
+    pub(super) fn list(&mut self, list: &List, class: Class) -> Option<Reply> {
+        let decision = self.decide(list, class);
+        self.reply(decision, class)
+    }
+
+    /// Evaluates one verb that needs no argument.
+    pub(super) fn verb(&mut self, name: &str, class: Class) -> Option<Reply> {
+        let ask = verbs::find(name)?.ask()?;
+        let decision = ask(self, class, &super::parse::Argument::None);
+        self.reply(decision, class)
+    }
+
+    /// What was put off until it was clear that nothing refuses.
+    pub(super) fn postponed(&mut self) -> Option<Reply> {
+        self.defer_if_permit.take()
+    }
+
+    fn reply(&mut self, decision: Result<Decision, LookupError>, class: Class) -> Option<Reply> {
+        match decision {
+            Ok(Decision::Refuse(reply)) if reply.code() >= 500 => {
+                Some(self.defer_if_reject.take().unwrap_or(reply))
+            }
+            Ok(Decision::Refuse(reply)) => Some(reply),
+            Ok(_) => None,
+            Err(error) => Some(refusal::from_lookup(&error, &class.name_in(self.subject))),
+        }
+    }
+
+    /// Goes through a list.
+    pub(super) fn decide(&mut self, list: &List, class: Class) -> Result<Decision, LookupError> {
+        for rule in &list.0 {
+            match self.rule(rule, class)? {
+                Decision::Dunno => {}
+                Decision::DeferIfPermit(reply) => drop(self.defer_if_permit.get_or_insert(reply)),
+                Decision::DeferIfReject(reply) => drop(self.defer_if_reject.get_or_insert(reply)),
+                decision @ (Decision::Permit | Decision::Refuse(_)) => return Ok(decision),
+            }
+        }
+        Ok(Decision::Dunno)
+    }
+
+    fn rule(&mut self, rule: &Rule, class: Class) -> Result<Decision, LookupError> {
+        match rule {
+            Rule::Verb { verb, argument } => match verb.ask() {
+                Some(ask) => ask(self, class, argument),
+                None => Ok(Decision::Dunno),
+            },
+            Rule::Class(list) => self.decide(list, class),
+            Rule::Unknown => Ok(Decision::Refuse(misconfigured())),
+            Rule::Warn(rule) => match self.rule(rule, class)? {
+                Decision::Refuse(reply) | Decision::DeferIfPermit(reply) | Decision::DeferIfReject(reply) => {
+                    report::acted("reject_warning", self.subject, &reply);
+                    Ok(Decision::Dunno)
+                }
+                decision => Ok(decision),
+            },
+        }
+    }
+
+    /// Evaluates a list that an access table named.
+    pub(super) fn nested(&mut self, list: &List, class: Class) -> Result<Decision, LookupError> {
+        if self.depth >= MAX_DEPTH {
+            ipc::log::warning!(
+                "access tables name each other more than {MAX_DEPTH} times; the request is deferred"
+            );
+            return Ok(Decision::Refuse(misconfigured()));
+        }
+        self.depth += 1;
+        let decision = self.decide(list, class);
+        self.depth -= 1;
+        decision
+    }
+
+    /// The reply of `defer_if_permit` and `defer_if_reject`.
+    pub(super) fn requested(&self, class: Class, verb: &str) -> Reply {
+        verbs::refuse(
+            self.subject,
+            class,
+            self.judge.codes.access_defer,
+            (7, 0),
+            &format!("{verb} requested"),
+        )
+    }
+}

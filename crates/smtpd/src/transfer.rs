@@ -1,0 +1,107 @@
+//! One message on its way from the client to cleanup.
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ipc::cleanup::{CleanupError, Submission};
+use ipc::log;
+use mail::{Client as MailClient, Dsn, Envelope, Origin, QueueId, Recipient};
+use smtp_proto::Reply;
+use smtp_proto::server::Transaction;
+
+use crate::refusal;
+use crate::restrictions::Effects;
+use crate::server::Server;
+
+/// A message whose content is coming in. Dropping it sends nothing on.
+pub(crate) struct Transfer {
+    pub(crate) id: QueueId,
+    target: Target,
+}
+
+enum Target {
+    Cleanup(Submission),
+    /// A restriction said DISCARD: the client is told that it was taken.
+    Nowhere,
+    /// Cleanup went away; the client hears it at the end.
+    Failed(CleanupError),
+}
+
+impl Transfer {
+    /// Opens the way to cleanup.
+    ///
+    /// # Errors
+    /// The reply for a message that cannot even begin.
+    pub(crate) fn begin(
+        server: &Server,
+        transaction: &Transaction,
+        client: MailClient,
+        rewrite_headers: bool,
+        effects: Effects,
+    ) -> Result<Self, Reply> {
+        let now = SystemTime::now();
+        let id = QueueId::generate(now);
+        log::client(id, &client);
+        let recipient = |rcpt: &smtp_proto::parameter::Rcpt| Recipient {
+            address: rcpt.recipient.clone(),
+            original: None,
+            notify: rcpt.notify,
+            orcpt: rcpt.orcpt.clone(),
+        };
+        let mail = &transaction.mail;
+        let envelope = Envelope {
+            sender: mail.sender.clone(),
+            recipients: transaction.recipients.iter().map(recipient).collect(),
+            arrival: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
+            origin: Origin::Smtp { rewrite_headers },
+            client,
+            envid: mail.envid.clone(),
+            ret: mail.ret,
+            body: mail.body,
+            smtputf8: mail.smtputf8,
+        };
+        if effects.discard {
+            return Ok(Self { id, target: Target::Nowhere });
+        }
+        let options = ipc::cleanup::Options { hold: effects.hold, ..server.cleanup_options };
+        match server.cleanup.begin(id, &envelope, options) {
+            Ok(submission) => Ok(Self { id, target: Target::Cleanup(submission) }),
+            Err(error) => {
+                log::warning!("{id}: {error}");
+                Err(refusal::from_cleanup(&error))
+            }
+        }
+    }
+
+    /// A piece of the content.
+    pub(crate) fn content(&mut self, bytes: &[u8]) {
+        if let Target::Cleanup(submission) = &mut self.target
+            && let Err(error) = submission.write_all(bytes)
+        {
+            self.target = Target::Failed(CleanupError::Unreachable(error));
+        }
+    }
+
+    /// The end of the content: waits until the message is durable. `chunk` is the size of the last chunk, for a message
+    /// that came by BDAT.
+    pub(crate) fn commit(self, chunk: Option<u64>) -> Reply {
+        let id = self.id;
+        let result = match self.target {
+            Target::Cleanup(submission) => submission.commit().map(drop),
+            Target::Nowhere => Ok(()),
+            Target::Failed(error) => Err(error),
+        };
+        match result {
+            Ok(()) => {
+                let chunk = chunk.map(|size| format!("{size} bytes ")).unwrap_or_default();
+                Reply::new(250, Dsn::new(2, 0, 0), format!("Ok: {chunk}queued as {id}"))
+            }
+            Err(error) => {
+                if !matches!(&error, CleanupError::Refused(refusal) if refusal.dsn().class() == 5) {
+                    log::warning!("{id}: {error}");
+                }
+                refusal::from_cleanup(&error)
+            }
+        }
+    }
+}

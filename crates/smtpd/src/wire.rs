@@ -1,0 +1,102 @@
+//! The connection with its time limits.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use service::Stream;
+
+/// Why there is no more to read or write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The client went away.
+    Connection,
+    /// `smtpd_timeout` is over.
+    Patience,
+}
+
+/// `smtpd_timeout`, and what it is the limit of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// The limit.
+    pub(crate) timeout: Duration,
+    /// With `smtpd_per_request_deadline`, of a whole command or message rather than of one read; and then the rate in
+    /// bytes per second at which content earns more time, `smtpd_min_data_rate`.
+    pub(crate) deadline: Option<u32>,
+}
+
+/// A client's byte stream. The kernel keeps the time: there is no call for it per line.
+pub(crate) struct Wire<'a> {
+    stream: &'a Stream,
+    patience: Patience,
+    /// What the kernel was told last.
+    set: Duration,
+    ends: Option<Instant>,
+}
+
+impl<'a> Wire<'a> {
+    pub(crate) fn new(stream: &'a Stream, patience: Patience) -> io::Result<Self> {
+        stream.set_read_timeout(Some(patience.timeout))?;
+        stream.set_write_timeout(Some(patience.timeout))?;
+        Ok(Self { stream, patience, set: patience.timeout, ends: None })
+    }
+
+    /// A new command begins, with all the time there is.
+    pub(crate) fn new_request(&mut self) {
+        if self.patience.deadline.is_some() {
+            self.ends = Some(Instant::now() + self.patience.timeout);
+        }
+    }
+
+    /// Reads what has come, or waits for it.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Lost> {
+        self.set_deadline()?;
+        loop {
+            let mut stream = self.stream;
+            match stream.read(buffer) {
+                Ok(0) => return Err(Lost::Connection),
+                Ok(count) => {
+                    self.earn(count);
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => return Err(Lost::Patience),
+                Err(_) => return Err(Lost::Connection),
+            }
+        }
+    }
+
+    /// Writes all of it.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Lost> {
+        let mut stream = self.stream;
+        stream
+            .write_all(bytes)
+            .map_err(|error| if is_timeout(&error) { Lost::Patience } else { Lost::Connection })
+    }
+
+    fn set_deadline(&mut self) -> Result<(), Lost> {
+        let Some(ends) = self.ends else { return Ok(()) };
+        let left = ends.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Lost::Patience);
+        }
+        // The kernel counts in ticks: a change of less than a second is not worth a call.
+        if self.set.abs_diff(left) >= Duration::from_secs(1) || left < Duration::from_secs(1) {
+            self.stream.set_read_timeout(Some(left)).map_err(|_| Lost::Connection)?;
+            self.set = left;
+        }
+        Ok(())
+    }
+
+    /// A client that sends fast enough is not cut off in the middle of a large message.
+    fn earn(&mut self, count: usize) {
+        if let (Some(ends), Some(rate)) = (&mut self.ends, self.patience.deadline) {
+            let earned = f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / f64::from(rate.max(1));
+            let latest = Instant::now() + self.patience.timeout;
+            *ends = (*ends + Duration::from_secs_f64(earned)).min(latest);
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
