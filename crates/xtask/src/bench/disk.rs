@@ -1,0 +1,52 @@
+//! A file system that nothing was ever deleted on.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crate::shell::{Result, command, target};
+
+/// Bytes of an image; sparse, so that it costs what is written.
+const SIZE: u64 = 4 << 30;
+
+/// A mounted ext4 image; unmounted and removed when dropped.
+pub struct Disk {
+    image: PathBuf,
+    mount: PathBuf,
+}
+
+impl Disk {
+    /// Makes and mounts one.
+    pub fn fresh() -> Result<Self> {
+        let base = target().join("bench").join(std::process::id().to_string());
+        let disk = Self { image: base.with_extension("img"), mount: base.with_extension("mnt") };
+        fs::create_dir_all(&disk.mount).map_err(|e| format!("create {}: {e}", disk.mount.display()))?;
+        let file = File::create(&disk.image).map_err(|e| format!("create {}: {e}", disk.image.display()))?;
+        file.set_len(SIZE).map_err(|e| format!("grow {}: {e}", disk.image.display()))?;
+        let (image, mount) = (disk.image.display().to_string(), disk.mount.display().to_string());
+        // Tables are written now, not by a kernel thread while the clock runs.
+        quiet("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", &image])?;
+        quiet("mount", &["-o", "loop", &image, &mount])?;
+        Ok(disk)
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mount
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = quiet("umount", &[&self.mount.display().to_string()]);
+        let _ = fs::remove_dir(&self.mount);
+        let _ = fs::remove_file(&self.image);
+    }
+}
+
+fn quiet(program: &str, arguments: &[&str]) -> Result<()> {
+    let output = command(program, arguments).output().map_err(|e| format!("run {program}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
+}

@@ -1,0 +1,102 @@
+//! Real clients and servers for the tests, from Debian's packages.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Uid;
+
+use crate::shell::{Result, command, output_of, run, target};
+
+/// A program that tests run, and the package that has it.
+const NEEDED: [(&str, &str); 7] = [
+    ("swaks", "swaks"),
+    ("s-nail", "s-nail"),
+    ("msmtp", "msmtp"),
+    ("curl", "curl"),
+    ("python3", "python3"),
+    ("mandoc", "mandoc"),
+    ("strace", "strace"),
+];
+
+/// Sees to it that the peers are there: installs what is missing if root runs this, or says what to install.
+pub fn ensure() -> Result<()> {
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    unpack_postfix().map(drop)
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
+    if !Uid::effective().is_root() {
+        return Err(format!("packages are missing; run: sudo apt-get install --no-install-recommends {list}"));
+    }
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(packages);
+    // On a fresh machine the lists of packages are missing or old: then once more, with new ones.
+    if command("apt-get", &arguments).env("DEBIAN_FRONTEND", "noninteractive").status().is_ok_and(|s| s.success()) {
+        return Ok(());
+    }
+    run("apt-get", &["update", "-qq"])?;
+    run("apt-get", &arguments)
+}
+
+/// The folder that real Postfix is unpacked in: never installed, so that the host keeps its own mail system.
+pub fn unpack_postfix() -> Result<PathBuf> {
+    let folder = target().join("peers").join("postfix");
+    if folder.join("usr/sbin/smtp-source").exists() {
+        return Ok(folder);
+    }
+    let download = target().join("peers").join("download");
+    fs::create_dir_all(&download).map_err(|e| format!("create {}: {e}", download.display()))?;
+    let archive = fetch_package("postfix", &download)?;
+    let needs = libraries_of(&archive)?;
+    let missing: Vec<&str> = needs.iter().map(String::as_str).filter(|package| !is_installed(package)).collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    fs::create_dir_all(&folder).map_err(|e| format!("create {}: {e}", folder.display()))?;
+    let (archive, into) = (archive.display().to_string(), folder.display().to_string());
+    run("dpkg-deb", &["-x", &archive, &into])?;
+    Ok(folder)
+}
+
+fn fetch_package(package: &str, folder: &Path) -> Result<PathBuf> {
+    let fetch = || {
+        let status = command("apt-get", &["download", "-qq", package]).current_dir(folder).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !fetch() {
+        if Uid::effective().is_root() {
+            run("apt-get", &["update", "-qq"])?;
+        }
+        if !fetch() {
+            return Err(format!("apt-get download {package} failed; run: sudo apt-get update"));
+        }
+    }
+    let entries = fs::read_dir(folder).map_err(|e| format!("read {}: {e}", folder.display()))?;
+    let found = entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).find(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{package}_")))
+    });
+    found.ok_or_else(|| format!("apt-get download {package} left nothing in {}", folder.display()))
+}
+
+/// The libraries that a package depends on.
+fn libraries_of(archive: &Path) -> Result<Vec<String>> {
+    let text = output_of("dpkg-deb", &["-f", &archive.display().to_string(), "Depends"])?;
+    let names = text.split(',').filter_map(|part| part.split_whitespace().next());
+    Ok(names.filter(|name| name.starts_with("lib")).map(|name| name.split(':').next().unwrap_or(name).to_owned()).collect())
+}
+
+fn is_installed(package: &str) -> bool {
+    let status = output_of("dpkg-query", &["-W", "-f", "${db:Status-Status}", package]);
+    status.is_ok_and(|status| status.contains("installed"))
+}
+
+/// Where a program is in the search path.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
+}

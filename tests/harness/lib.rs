@@ -1,0 +1,32 @@
+//! What scenarios are written with: an [`Instance`] of the mail system in a scratch folder, and a plain [`Smtp`] client.
+//!
+//! An instance never disturbs the host: its own folders, a free high port of the loopback interface, and a master that is
+//! ended when the value is dropped. Started by root it runs as `nobody`, unless a scenario asks for root's rights.
+
+mod instance;
+mod maildir;
+mod smtp;
+
+use std::time::{Duration, Instant};
+
+pub use instance::{Builder, Instance, Output};
+pub use maildir::messages;
+pub use smtp::{Reply, Smtp};
+
+/// How long a scenario waits for what must happen. Far longer than it takes, so that a loaded machine fails no test.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `found` gives something, looking again every few milliseconds.
+///
+/// # Panics
+/// When it does not happen within [`PATIENCE`]; `what` says what was waited for.
+pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,116 @@
+//! A client that says exactly what a scenario wants it to say.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+/// A connection to an SMTP server.
+pub struct Smtp {
+    reader: BufReader<TcpStream>,
+}
+
+/// A server's reply: its code and its lines without the code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Three digits.
+    pub code: u16,
+    /// The text of each line.
+    pub lines: Vec<String>,
+}
+
+impl Reply {
+    /// All lines in one.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.lines.join("\n")
+    }
+}
+
+impl Smtp {
+    /// Connects and reads the greeting.
+    ///
+    /// # Panics
+    /// When nobody listens or the greeting is not 220.
+    #[must_use]
+    pub fn connect(port: u16) -> Self {
+        let mut client = Self::connect_silently(port);
+        let greeting = client.read_reply();
+        assert_eq!(greeting.code, 220, "{greeting:?}");
+        client
+    }
+
+    /// Connects and does not read.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    #[must_use]
+    pub fn connect_silently(port: u16) -> Self {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("connect to the instance");
+        stream.set_read_timeout(Some(crate::PATIENCE)).expect("set a timeout");
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Panics
+    /// When the server closed the connection.
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.reader.get_mut().write_all(bytes).expect("send to the instance");
+    }
+
+    /// Sends bytes and does not mind if the server closed.
+    pub fn try_send_raw(&mut self, bytes: &[u8]) -> bool {
+        self.reader.get_mut().write_all(bytes).is_ok()
+    }
+
+    /// Sends a command and reads its reply.
+    pub fn command(&mut self, line: &str) -> Reply {
+        self.send_raw(format!("{line}\r\n").as_bytes());
+        self.read_reply()
+    }
+
+    /// Sends a command whose reply must have this code.
+    ///
+    /// # Panics
+    /// When it has another.
+    pub fn expect(&mut self, line: &str, code: u16) -> Reply {
+        let reply = self.command(line);
+        assert_eq!(reply.code, code, "{line} was answered {reply:?}");
+        reply
+    }
+
+    /// Reads one reply.
+    ///
+    /// # Panics
+    /// When the server closes or does not speak SMTP.
+    pub fn read_reply(&mut self) -> Reply {
+        self.try_read_reply().expect("a reply before the connection closes")
+    }
+
+    /// Reads one reply, `None` if the server closed.
+    pub fn try_read_reply(&mut self) -> Option<Reply> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            if self.reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            let line = line.trim_end();
+            let code: u16 = line.get(..3)?.parse().ok()?;
+            lines.push(line.get(4..).unwrap_or_default().to_owned());
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return Some(Reply { code, lines });
+            }
+        }
+    }
+
+    /// Sends one message; the content's lines end in CRLF already, without the final dot. Gives the final reply.
+    pub fn message(&mut self, sender: &str, recipients: &[&str], content: &str) -> Reply {
+        self.expect(&format!("MAIL FROM:<{sender}>"), 250);
+        for recipient in recipients {
+            self.expect(&format!("RCPT TO:<{recipient}>"), 250);
+        }
+        self.expect("DATA", 354);
+        self.send_raw(content.as_bytes());
+        self.command("\r\n.")
+    }
+}
