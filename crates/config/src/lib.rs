@@ -13,6 +13,7 @@ mod host;
 mod lines;
 mod load;
 mod main_cf;
+pub mod manual;
 mod master_cf;
 mod near;
 mod parameter;
