@@ -1,23 +1,12 @@
-//! The pairs of messages under `tests/messages`: what a client hands over, and what is queued.
-//!
-//! Each folder has `settings` (lines for main.cf), `envelope`, `in`, and `out`: the final envelope, an empty line and the
-//! content, or the refusal. `BLESS=1 cargo test -p cleanup` writes `out` anew; look at the difference before you keep it.
+//! Tests of the whole program but its daemon skeleton.
 
-use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
-use std::time::Duration;
+mod instance;
+mod pairs;
+mod sessions;
 
-use config::{Config, Snapshot};
-use ipc::cleanup::{Options, Refusal};
-use jiff::tz::TimeZone;
-use mail::{Address, Body, Client, Envelope, Notify, Origin, Recipient};
+pub(crate) use instance::Instance;
 
-use crate::Rules;
-use crate::clock::Clock;
-use crate::message::{Buffers, Given, Message, Sink};
-
-/// What every case begins with.
+/// What every test's main.cf begins with.
 const SETTINGS: &str = "\
 myhostname = mail.example.com
 mydestination = $myhostname, localhost, example.org
@@ -26,137 +15,12 @@ myorigin = example.com
 mail_name = Postfix
 ";
 
-#[test]
-fn every_pair_of_messages_holds() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/messages");
-    let mut cases: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    cases.sort();
-    assert!(cases.len() > 10);
-    for case in cases {
-        let read = |name: &str| fs::read(case.join(name)).unwrap_or_default();
-        let text = |name: &str| String::from_utf8(read(name)).unwrap();
-        let rules = rules(&text("settings"));
-        let content = read("in");
-        let out = process(&rules, given(&text("envelope")), content.chunks(content.len().max(1)));
-        for size in [1, 7, 100] {
-            let pieces = process(&rules, given(&text("envelope")), content.chunks(size));
-            assert_eq!(shown(&pieces), shown(&out), "{} in pieces of {size}", case.display());
-        }
-        if std::env::var_os("BLESS").is_some() {
-            fs::write(case.join("out"), &out).unwrap();
-        }
-        assert_eq!(shown(&out), shown(&read("out")), "{}", case.display());
-    }
-}
-
-fn shown(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn rules(settings: &str) -> Rules {
+fn rules(settings: &str) -> crate::Rules {
     let main_cf = format!("{SETTINGS}{settings}").into_bytes();
-    let snapshot = Snapshot { main_cf, master_cf: Vec::new() };
-    let (config, _) = Config::from_snapshot(Path::new("/nowhere"), &snapshot, &[]).unwrap();
-    let mut rules = Rules::new(&config).unwrap();
-    rules.zone = TimeZone::UTC;
+    let snapshot = config::Snapshot { main_cf, master_cf: Vec::new() };
+    let (config, _) =
+        config::Config::from_snapshot(std::path::Path::new("/nowhere"), &snapshot, &[]).unwrap();
+    let mut rules = crate::Rules::new(&config).unwrap();
+    rules.zone = jiff::tz::TimeZone::UTC;
     rules
-}
-
-/// Reads an `envelope` file: a word and its value on each line.
-fn given(text: &str) -> Given {
-    let mut envelope = Envelope {
-        sender: Address::null(),
-        recipients: Vec::new(),
-        arrival: Duration::from_secs(1_795_362_868),
-        origin: Origin::Smtp { rewrite_headers: false },
-        client: Client::default(),
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-    };
-    let mut options = Options::default();
-    let mut full_name = String::new();
-    for line in text.lines() {
-        let (word, value) = line.split_once(' ').unwrap_or((line, ""));
-        match word {
-            "sender" => envelope.sender = value.parse().unwrap(),
-            "recipient" => envelope.recipients.push(Recipient::new(value.parse().unwrap())),
-            "original" => envelope.recipients.last_mut().unwrap().original = Some(value.parse().unwrap()),
-            "notify" => {
-                envelope.recipients.last_mut().unwrap().notify = Notify::from_bits(value.parse().unwrap());
-            }
-            "origin" => envelope.origin = origin(value),
-            "client" => envelope.client = client(value),
-            "name" => full_name = value.to_owned(),
-            "option" if value == "no-mapping" => options.map_addresses = false,
-            "option" if value == "no-filter" => options.filter = false,
-            _ => {
-                panic!("{line}: expected sender, recipient, original, notify, origin, client, name or option")
-            }
-        }
-    }
-    Given { id: "4XQ9PS1rGCz3B2Gk9L".parse().unwrap(), envelope, options, full_name }
-}
-
-fn origin(text: &str) -> Origin {
-    match text {
-        "smtp" => Origin::Smtp { rewrite_headers: false },
-        "smtp-rewritten" => Origin::Smtp { rewrite_headers: true },
-        "internal" => Origin::Internal,
-        uid => Origin::Local { uid: uid.parse().unwrap() },
-    }
-}
-
-fn client(text: &str) -> Client {
-    let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
-    let [name, address, helo, protocol] = words.try_into().unwrap();
-    Client { name, address, port: 4711, helo, protocol }
-}
-
-fn process<'a>(rules: &Rules, given: Given, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut sink = Kept::default();
-    let mut clock = Clock::new(rules.zone.clone());
-    let mut buffers = Buffers::default();
-    let result = Message::begin(rules, &mut clock, &mut buffers, given).and_then(|mut message| {
-        for piece in pieces {
-            message.take(piece, &mut sink)?;
-        }
-        message.finish(&mut sink)
-    });
-    match result {
-        Ok(true) => sink.0,
-        Ok(false) => b"discarded\n".to_vec(),
-        Err(refusal) => format!("refused {} {refusal}\n", refusal.dsn()).into_bytes(),
-    }
-}
-
-#[derive(Default)]
-struct Kept(Vec<u8>);
-
-impl Sink for Kept {
-    fn open(&mut self, envelope: &Envelope, hold: bool) -> Result<(), Refusal> {
-        let mut text = format!("sender {}\n", envelope.sender);
-        for recipient in &envelope.recipients {
-            let _ = writeln!(text, "recipient {}", recipient.address);
-            if let Some(original) = &recipient.original {
-                let _ = writeln!(text, "original {original}");
-            }
-            if recipient.notify != Notify::UNSET {
-                let _ = writeln!(text, "notify {}", recipient.notify.bits());
-            }
-        }
-        text.push_str(if hold { "held\n\n" } else { "\n" });
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
-
-    fn append(&mut self, content: &[u8]) -> Result<(), Refusal> {
-        self.0.extend_from_slice(content);
-        Ok(())
-    }
-
-    fn hold(&mut self) {
-        self.0.extend_from_slice(b"[held]");
-    }
 }

@@ -1,0 +1,187 @@
+//! One submission: from its file to cleanup.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ipc::cleanup::{CleanupError, Client, Options, Refusal};
+use ipc::log;
+use mail::submission::{Head, MAX_HEAD, SubmissionError, TRAILER_LENGTH, content_length};
+use mail::{Envelope, Origin, QueueId};
+
+use super::notice;
+
+/// How much of the file is read at once; most submissions are smaller.
+const PIECE: usize = 64 * 1024;
+
+/// What brings submissions to cleanup.
+pub(super) struct Submitter {
+    pub(super) cleanup: Client,
+    pub(super) options: Options,
+    pub(super) myhostname: String,
+}
+
+/// A finished file in `maildrop/`.
+pub(super) struct Found {
+    pub(super) file: File,
+    pub(super) uid: u32,
+    pub(super) modified: SystemTime,
+    pub(super) size: u64,
+}
+
+/// Why a file stays.
+pub(super) enum Failure {
+    /// It is no submission.
+    Malformed(String),
+    /// Something else is at fault: try again.
+    Later(String),
+}
+
+impl Submitter {
+    /// Submits the message. It is in the queue when this returns, or its sender has been told why not.
+    pub(super) fn submit(&self, found: Found) -> Result<(), Failure> {
+        let opened = open(&found)?;
+        let id = QueueId::generate(SystemTime::now());
+        log::submitted(id, found.uid, &opened.head.sender);
+        let envelope = envelope(&opened.head, found.uid, found.modified);
+        match self.transmit(id, &envelope, &opened, &found.file) {
+            Ok(()) => Ok(()),
+            Err(Failed::Reading(error)) => Err(Failure::Later(format!("read: {error}"))),
+            Err(Failed::Cleanup(CleanupError::Refused(refusal))) if refusal.dsn().class() == 5 => {
+                self.refused(id, &envelope, &opened, &refusal)
+            }
+            Err(Failed::Cleanup(error)) => Err(Failure::Later(error.to_string())),
+        }
+    }
+
+    fn transmit(&self, id: QueueId, envelope: &Envelope, opened: &Opened, file: &File) -> Result<(), Failed> {
+        let mut submission = self.cleanup.begin_as(&opened.head.full_name, id, envelope, self.options)?;
+        let mut write = |bytes: &[u8]| {
+            submission.write_all(bytes).map_err(|error| Failed::Cleanup(CleanupError::Unreachable(error)))
+        };
+        write(&opened.content)?;
+        let mut at = opened.next;
+        let mut piece = Vec::new();
+        while at < opened.end {
+            let length = usize::try_from(opened.end - at).unwrap_or(PIECE).min(PIECE);
+            piece.resize(length, 0);
+            file.read_exact_at(&mut piece, at).map_err(Failed::Reading)?;
+            write(&piece)?;
+            at += length as u64;
+        }
+        submission.commit()?;
+        Ok(())
+    }
+
+    /// Cleanup will never take this message: its sender is told.
+    fn refused(
+        &self,
+        id: QueueId,
+        envelope: &Envelope,
+        opened: &Opened,
+        refusal: &Refusal,
+    ) -> Result<(), Failure> {
+        log::warning!("{id}: submission refused: {refusal}");
+        if envelope.sender.is_null() {
+            return Err(Failure::Malformed(format!("{refusal}; there is no sender to tell")));
+        }
+        let notice =
+            notice::Notice { id, envelope, refusal, content: &opened.content, host: &self.myhostname };
+        let number = notice.send(&self.cleanup).map_err(|error| match error {
+            CleanupError::Refused(other) if other.dsn().class() == 5 => {
+                Failure::Malformed(format!("{refusal}; the notice to its sender: {other}"))
+            }
+            error => Failure::Later(error.to_string()),
+        })?;
+        log::notified(id, "non-delivery", number);
+        Ok(())
+    }
+}
+
+enum Failed {
+    Reading(io::Error),
+    Cleanup(CleanupError),
+}
+
+impl From<CleanupError> for Failed {
+    fn from(error: CleanupError) -> Self {
+        Self::Cleanup(error)
+    }
+}
+
+/// A submission whose head was read and whose length is right.
+struct Opened {
+    head: Head,
+    /// The content as far as it was read with the head.
+    content: Vec<u8>,
+    /// Where the rest of the content begins in the file.
+    next: u64,
+    /// Where the content ends.
+    end: u64,
+}
+
+fn open(found: &Found) -> Result<Opened, Failure> {
+    let end = content_end(found)?;
+    let (head, start, mut bytes) = read_head(&found.file)?;
+    let start_of_content = start as u64;
+    if end.checked_sub(start_of_content) != stated_length(found, end)? {
+        return Err(Failure::Malformed("its length is not what its end says".into()));
+    }
+    let next = (bytes.len() as u64).min(end);
+    bytes.truncate(usize::try_from(end).unwrap_or(usize::MAX));
+    bytes.drain(..start);
+    Ok(Opened { head, content: bytes, next, end })
+}
+
+fn content_end(found: &Found) -> Result<u64, Failure> {
+    let end = found.size.checked_sub(TRAILER_LENGTH as u64);
+    end.ok_or_else(|| Failure::Malformed("it was cut short".into()))
+}
+
+fn stated_length(found: &Found, end: u64) -> Result<Option<u64>, Failure> {
+    let mut trailer = [0; TRAILER_LENGTH];
+    found.file.read_exact_at(&mut trailer, end).map_err(|error| Failure::Later(format!("read: {error}")))?;
+    match content_length(&trailer) {
+        None => Err(Failure::Malformed("it was cut short".into())),
+        length => Ok(length),
+    }
+}
+
+/// The head, where the content begins, and all that was read.
+fn read_head(file: &File) -> Result<(Head, usize, Vec<u8>), Failure> {
+    let mut bytes = Vec::with_capacity(PIECE);
+    loop {
+        // Twice as much each time, so that a long head is not decoded too often.
+        let wanted = bytes.len().max(PIECE) as u64;
+        let count = file.take(wanted).read_to_end(&mut bytes);
+        let count = count.map_err(|error| Failure::Later(format!("read: {error}")))?;
+        match Head::decode(&bytes) {
+            Ok(Some((head, start))) => return Ok((head, start, bytes)),
+            Ok(None) if count > 0 && bytes.len() <= 2 * MAX_HEAD => {}
+            Ok(None) => return Err(Failure::Malformed(SubmissionError::HeadTooLong.to_string())),
+            Err(error) => return Err(Failure::Malformed(error.to_string())),
+        }
+    }
+}
+
+/// The client of local mail is this host, as in Postfix.
+fn envelope(head: &Head, uid: u32, modified: SystemTime) -> Envelope {
+    // The owner of a file may set its time to anything.
+    let arrival = modified.min(SystemTime::now());
+    Envelope {
+        sender: head.sender.clone(),
+        recipients: head.recipients.clone(),
+        arrival: arrival.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
+        origin: Origin::Local { uid },
+        client: mail::Client {
+            name: "localhost".into(),
+            address: "127.0.0.1".into(),
+            ..mail::Client::default()
+        },
+        envid: head.envid.clone(),
+        ret: head.ret,
+        body: head.body,
+        smtputf8: head.smtputf8,
+    }
+}

@@ -1,0 +1,92 @@
+//! Message after message over connections.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime};
+
+use ipc::cleanup::{CleanupError, Client, Committed, Options, Refusal};
+use ipc::queue_manager::Word;
+use mail::QueueId;
+use queue::Folder;
+
+use super::Instance;
+use super::instance::envelope;
+
+fn send(client: &Client, content: &[u8], options: Options) -> (QueueId, Result<Committed, CleanupError>) {
+    let id = QueueId::generate(SystemTime::now());
+    let mut submission = client.begin(id, &envelope(), options).unwrap();
+    submission.write_all(content).unwrap();
+    (id, submission.commit())
+}
+
+#[test]
+fn messages_of_any_size_are_queued_and_the_queue_manager_is_told() {
+    let instance = Instance::new("");
+    for size in [0, 4_000, 70_000, 3_000_000] {
+        let body = "0123456789abcde\n".repeat(size / 16);
+        let content = format!("Subject: x\n\n{body}");
+        let (id, committed) = send(&instance.client, content.as_bytes(), Options::default());
+        let size = committed.unwrap().size;
+        assert_eq!(instance.words.recv_timeout(Duration::from_secs(5)), Ok(Word::Arrived(id)));
+        let (_, stored, text) =
+            instance.messages(Folder::Incoming).into_iter().find(|(found, ..)| *found == id).unwrap();
+        assert_eq!(size, text.len() as u64);
+        assert!(text.starts_with("Received: from ") && text.ends_with(&content));
+        assert_eq!(stored.sender.as_str(), "jane@example.net");
+    }
+}
+
+#[test]
+fn a_refused_message_leaves_nothing_and_the_connection_stays_good() {
+    let instance =
+        Instance::new("message_size_limit = 1000000\nheader_checks = inline:{ {Subject: no = REJECT} }\n");
+    let (_, refused) = send(&instance.client, &vec![b'x'; 1_500_000], Options::default());
+    assert!(matches!(refused, Err(CleanupError::Refused(Refusal::TooBig))), "{refused:?}");
+    let (_, refused) = send(&instance.client, b"Subject: no\n\n", Options::default());
+    assert!(matches!(refused, Err(CleanupError::Refused(Refusal::Rejected(..)))), "{refused:?}");
+    // Given up by the client, before and after something was sent.
+    for size in [10, 200_000] {
+        let id = QueueId::generate(SystemTime::now());
+        let mut submission = instance.client.begin(id, &envelope(), Options::default()).unwrap();
+        submission.write_all(&vec![b'x'; size]).unwrap();
+        drop(submission);
+    }
+    let (id, committed) = send(&instance.client, b"Subject: yes\n\n", Options::default());
+    committed.unwrap();
+    let queue = instance.root.read_only().unwrap();
+    let ids = || queue.ids(Folder::Incoming).map(Result::unwrap).collect::<Vec<_>>();
+    // The session of the message that was given up may need a moment to notice.
+    let deadline = SystemTime::now() + Duration::from_secs(5);
+    while ids() != [id] && SystemTime::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(ids(), [id]);
+}
+
+#[test]
+fn held_mail_is_not_told_to_the_queue_manager() {
+    let instance = Instance::new("header_checks = inline:{ {Subject: hold = HOLD} }\n");
+    let hold = Options { hold: true, ..Options::default() };
+    send(&instance.client, b"Subject: x\n\n", hold).1.unwrap();
+    send(&instance.client, b"Subject: hold\n\n", Options::default()).1.unwrap();
+    assert_eq!(instance.messages(Folder::Hold).len(), 2);
+    assert_eq!(instance.messages(Folder::Incoming), []);
+    assert!(instance.words.recv_timeout(Duration::from_millis(100)).is_err());
+}
+
+#[test]
+fn garbage_ends_a_session_and_nothing_else() {
+    let instance = Instance::new("");
+    for garbage in
+        [&b"\x05\0\0\0\x01hello"[..], b"GET / HTTP/1.0\r\n\r\n", b"\0\0\0\0\0", b"\xff\xff\xff\xff\xff"]
+    {
+        let mut socket =
+            std::os::unix::net::UnixStream::connect(instance.folder.path().join("public/cleanup")).unwrap();
+        socket.write_all(garbage).unwrap();
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        // A session that ends with unread input resets the connection.
+        let _ = std::io::Read::read_to_end(&mut socket, &mut answer);
+        assert_eq!(answer, []);
+    }
+    send(&instance.client, b"Subject: x\n\n", Options::default()).1.unwrap();
+}
