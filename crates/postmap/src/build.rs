@@ -14,10 +14,10 @@ use lookup::source::{Grammar, Line, LogicalLines, split_entry};
 use nix::unistd::{Gid, Uid};
 use sys::credentials::AsUser;
 
+use crate::Failure;
 use crate::options::{Duplicates, Keys, Options};
 use crate::replace::Replacement;
 use crate::target::Target;
-use crate::{Failure, Settings};
 
 /// The mode of an index whose source has none to take over.
 const DEFAULT_MODE: u32 = 0o644;
@@ -26,7 +26,7 @@ const DEFAULT_MODE: u32 = 0o644;
 const BUFFER: usize = 256 * 1024;
 
 /// Makes the index of each table anew from its text.
-pub(crate) fn build(targets: &[Target], options: &Options, settings: &Settings) -> Result<(), Failure> {
+pub(crate) fn build(targets: &[Target], options: &Options) -> Result<(), Failure> {
     for target in targets {
         let index = target.index()?;
         let source = Path::new(&target.name);
@@ -35,7 +35,7 @@ pub(crate) fn build(targets: &[Target], options: &Options, settings: &Settings) 
         let _owner = as_owner(&metadata, options)?;
         let replacement = Replacement::begin(&index)?;
         let mut builder = Builder::new(options.nul.unwrap_or(false));
-        read_entries(&mut builder, BufReader::with_capacity(BUFFER, file), &target.name, options, settings)?;
+        read_entries(&mut builder, BufReader::with_capacity(BUFFER, file), &target.name, options)?;
         let mode = if options.inherit_mode { metadata.mode() & DEFAULT_MODE | 0o600 } else { DEFAULT_MODE };
         finish(builder, replacement, &target.name, mode, options)?;
     }
@@ -43,7 +43,7 @@ pub(crate) fn build(targets: &[Target], options: &Options, settings: &Settings) 
 }
 
 /// Adds the entries of standard input to each table.
-pub(crate) fn add(targets: &[Target], options: &Options, settings: &Settings) -> Result<(), Failure> {
+pub(crate) fn add(targets: &[Target], options: &Options) -> Result<(), Failure> {
     let [target] = targets else {
         return Err(Failure::new("specify one table with -i: standard input can be read only once"));
     };
@@ -57,18 +57,13 @@ pub(crate) fn add(targets: &[Target], options: &Options, settings: &Settings) ->
         let (key, value) = record.map_err(|damage| damaged(&index, target, &damage))?;
         builder.add(key, value, 0).map_err(|_| too_large(&index))?;
     }
-    read_entries(&mut builder, std::io::stdin().lock(), "standard input", options, settings)?;
+    read_entries(&mut builder, std::io::stdin().lock(), "standard input", options)?;
     finish(builder, replacement, "standard input", mode, options)
 }
 
 /// Deletes keys from each table. Returns whether one of them was there.
-pub(crate) fn delete(
-    targets: &[Target],
-    keys: &Keys,
-    options: &Options,
-    settings: &Settings,
-) -> Result<bool, Failure> {
-    let keys = folded_keys(keys, options, settings)?;
+pub(crate) fn delete(targets: &[Target], keys: &Keys, options: &Options) -> Result<bool, Failure> {
+    let keys = folded_keys(keys, options)?;
     let mut found = false;
     for target in targets {
         let index = target.index()?;
@@ -98,10 +93,10 @@ pub(crate) fn delete(
     Ok(found)
 }
 
-fn folded_keys(keys: &Keys, options: &Options, settings: &Settings) -> Result<HashSet<Vec<u8>>, Failure> {
+fn folded_keys(keys: &Keys, options: &Options) -> Result<HashSet<Vec<u8>>, Failure> {
     let fold = |key: &[u8]| match std::str::from_utf8(key) {
         Ok(key) if options.fold => lookup::fold(key).as_bytes().to_vec(),
-        Err(_) if settings.utf8 => Vec::new(),
+        Err(_) if !options.any_bytes => Vec::new(),
         _ => key.to_vec(),
     };
     match keys {
@@ -121,15 +116,16 @@ fn read_entries(
     reader: impl BufRead,
     name: &str,
     options: &Options,
-    settings: &Settings,
 ) -> Result<(), Failure> {
     let mut lines = LogicalLines::new(reader, name);
     let mut scratch = Vec::new();
     while let Some(line) = lines.next().map_err(|error| Failure::io("read", Path::new(name), &error))? {
-        let result = add_entry(builder, line, &mut scratch, options, settings);
+        let result = add_entry(builder, name, line, &mut scratch, options);
         match result {
             Ok(()) => {}
-            Err(Rejected::Entry(why)) => log::warning!("{name}, line {}: {why}", line.number),
+            Err(Rejected::Entry(why)) => {
+                log::warning!("{name}, line {}: {why} -- ignoring this line", line.number)
+            }
             Err(Rejected::Rest) => return Err(too_large(Path::new(name))),
         }
     }
@@ -145,28 +141,30 @@ enum Rejected {
 
 fn add_entry(
     builder: &mut Builder,
+    name: &str,
     line: Line<'_>,
     scratch: &mut Vec<u8>,
     options: &Options,
-    settings: &Settings,
 ) -> Result<(), Rejected> {
     let reject = |why: &str| Err(Rejected::Entry(why.to_owned()));
     let (key, value) = split_entry(options.grammar, line.text, scratch).map_err(Rejected::Entry)?;
     if line.text.contains(&0) {
-        return reject("a NUL character -- ignoring this line");
+        return reject("a NUL character");
     }
     let utf8 = std::str::from_utf8(key).ok();
-    if settings.utf8 && (utf8.is_none() || std::str::from_utf8(value).is_err()) {
-        return reject("not UTF-8 -- ignoring this line (-u takes it as it is)");
+    if !options.any_bytes && (utf8.is_none() || std::str::from_utf8(value).is_err()) {
+        return reject("not UTF-8; -u takes it as it is");
     }
     match options.grammar {
         // An alias belongs to this host, whatever its names are.
         Grammar::Alias if key.contains(&b'@') => {
-            return reject("the name of an alias has no @domain -- ignoring this line");
+            return reject("the name of an alias has no @domain");
         }
         Grammar::Map if key.ends_with(b":") => {
             let number = line.number;
-            log::warning!("line {number}: the key ends with a colon; is this an alias file, for postalias?");
+            log::warning!(
+                "{name}, line {number}: the key ends with a colon; is this an alias file, for postalias?"
+            );
         }
         _ => {}
     }
@@ -191,15 +189,10 @@ fn contents(value: &[u8]) -> Result<String, String> {
             text.push(b'\n');
         }
         count += 1;
-        let content =
-            std::fs::read(name).map_err(|error| format!("open {name}: {error} -- ignoring this line"))?;
+        let content = std::fs::read(name).map_err(|error| format!("open {name}: {error}"))?;
         text.extend_from_slice(&content);
     }
-    if count == 0 {
-        Err("no file is named -- ignoring this line".to_owned())
-    } else {
-        Ok(STANDARD.encode(text))
-    }
+    if count == 0 { Err("no file is named".to_owned()) } else { Ok(STANDARD.encode(text)) }
 }
 
 /// Lays the index out, warns about keys that occur twice, and puts it into place.

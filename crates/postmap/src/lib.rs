@@ -54,9 +54,9 @@ fn work(options: &Options) -> Result<bool, Failure> {
     let targets = options.tables.iter().map(|table| Target::parse(table, &settings));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
     match &options.action {
-        Action::Build => build::build(&targets, options, &settings).map(|()| true),
-        Action::Add => build::add(&targets, options, &settings).map(|()| true),
-        Action::Delete(key) => build::delete(&targets, key, options, &settings),
+        Action::Build => build::build(&targets, options).map(|()| true),
+        Action::Add => build::add(&targets, options).map(|()| true),
+        Action::Delete(key) => build::delete(&targets, key, options),
         Action::Query(key) => query::query(&targets, key, options),
         Action::QueryStandardInput(keys) => query::query_standard_input(&targets, *keys, options),
         Action::List => query::list(&targets, options).map(|()| true),
@@ -66,8 +66,6 @@ fn work(options: &Options) -> Result<bool, Failure> {
 /// What main.cf says that matters here.
 struct Settings {
     default_type: String,
-    /// Keys and values must be UTF-8.
-    utf8: bool,
 }
 
 impl Settings {
@@ -79,10 +77,7 @@ impl Settings {
             std::fs::metadata(&main).map_err(|error| Failure::io("open", &main, &error))?;
         }
         let config = Config::load_regardless(directory.unwrap_or(Path::new("/etc/postroad")));
-        Ok(Self {
-            default_type: config.get(param::DEFAULT_DATABASE_TYPE),
-            utf8: config.get(param::SMTPUTF8_ENABLE) && !options.any_bytes,
-        })
+        Ok(Self { default_type: config.get(param::DEFAULT_DATABASE_TYPE) })
     }
 }
 

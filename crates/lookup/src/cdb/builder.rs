@@ -89,9 +89,10 @@ impl Builder {
         self.bytes.truncate(records_end);
         let mut dropped: Vec<Dropped> = losers
             .iter()
-            .map(|&(loser, later)| Dropped {
-                key: self.key(self.entries[loser].position).to_vec(),
-                line: self.entries[later].line,
+            .map(|&(loser, later)| {
+                let key = self.key(self.entries[loser].position);
+                let key = if self.nul { key.strip_suffix(b"\0").unwrap_or(key) } else { key };
+                Dropped { key: key.to_vec(), line: self.entries[later].line }
             })
             .collect();
         dropped.sort_by_key(|dropped| dropped.line);
