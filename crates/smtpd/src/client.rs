@@ -27,6 +27,8 @@ pub(crate) struct Client {
     pub(crate) address: String,
     /// Its port, 0 where there is none.
     pub(crate) port: u16,
+    /// `smtpd_client_port_logging`.
+    pub(crate) shows_port: bool,
     /// It connected from an address of this host.
     pub(crate) is_local: bool,
 }
@@ -40,20 +42,29 @@ impl Client {
                 ip: None,
                 address: "127.0.0.1".to_owned(),
                 port: 0,
+                shows_port: false,
                 is_local: true,
             };
         };
         // A client of a socket that takes both families comes as ::ffff:192.0.2.1: it is an IPv4 client.
         let ip = peer.ip().to_canonical();
         let is_local = ip.is_loopback() || local.is_some_and(|local| local.ip().to_canonical() == ip);
-        Self { name: names.of(ip), ip: Some(ip), address: ip.to_string(), port: peer.port(), is_local }
+        Self {
+            name: names.of(ip),
+            ip: Some(ip),
+            address: ip.to_string(),
+            port: peer.port(),
+            shows_port: false,
+            is_local,
+        }
     }
 }
 
 impl fmt::Display for Client {
-    /// `name[address]`, as it stands in the log.
+    /// `name[address]` or `name[address]:port`, as it stands in the log and in replies.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}]", self.name, self.address)
+        write!(f, "{}[{}]", self.name, self.address)?;
+        if self.shows_port { write!(f, ":{}", self.port) } else { Ok(()) }
     }
 }
 

@@ -108,6 +108,7 @@ impl Restrictions {
     /// Reads the lists and opens their tables.
     pub(crate) fn new(config: &Config) -> Result<Self, OpenError> {
         let mut parser = Parser::new(config);
+        let unchecked = config.get(param::RECEIVE_OVERRIDE_OPTIONS);
         let mut list = |parameter: Param<Vec<String>>| parser.list(&config.get(parameter));
         let restrictions = Self {
             client: list(param::SMTPD_CLIENT_RESTRICTIONS),
@@ -122,7 +123,8 @@ impl Restrictions {
             order: Order {
                 delay_reject: config.get(param::SMTPD_DELAY_REJECT),
                 relay_before_recipient: config.get(param::SMTPD_RELAY_BEFORE_RECIPIENT_RESTRICTIONS),
-                reject_unlisted_recipient: config.get(param::SMTPD_REJECT_UNLISTED_RECIPIENT),
+                reject_unlisted_recipient: config.get(param::SMTPD_REJECT_UNLISTED_RECIPIENT)
+                    && !unchecked.iter().any(|option| option == "no_unknown_recipient_checks"),
                 reject_unlisted_sender: config.get(param::SMTPD_REJECT_UNLISTED_SENDER),
             },
         };

@@ -40,6 +40,7 @@ pub struct Server {
     pub(crate) patience: Patience,
     pub(crate) error_sleep_time: Duration,
     pub(crate) greeting: String,
+    pub(crate) client_port_logging: bool,
     pub(crate) forbidden_commands: MatchList,
     pub(crate) buffers: Buffers,
     connection_count_limit: u32,
@@ -89,6 +90,7 @@ impl Server {
                 deadline: per_request.then(|| small(config, param::SMTPD_MIN_DATA_RATE)),
             },
             error_sleep_time: config.get(param::SMTPD_ERROR_SLEEP_TIME),
+            client_port_logging: config.get(param::SMTPD_CLIENT_PORT_LOGGING),
             greeting: config.get(param::SMTPD_BANNER),
             forbidden_commands: MatchList::strings(
                 "smtpd_forbidden_commands",

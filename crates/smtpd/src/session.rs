@@ -24,8 +24,9 @@ const KEPT_OUTPUT: usize = 1024;
 
 /// Serves one client. `stopping` says whether the mail system is being stopped.
 pub(crate) fn serve(server: &Server, connection: &Connection, stopping: &dyn Fn() -> bool) {
-    let client = Client::new(connection.peer, connection.local, &server.names);
-    log::connected(&client.name, &client.address);
+    let mut client = Client::new(connection.peer, connection.local, &server.names);
+    client.shows_port = server.client_port_logging && client.port > 0;
+    log::connected(&client);
     let Ok(wire) = Wire::new(&connection.stream, server.patience) else {
         log::broke_off("lost connection", "CONNECT", &client);
         return log::disconnected(&client, &" commands=0");
@@ -350,7 +351,7 @@ impl<'a> Dialogue<'a> {
             // RFC 6531 section 3.7.3 has its own word for a transaction with SMTPUTF8.
             protocol: if transaction.mail.smtputf8 { "UTF8SMTP" } else { self.protocol() }.to_owned(),
         };
-        match Transfer::begin(self.server, transaction, client, rewrite_headers, self.effects) {
+        match Transfer::begin(self.server, transaction, self.client, client, rewrite_headers, self.effects) {
             Ok(transfer) => {
                 self.transfer = Some(transfer);
                 None

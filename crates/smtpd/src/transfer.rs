@@ -9,6 +9,7 @@ use mail::{Client as MailClient, Dsn, Envelope, Origin, QueueId, Recipient};
 use smtp_proto::Reply;
 use smtp_proto::server::Transaction;
 
+use crate::client::Client;
 use crate::refusal;
 use crate::restrictions::Effects;
 use crate::server::Server;
@@ -35,13 +36,14 @@ impl Transfer {
     pub(crate) fn begin(
         server: &Server,
         transaction: &Transaction,
+        peer: &Client,
         client: MailClient,
         rewrite_headers: bool,
         effects: Effects,
     ) -> Result<Self, Reply> {
         let now = SystemTime::now();
         let id = QueueId::generate(now);
-        log::client(id, &client);
+        log::client(id, peer);
         let recipient = |rcpt: &smtp_proto::parameter::Rcpt| Recipient {
             address: rcpt.recipient.clone(),
             original: None,

@@ -5,13 +5,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use mail::{Address, Client, Outcome, QueueId};
+use mail::{Address, Outcome, QueueId};
 
 use super::{Level, line};
 
-/// smtpd: a client connected.
-pub fn connected(name: &str, address: &str) {
-    line(Level::Info, format_args!("connect from {name}[{address}]"));
+/// smtpd: a client connected; here and below it is shown as `name[address]`, with `:port` behind it if so asked.
+pub fn connected(client: &impl fmt::Display) {
+    line(Level::Info, format_args!("connect from {client}"));
 }
 
 /// smtpd: a client is gone; `counts` is how often it gave each command, with a blank before each.
@@ -40,8 +40,8 @@ pub fn judged(
 }
 
 /// smtpd: a message begins; the line that ties a queue id to its client.
-pub fn client(id: QueueId, client: &Client) {
-    line(Level::Info, format_args!("{id}: client={}[{}]", client.name, client.address));
+pub fn client(id: QueueId, client: &impl fmt::Display) {
+    line(Level::Info, format_args!("{id}: client={client}"));
 }
 
 /// pickup: a local submission begins.
