@@ -10,6 +10,7 @@ mod failure;
 mod maildrop;
 mod message;
 mod options;
+mod outgoing;
 mod postdrop;
 mod sendmail;
 mod settings;

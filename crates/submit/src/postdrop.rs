@@ -19,8 +19,8 @@ use crate::authorization::{self, Invoker};
 use crate::failure::{Exit, Failure, warn};
 use crate::maildrop::Maildrop;
 use crate::message::CHUNK;
+use crate::outgoing::{commit, create_failed, too_big};
 use crate::settings::{Settings, chosen_directory, default_directory, is_trusted_directory};
-use crate::submission::{commit, create_failed, too_big};
 
 const PROGRAM: &str = "postdrop";
 

@@ -7,7 +7,7 @@ mod instance;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use instance::{Instance, code, is_root, run, stderr};
@@ -149,20 +149,19 @@ fn a_configuration_of_the_users_own_costs_the_set_gid_rights() {
 
 /// Runs `program` as the attacker where /etc/postroad is this instance's configuration; `None` where namespaces or
 /// mounts are forbidden.
-fn run_as_installed(instance: &Instance, program: &Path) -> Option<Output> {
+fn run_as_installed(instance: &Instance, program: &str, input: &[u8]) -> Option<Output> {
     let etc = instance.path("etc");
     let root = etc.parent()?.display();
     let prepare = format!(
         "mkdir {root}/etc && cp -r /etc/passwd /etc/group /etc/nsswitch.conf /etc/ld.so.cache {root}/etc \
          && cp -r {root}/conf {root}/etc/postroad && mount --bind {root}/etc /etc"
     );
-    let become_user =
-        format!("exec setpriv --reuid {USER} --regid {USER} --clear-groups {}", program.display());
+    let become_user = format!("exec setpriv --reuid {USER} --regid {USER} --clear-groups {program}");
     let script = format!("({prepare}) 2>/dev/null || exit 99; {become_user}");
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", &script]).env("MAIL_CONFIG", "/etc/postroad");
     command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let output = run(&mut command, &submission());
+    let output = run(&mut command, input);
     (code(&output) != 99).then_some(output)
 }
 
@@ -173,9 +172,34 @@ fn installed_it_writes_for_its_user_and_as_its_user() {
     }
     let instance = Instance::new("");
     let program = set_gid(&instance);
-    let Some(output) = run_as_installed(&instance, &program) else { return };
+    let Some(output) = run_as_installed(&instance, program.to_str().unwrap(), &submission()) else { return };
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert_eq!(instance.files(), [(0o744, submission())]);
     let entry = std::fs::read_dir(instance.path("queue/maildrop")).unwrap().next().unwrap().unwrap();
     assert_eq!(entry.metadata().unwrap().uid(), USER, "the owner says whose mail it is");
+}
+
+#[test]
+fn sendmail_of_an_ordinary_user_goes_through_it() {
+    if !is_root() {
+        return;
+    }
+    // A message that fits into a pipe goes another way than one that does not.
+    for lines in [1, 100_000] {
+        let instance = Instance::new("");
+        set_gid(&instance);
+        let main_cf = instance.path("conf/main.cf");
+        let mut text = std::fs::read_to_string(&main_cf).unwrap();
+        text.push_str(&format!("command_directory = {}\n", instance.path("").display()));
+        std::fs::write(main_cf, text).unwrap();
+        let message = "Subject: x\n\n".to_owned() + &"hello\n".repeat(lines);
+        let sendmail = instance.path("sendmail");
+        std::fs::copy(env!("CARGO_BIN_EXE_sendmail"), &sendmail).unwrap();
+        let command = format!("{} -f me you", sendmail.display());
+        let Some(output) = run_as_installed(&instance, &command, message.as_bytes()) else { return };
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stderr(&output).starts_with("postdrop: warning: mail system is down"), "{}", stderr(&output));
+        let (head, content) = instance.message();
+        assert!(head.sender.as_str() == "me" && content == message);
+    }
 }

@@ -1,0 +1,205 @@
+//! The way of a submission out of `sendmail`: into `maildrop/` where this process may write there, else to postdrop.
+
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use mail::submission::{Head, trailer};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
+
+use crate::failure::{Exit, Failure, warn};
+use crate::maildrop::{Maildrop, wake_pickup};
+use crate::message::{CHUNK, Header};
+use crate::sendmail::PROGRAM;
+use crate::settings::Settings;
+
+/// The submission on its way out. A small one is a single write.
+pub(crate) struct Outgoing<'a> {
+    settings: &'a Settings,
+    sink: Option<Sink>,
+    /// What waits to be sent; the caller appends content.
+    pub(crate) buffer: Vec<u8>,
+    /// How much of the content was sent, less what is in `buffer`; the head does not count.
+    content: u64,
+    /// How much of `buffer` is the head.
+    head: usize,
+}
+
+impl<'a> Outgoing<'a> {
+    pub(crate) fn new(settings: &'a Settings, head: &Head, header: &Header) -> Self {
+        let mut buffer = head.encode();
+        let head = buffer.len();
+        buffer.reserve(CHUNK);
+        buffer.extend_from_slice(&header.bytes);
+        Self { settings, sink: None, buffer, content: 0, head }
+    }
+
+    /// Sends what is in the buffer; there is more to come.
+    pub(crate) fn transmit(&mut self) -> Result<(), Failure> {
+        self.count()?;
+        self.write(false)
+    }
+
+    /// Sends the rest, and returns when the message is safe on disk.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        self.count()?;
+        self.buffer.extend_from_slice(&trailer(self.content));
+        self.write(true)?;
+        match self.sink.take() {
+            Some(sink) => sink.finish(self.settings),
+            None => Ok(()),
+        }
+    }
+
+    fn count(&mut self) -> Result<(), Failure> {
+        self.content += (self.buffer.len() - std::mem::take(&mut self.head)) as u64;
+        match self.settings.message_size_limit() {
+            Some(limit) if self.content > limit => Err(too_big()),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&mut self, is_last: bool) -> Result<(), Failure> {
+        let sink = match &mut self.sink {
+            Some(sink) => sink,
+            None => self.sink.insert(Sink::open(self.settings, is_last.then_some(&self.buffer))?),
+        };
+        let result = sink.write_all(&self.buffer);
+        self.buffer.clear();
+        match (result, self.sink.take()) {
+            (Ok(()), sink) => {
+                self.sink = sink;
+                Ok(())
+            }
+            // postdrop has ended, and said why.
+            (Err(error), Some(Sink::Postdrop(child))) if error.kind() == ErrorKind::BrokenPipe => {
+                Err(ended(child).err().unwrap_or_else(|| Failure::new(Exit::Software, "postdrop left early")))
+            }
+            (Err(error), _) => {
+                Err(Failure::new(Exit::Temporary, format!("write the maildrop file: {error}")))
+            }
+        }
+    }
+}
+
+/// What a message beyond `message_size_limit` is refused with.
+pub(crate) fn too_big() -> Failure {
+    Failure::new(Exit::Unavailable, "message file too big")
+}
+
+/// Who writes the file.
+enum Sink {
+    /// This process, which runs as the owner of the queue or as root.
+    Maildrop(Maildrop),
+    /// postdrop, which has the group's rights.
+    Postdrop(Child),
+}
+
+impl Sink {
+    /// `whole` is the submission where that is all of it.
+    fn open(settings: &Settings, whole: Option<&[u8]>) -> Result<Self, Failure> {
+        let queue = settings.queue_directory();
+        match Maildrop::create(&queue) {
+            Ok(file) => Ok(Self::Maildrop(file)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                if let Some(submission) = whole {
+                    become_postdrop(settings, submission)?;
+                }
+                Self::postdrop(settings)
+            }
+            Err(error) => Err(create_failed(&queue, &error)),
+        }
+    }
+
+    fn postdrop(settings: &Settings) -> Result<Self, Failure> {
+        let mut command = postdrop(settings);
+        let child = command.stdin(Stdio::piped()).spawn().map_err(|error| cannot_run(&command, &error))?;
+        Ok(Self::Postdrop(child))
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Maildrop(file) => file.write_all(bytes),
+            Self::Postdrop(child) => match &mut child.stdin {
+                Some(pipe) => pipe.write_all(bytes),
+                None => Err(ErrorKind::BrokenPipe.into()),
+            },
+        }
+    }
+
+    /// Returns when the message is durable.
+    fn finish(self, settings: &Settings) -> Result<(), Failure> {
+        match self {
+            Self::Maildrop(file) => commit(PROGRAM, file, &settings.queue_directory()),
+            Self::Postdrop(child) => ended(child),
+        }
+    }
+}
+
+fn postdrop(settings: &Settings) -> Command {
+    let mut command = Command::new(settings.command("postdrop"));
+    // It trusts nothing of the environment anyway; TZ and the like would only be a surprise in its log lines.
+    command.arg("-r").env_clear().env("MAIL_CONFIG", settings.directory());
+    command
+}
+
+fn cannot_run(command: &Command, error: &io::Error) -> Failure {
+    let program = Path::new(command.get_program());
+    Failure::new(Exit::System, format!("run {}: {error}", program.display()))
+}
+
+/// Leaves a small submission in a pipe and becomes postdrop, which reads it: one process instead of two that wait for
+/// each other. Returns `Ok` if the submission does not fit into a pipe.
+fn become_postdrop(settings: &Settings, submission: &[u8]) -> Result<(), Failure> {
+    let Ok((reader, writer)) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK) else { return Ok(()) };
+    if nix::unistd::write(&writer, submission) != Ok(submission.len()) {
+        return Ok(());
+    }
+    drop(writer);
+    // Nobody waits for postdrop here, so its reads may not return early either; the flags belong to the pipe's end.
+    if fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty())).is_err() {
+        return Ok(());
+    }
+    let mut command = postdrop(settings);
+    let error = command.stdin(reader).exec();
+    Err(cannot_run(&command, &error))
+}
+
+/// Makes a maildrop file durable and tells pickup.
+///
+/// # Errors
+/// That it could not be made durable; a pickup that is not there is only worth a warning.
+pub(crate) fn commit(program: &str, file: Maildrop, queue: &Path) -> Result<(), Failure> {
+    file.commit()
+        .map_err(|error| Failure::new(Exit::Temporary, format!("sync the maildrop file: {error}")))?;
+    if let Err(error) = wake_pickup(queue) {
+        let socket = queue.join("public/pickup");
+        warn(
+            program,
+            &format!(
+                "mail system is down: connect to {}: {error}; the message is queued for later",
+                socket.display()
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// What is said where `maildrop/` does not take a file.
+pub(crate) fn create_failed(queue: &Path, error: &io::Error) -> Failure {
+    Failure::new(Exit::Temporary, format!("create a file in {}: {error}", queue.join("maildrop").display()))
+}
+
+/// Waits for postdrop, which reports its own failures: its exit code is passed on.
+fn ended(mut child: Child) -> Result<(), Failure> {
+    drop(child.stdin.take());
+    let status =
+        child.wait().map_err(|error| Failure::new(Exit::System, format!("wait for postdrop: {error}")))?;
+    if status.success() {
+        return Ok(());
+    }
+    let exit = status.code().and_then(Exit::from_code).unwrap_or(Exit::Software);
+    Err(Failure::new(exit, format!("postdrop did not take the message: {status}")))
+}
