@@ -37,7 +37,9 @@ fn lines(problems: &[config::Diagnostic]) -> Vec<String> {
 
 /// Opens every table that a set parameter names, as the daemons will.
 fn tables(config: &Config, remarks: &mut Vec<String>) {
-    for parameter in config::PARAMETERS.iter().filter(|p| p.implemented && p.name.ends_with("_maps")) {
+    // These two list the tables of others, where Postfix's proxymap may go.
+    let names_tables = |name: &str| name.ends_with("_maps") && !name.starts_with("proxy_");
+    for parameter in config::PARAMETERS.iter().filter(|p| p.implemented && names_tables(p.name)) {
         let items = config.text(parameter.name).unwrap_or_default();
         for spec in config::split_list(&items) {
             if let Err(error) = lookup::open(&spec) {
