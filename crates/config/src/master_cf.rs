@@ -100,9 +100,12 @@ const ABSORBED: &[&str] = &[
 ];
 
 /// Programs of Postfix that do not exist here yet.
-const MISSING: &[&str] = &["lmtp", "nqmgr", "oqmgr", "pipe", "postscreen", "qmqpd", "smtp", "spawn"];
+const MISSING: &[&str] = &["lmtp", "pipe", "postscreen", "qmqpd", "smtp", "spawn"];
 
-/// Words after which an argument that is no option is a mistake.
+/// Former programs of Postfix, and what stands for them.
+const FORMER: &[(&str, &str)] = &[("nqmgr", "qmgr"), ("oqmgr", "qmgr")];
+
+/// Programs whose arguments are not options alone.
 const TAKES_ARGUMENTS: &[&str] = &["pipe", "spawn"];
 
 /// The eight columns of one service as they are written: what is edited and listed.
@@ -253,6 +256,10 @@ fn interpret(raw: &RawService, defaults: &Defaults, remarks: &mut Remarks<'_>) -
                 .warning(raw.line, "a service of type inet cannot be private; write n in the third column");
         }
         entry.private = false;
+    }
+    if let Some((former, now)) = FORMER.iter().find(|(former, _)| *former == entry.command) {
+        remarks.note(raw.line, format!("{former} is a former program; {now} stands for it"));
+        (*now).clone_into(&mut entry.command);
     }
     entry.presence = match presence_of(&entry.command) {
         Ok(presence) => presence,
