@@ -9,6 +9,7 @@ mod dsn;
 mod envelope;
 pub mod header;
 pub mod header_address;
+pub mod mime;
 mod outcome;
 mod queue_id;
 pub mod submission;
