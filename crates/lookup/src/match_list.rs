@@ -355,7 +355,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(file, "# comment\na.example, B.example\n\n!c.example").unwrap();
         let path = file.path().display().to_string();
-        let list = MatchList::strings("mydestination", &[path.clone()]).unwrap();
+        let list = MatchList::strings("mydestination", std::slice::from_ref(&path)).unwrap();
         let verdicts = ["a.example", "b.example", "c.example", "d.example"].map(|d| list.matches(d).unwrap());
         assert_eq!(verdicts, [true, true, false, false]);
         let list = MatchList::strings("mydestination", &[format!("!{path}"), "static:x".to_owned()]).unwrap();
