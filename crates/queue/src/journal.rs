@@ -13,15 +13,17 @@ pub struct Journal {
     file: Arc<File>,
     /// The offset of the first record that was not returned yet: at the end, of what an append overwrites.
     offset: u64,
+    /// The size of the file.
+    file_size: u64,
+    /// What was read from `offset` on; its first `used` bytes were returned.
     buffer: Vec<u8>,
-    /// How much of `buffer` was returned.
     used: usize,
     ended: bool,
 }
 
 impl Journal {
-    pub(crate) fn new(file: Arc<File>, offset: u64) -> Self {
-        Self { file, offset, buffer: Vec::new(), used: 0, ended: false }
+    pub(crate) fn new(file: Arc<File>, offset: u64, file_size: u64) -> Self {
+        Self { file, offset, file_size, buffer: Vec::new(), used: 0, ended: false }
     }
 
     /// Where the whole records end; known when the iterator has ended.
@@ -30,8 +32,10 @@ impl Journal {
     }
 
     fn read_on(&mut self) -> io::Result<Option<Attempt>> {
-        if self.buffer.len() - self.used < PREFIX + MAX_BODY {
-            self.buffer.resize(READ_SIZE, 0);
+        let left = usize::try_from(self.file_size.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let held = self.buffer.len() - self.used;
+        if held < left && held < PREFIX + MAX_BODY {
+            self.buffer.resize(left.min(READ_SIZE), 0);
             let read = read_up_to(&self.file, &mut self.buffer, self.offset)?;
             self.buffer.truncate(read);
             self.used = 0;

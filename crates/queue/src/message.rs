@@ -71,7 +71,9 @@ impl Message {
         attempts.iter().for_each(|attempt| encode(attempt, &mut records));
         let end = self.find_journal_end()?;
         self.write(&records, end)?;
-        self.journal_end = Some(end + records.len() as u64);
+        let end = end + records.len() as u64;
+        self.journal_end = Some(end);
+        self.stored.note_file_size(end);
         Ok(())
     }
 
@@ -132,14 +134,11 @@ impl Message {
         if let Some(end) = self.journal_end {
             return Ok(end);
         }
-        let mut end = self.stored.file_size();
-        if self.stored.has_journal() {
-            let mut journal = self.stored.journal();
-            for attempt in journal.by_ref() {
-                attempt.map_err(|error| self.stored.failed("read", error))?;
-            }
-            end = journal.end();
+        let mut journal = self.stored.journal();
+        for attempt in journal.by_ref() {
+            attempt.map_err(|error| self.stored.failed("read", error))?;
         }
+        let end = journal.end();
         if end < self.stored.file_size() {
             self.open_writer()?;
             if let Some(writer) = &self.writer {

@@ -204,10 +204,10 @@ impl Stored {
         Content::new(Arc::clone(&self.file), self.head.content_offset, self.head.content_size)
     }
 
-    /// The attempts that the file has at this moment, oldest first.
+    /// The attempts so far, oldest first.
     #[must_use]
     pub fn journal(&self) -> Journal {
-        Journal::new(Arc::clone(&self.file), self.head.journal_offset())
+        Journal::new(Arc::clone(&self.file), self.head.journal_offset(), self.file_size)
     }
 
     /// The last attempt for each recipient that had one: one entry in memory for each of them.
@@ -305,9 +305,9 @@ impl Stored {
         self.flags = flags;
     }
 
-    /// Whether there was anything behind the content when the file was opened.
-    pub(crate) fn has_journal(&self) -> bool {
-        self.file_size > self.head.journal_offset()
+    /// Keeps what is in memory in step with a journal that was just written.
+    pub(crate) fn note_file_size(&mut self, file_size: u64) {
+        self.file_size = file_size;
     }
 
     /// Where the state of a recipient is, if there is such a recipient.
