@@ -115,7 +115,7 @@ impl Expansion<'_> {
         }
         out.push_str(rest);
         self.work += out.len();
-        if self.work > 8 * MAX_LENGTH || out.len() > MAX_LENGTH {
+        if self.work > 2 * MAX_LENGTH || out.len() > MAX_LENGTH {
             return Err(ExpandError::TooLong);
         }
         Ok(out)

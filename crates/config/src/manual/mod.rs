@@ -23,7 +23,7 @@ pub fn postconf_5() -> String {
         // Writing to a string cannot fail.
         let _ = write!(page, ".It Ar service Ns Va {suffix}\n.Va {default}\n");
     }
-    page.push_str(".El\n.Sh FILES\n.Pa /etc/postroad/main.cf\n.Sh SEE ALSO\n.Xr postconf 1 ,\n.Xr master.cf 5 ,\n.Xr postroad 8\n");
+    page.push_str(".El\n.Sh FILES\n.Pa /etc/postroad/main.cf\n.Sh SEE ALSO\n.Xr postconf 1 ,\n.Xr postroad 1 ,\n.Xr master.cf 5\n");
     page
 }
 
