@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::table::{LookupError, OpenError, Table};
+use crate::table::{LookupError, OpenError, Options, Table};
 use crate::types::open_or_wait;
 
 /// Tables that are asked one after the other until one knows the key.
@@ -20,7 +20,15 @@ impl Maps {
     /// # Errors
     /// An item that can never become a table, [`OpenError::Configuration`].
     pub fn open(specs: &[String]) -> Result<Self, OpenError> {
-        let tables = specs.iter().map(|spec| open_or_wait(spec)).collect::<Result<_, _>>()?;
+        Self::open_with(specs, Options::default())
+    }
+
+    /// As [`Maps::open`], with options other than the usual.
+    ///
+    /// # Errors
+    /// As [`Maps::open`].
+    pub fn open_with(specs: &[String], options: Options) -> Result<Self, OpenError> {
+        let tables = specs.iter().map(|spec| open_or_wait(spec, options)).collect::<Result<_, _>>()?;
         Ok(Self { tables })
     }
 

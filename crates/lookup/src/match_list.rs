@@ -17,7 +17,7 @@ use crate::network::{Network, NetworkError};
 use crate::table::cause;
 use crate::types::open_or_wait;
 use crate::warning::warn;
-use crate::{LookupError, OpenError, Table, fold, split_list};
+use crate::{LookupError, OpenError, Options, Table, fold, split_list};
 
 /// A file of patterns that is larger is taken for a mistake.
 const FILE_LIMIT: u64 = 64 * 1024 * 1024;
@@ -205,7 +205,7 @@ impl Opener {
             return Ok(());
         }
         if pattern.contains(':') && !pattern.starts_with('[') {
-            let table = open_or_wait(pattern).map_err(|error| bad(place, item, error))?;
+            let table = open_or_wait(pattern, Options::default()).map_err(|error| bad(place, item, error))?;
             self.items.push(Item { verdict, pattern: Pattern::Table(table) });
             return Ok(());
         }

@@ -41,11 +41,14 @@ pub trait Table: Send + Sync {
 pub struct Options {
     /// Fold keys to lower case in the types with fixed keys (not in those with patterns).
     pub fold: bool,
+    /// Put what a pattern has matched into results with `$1` and the like. A table whose results become commands, files
+    /// or transports must not: whoever chooses the address would choose them.
+    pub substitute: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fold: true }
+        Self { fold: true, substitute: true }
     }
 }
 

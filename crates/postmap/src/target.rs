@@ -45,7 +45,7 @@ impl Target {
 
     /// Opens the table for queries.
     pub(crate) fn open(&self, options: &Options) -> Result<Arc<dyn Table>, Failure> {
-        let open = lookup::Options { fold: options.fold };
+        let open = lookup::Options { fold: options.fold, ..lookup::Options::default() };
         lookup::open_with(&self.label(), open).map_err(|error: OpenError| Failure::new(error))
     }
 }

@@ -139,9 +139,12 @@ impl Settings {
     }
 }
 
-/// Opens the tables of a parameter.
+/// Opens the tables of a parameter. What their patterns match does not get into their results, which name commands,
+/// files and transports: a sender could choose those.
 pub(crate) fn open_maps(config: &Config, parameter: config::Param<Vec<String>>) -> Result<Maps, Fatal> {
-    Maps::open(&config.get(parameter)).map_err(|error| Fatal::new(format!("{}: {error}", parameter.name())))
+    let options = lookup::Options { substitute: false, ..lookup::Options::default() };
+    Maps::open_with(&config.get(parameter), options)
+        .map_err(|error| Fatal::new(format!("{}: {error}", parameter.name())))
 }
 
 /// Reads a `…_lock` parameter together with those about waiting.

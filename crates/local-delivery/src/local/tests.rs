@@ -471,3 +471,10 @@ fn an_alias_of_ten_thousand_is_one_message() {
     assert!(sent(&site.deliver("all@example.com")).starts_with("forwarded as "));
     assert_eq!(site.forwarded().1.len(), 10_000);
 }
+
+#[test]
+fn what_a_pattern_matched_never_gets_into_a_command() {
+    let site = Site::new("alias_maps = regexp:{{/^run-(.*)$$/ \"|$$1\"}, {/^fixed/ \"|true\"}}");
+    assert_eq!(bounced(&site.deliver("run-id@example.com")), "5.1.1 unknown user: \"run-id\"");
+    assert_eq!(sent(&site.deliver("fixed@example.com")), "delivered to command: true");
+}

@@ -36,7 +36,7 @@ impl rules::Pattern for Block {
         network.map(|network| (Self(network), rest)).map_err(|error| format!("\"{pattern}\": {error}"))
     }
 
-    fn value(&self, text: &str, _negated: bool) -> Result<String, String> {
+    fn value(&self, text: &str, _negated: bool, _substitute: bool) -> Result<String, String> {
         Ok(text.to_owned())
     }
 

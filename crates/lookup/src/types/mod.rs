@@ -31,9 +31,9 @@ pub fn open(spec: &str) -> Result<Arc<dyn Table>, OpenError> {
 ///
 /// # Errors
 /// The name is wrong.
-pub fn open_or_wait(spec: &str) -> Result<Arc<dyn Table>, OpenError> {
-    match open(spec) {
-        Err(OpenError::Unavailable(cause)) => Ok(Arc::new(waiting::Waiting::new(spec, cause))),
+pub fn open_or_wait(spec: &str, options: Options) -> Result<Arc<dyn Table>, OpenError> {
+    match open_with(spec, options) {
+        Err(OpenError::Unavailable(cause)) => Ok(Arc::new(waiting::Waiting::new(spec, options, cause))),
         result => result,
     }
 }

@@ -46,13 +46,17 @@ impl rules::Pattern for Expression {
         Ok((Self(expression), rest))
     }
 
-    fn value(&self, text: &str, negated: bool) -> Result<Template, String> {
+    fn value(&self, text: &str, negated: bool, substitute: bool) -> Result<Template, String> {
         let template = Template::parse(text)?;
         let highest = template.0.iter().filter_map(|part| match part {
             Part::Group(number) => Some(*number),
             Part::Text(_) => None,
         });
         match highest.max() {
+            Some(_) if !substitute => {
+                Err("$number in the result, which this parameter does not allow: a sender could choose it"
+                    .to_owned())
+            }
             Some(_) if negated => {
                 Err("$number in the result of a negated pattern, which matches nothing".to_owned())
             }

@@ -32,7 +32,7 @@ pub(super) trait Pattern: Sized + Send + Sync + 'static {
     /// goes to `doubt`.
     fn parse<'t>(text: &'t str, doubt: &dyn Fn(&str)) -> Result<(Self, &'t str), String>;
     /// Reads the value of a rule with this pattern. It is not empty.
-    fn value(&self, text: &str, negated: bool) -> Result<Self::Value, String>;
+    fn value(&self, text: &str, negated: bool, substitute: bool) -> Result<Self::Value, String>;
     fn matches(&self, key: Self::Key<'_>) -> bool;
     /// The value for a key that the rule applies to.
     fn answer(&self, value: &Self::Value, key: Self::Key<'_>) -> String;
@@ -57,15 +57,17 @@ enum Action<V> {
 }
 
 pub(super) fn open<P: Pattern>(request: &Request<'_>) -> Result<Arc<dyn Table>, OpenError> {
+    let substitute = request.options.substitute;
     let rules = if request.name.starts_with('{') {
         let text = inline_text(request)?;
         let label = request.label;
-        Watched::fixed(read(Cursor::new(text), label).map_err(|e| OpenError::io("read", label.as_ref(), &e))?)
+        let rules = read(Cursor::new(text), label, substitute);
+        Watched::fixed(rules.map_err(|e| OpenError::io("read", label.as_ref(), &e))?)
     } else {
         let name = request.name.to_owned();
         let load = move |file: &File| {
             let reader = BufReader::with_capacity(1 << 16, file);
-            read(reader, &name).map_err(|e| OpenError::io("read", Path::new(&name), &e))
+            read(reader, &name, substitute).map_err(|e| OpenError::io("read", Path::new(&name), &e))
         };
         Watched::open(PathBuf::from(request.name), load, |_| true)?
     };
@@ -85,7 +87,7 @@ fn inline_text(request: &Request<'_>) -> Result<String, OpenError> {
     Ok(text)
 }
 
-fn read<P: Pattern>(reader: impl BufRead, name: &str) -> std::io::Result<Vec<Rule<P>>> {
+fn read<P: Pattern>(reader: impl BufRead, name: &str, substitute: bool) -> std::io::Result<Vec<Rule<P>>> {
     let mut rules: Vec<Rule<P>> = Vec::new();
     // The rules that wait for their endif, with the lines they are on.
     let mut open: Vec<(usize, usize)> = Vec::new();
@@ -109,7 +111,7 @@ fn read<P: Pattern>(reader: impl BufRead, name: &str) -> std::io::Result<Vec<Rul
             open.push((rules.len(), number));
             rules.push(guard(condition, &complain));
         } else {
-            match rule(text, &complain) {
+            match rule(text, substitute, &complain) {
                 Ok(rule) => rules.push(rule),
                 Err(why) => complain(&format!("{why}: skipping this rule")),
             }
@@ -148,14 +150,14 @@ fn guard<P: Pattern>(text: &str, complain: &dyn Fn(&str)) -> Rule<P> {
     }
 }
 
-fn rule<P: Pattern>(text: &str, doubt: &dyn Fn(&str)) -> Result<Rule<P>, String> {
+fn rule<P: Pattern>(text: &str, substitute: bool, doubt: &dyn Fn(&str)) -> Result<Rule<P>, String> {
     let (text, negated) = without_negation(text);
     let (pattern, rest) = P::parse(text, doubt)?;
     let result = rest.trim_ascii();
     if result.is_empty() {
         return Err("no result after the pattern".to_owned());
     }
-    let value = pattern.value(result, negated)?;
+    let value = pattern.value(result, negated, substitute)?;
     Ok(Rule { pattern: Some(pattern), negated, action: Action::Answer(value) })
 }
 

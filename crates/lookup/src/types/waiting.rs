@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::open;
-use crate::table::{LookupError, Table};
+use super::open_with;
+use crate::table::{LookupError, Options, Table};
 use crate::warning::warn;
 
 /// How often the table is tried again, at most.
@@ -13,14 +13,16 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Fails every lookup until the table can be opened, and is that table from then on.
 pub(super) struct Waiting {
     label: String,
+    options: Options,
     table: OnceLock<Arc<dyn Table>>,
     trouble: Mutex<(String, Instant)>,
 }
 
 impl Waiting {
-    pub(super) fn new(spec: &str, cause: String) -> Self {
+    pub(super) fn new(spec: &str, options: Options, cause: String) -> Self {
         warn(format_args!("{cause}; lookups in {spec} fail until that is mended"));
-        Self { label: spec.to_owned(), table: OnceLock::new(), trouble: Mutex::new((cause, Instant::now())) }
+        let trouble = Mutex::new((cause, Instant::now()));
+        Self { label: spec.to_owned(), options, table: OnceLock::new(), trouble }
     }
 }
 
@@ -31,7 +33,7 @@ impl Table for Waiting {
         }
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if trouble.1.elapsed() >= RETRY_EVERY {
-            match open(&self.label) {
+            match open_with(&self.label, self.options) {
                 Ok(table) => return self.table.get_or_init(|| table).get(key),
                 Err(error) => *trouble = (error.to_string(), Instant::now()),
             }
