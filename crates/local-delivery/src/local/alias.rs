@@ -123,10 +123,10 @@ pub(super) fn unavailable(error: &LookupError) -> Failure {
     Failure::defer(Dsn::new(4, 3, 0), format!("alias database unavailable: {error}"))
 }
 
-/// The file behind `type:name`, where the type has one.
+/// The file behind `type:name`, where the type has one and its rules do not stand in main.cf.
 fn file_of(label: &str) -> Option<PathBuf> {
     let label = label.strip_prefix("proxy:").unwrap_or(label);
-    let (kind, name) = label.split_once(':')?;
+    let (kind, name) = label.split_once(':').filter(|(_, name)| !name.starts_with('{'))?;
     lookup::index_file(kind, name).or_else(|| {
         let plain = matches!(kind, "texthash" | "regexp" | "pcre" | "cidr");
         plain.then(|| PathBuf::from(name))
