@@ -4,6 +4,7 @@ use config::{Config, param};
 use ipc::cleanup::Refusal;
 use ipc::log;
 use lookup::{LookupError, Maps};
+use mail::mime::Limits;
 use mail::{Address, Dsn, Envelope, Origin, QueueId};
 
 use crate::fields::{Kind, Role};
@@ -13,8 +14,13 @@ use crate::rules::maps;
 pub(crate) struct Checks {
     header: Maps,
     mime_header: Maps,
+    nested_header: Maps,
     body: Maps,
     pub(crate) body_limit: usize,
+    /// How much of the structure of a message is followed.
+    pub(crate) limits: Limits,
+    /// Headers of attachments are body.
+    without_mime: bool,
 }
 
 /// What is looked at.
@@ -22,6 +28,7 @@ pub(crate) struct Checks {
 pub(crate) enum Part {
     Header,
     MimeHeader,
+    NestedHeader,
     Body,
 }
 
@@ -57,18 +64,30 @@ pub(crate) struct Subject<'a> {
 
 impl Checks {
     pub(crate) fn new(config: &Config) -> Result<Self, String> {
+        let whole = |parameter| usize::try_from(config.get::<u64>(parameter)).unwrap_or(usize::MAX);
         Ok(Self {
             header: maps(config, param::HEADER_CHECKS)?,
             mime_header: maps(config, param::MIME_HEADER_CHECKS)?,
+            nested_header: maps(config, param::NESTED_HEADER_CHECKS)?,
             body: maps(config, param::BODY_CHECKS)?,
-            body_limit: usize::try_from(config.get::<u64>(param::BODY_CHECKS_SIZE_LIMIT))
-                .unwrap_or(usize::MAX),
+            body_limit: whole(param::BODY_CHECKS_SIZE_LIMIT),
+            limits: Limits {
+                boundary_length: whole(param::MIME_BOUNDARY_LENGTH_LIMIT),
+                depth: whole(param::MIME_NESTING_LIMIT),
+            },
+            without_mime: config.get(param::DISABLE_MIME_INPUT_PROCESSING),
         })
     }
 
     /// Whether there is nothing to look at the body for.
     pub(crate) fn ignore_body(&self) -> bool {
-        self.body.is_empty()
+        let no_headers = self.mime_header.is_empty() && self.nested_header.is_empty();
+        self.body.is_empty() && (self.without_mime || no_headers)
+    }
+
+    /// Whether it matters how a body is built.
+    pub(crate) fn follow_structure(&self) -> bool {
+        !self.without_mime && !self.ignore_body()
     }
 
     /// What is to be done about a field or line, which is logged where its action says so.
@@ -81,6 +100,7 @@ impl Checks {
         let (maps, parameter) = match part {
             Part::Header => (&self.header, param::HEADER_CHECKS.name()),
             Part::MimeHeader => (&self.mime_header, param::MIME_HEADER_CHECKS.name()),
+            Part::NestedHeader => (&self.nested_header, param::NESTED_HEADER_CHECKS.name()),
             Part::Body => (&self.body, param::BODY_CHECKS.name()),
         };
         if maps.is_empty() {
@@ -124,6 +144,10 @@ impl Match<'_> {
             "BCC" => self.addressed("bcc", rest, Action::Bcc),
             "PREPEND" | "REPLACE" => {
                 self.complain(value, "its text must begin with a header name and a colon");
+                Action::Pass
+            }
+            "FILTER" => {
+                self.complain(value, "this action is not supported");
                 Action::Pass
             }
             _ => {

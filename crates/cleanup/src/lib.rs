@@ -6,11 +6,12 @@
 //!
 //! A session (`session`) takes one message after another from its connection. The envelope is brought into its final form
 //! at once (`recipients`); the content goes through `message`, field by field while the header block lasts (`fields`,
-//! `checks`, `missing`), then in large pieces.
+//! `checks`, `missing`), then in large pieces, or where there are checks line by line (`inspection`).
 
 mod checks;
 mod clock;
 mod fields;
+mod inspection;
 mod message;
 mod missing;
 pub mod pickup;

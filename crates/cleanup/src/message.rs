@@ -6,6 +6,7 @@ use lookup::LookupError;
 use lookup::canonical::Usage;
 use lookup::rewrite::RewriteContext;
 use mail::header::{Field, Next};
+use mail::mime::Structure;
 use mail::{Dsn, Envelope, Origin, QueueId, Recipient, header, header_address};
 use memchr::memchr;
 
@@ -18,8 +19,8 @@ use crate::{missing, received, recipients};
 /// How much of a header block is gathered before it goes on its way. Until then a check may still change the recipients.
 const GATHERED: usize = 256 * 1024;
 
-/// The longest body line that is looked at as a whole, as in Postfix; what is longer is looked at in pieces.
-const MAX_LINE: usize = 2048;
+/// How much of a first line is looked at to see whether it is a mailbox file's.
+const MAX_FIRST_LINE: usize = 2048;
 
 /// Where the message goes. Nothing of it is kept unless the caller then commits it.
 pub(crate) trait Sink {
@@ -47,15 +48,15 @@ pub(crate) struct Buffers {
     /// Header fields that are done.
     out: Vec<u8>,
     /// The beginning of a body line that is to be looked at, and whose end has not come yet.
-    line: Vec<u8>,
+    pub(crate) line: Vec<u8>,
 }
 
 /// A message that is being taken.
 pub(crate) struct Message<'a> {
-    rules: &'a Rules,
+    pub(crate) rules: &'a Rules,
     clock: &'a mut Clock,
-    buffers: &'a mut Buffers,
-    id: QueueId,
+    pub(crate) buffers: &'a mut Buffers,
+    pub(crate) id: QueueId,
     options: Options,
     full_name: String,
     /// In its final form.
@@ -68,12 +69,14 @@ pub(crate) struct Message<'a> {
     /// Content that came in.
     size: u64,
     last_byte: u8,
-    inspects: bool,
-    /// Body that was looked at by body checks.
-    inspected: usize,
+    pub(crate) inspects: bool,
+    /// The MIME structure, where it matters to checks.
+    pub(crate) structure: Structure,
+    /// How much of the body, or of the attachment that is being read, body checks have looked at.
+    pub(crate) inspected: usize,
     opened: bool,
     holds: bool,
-    discards: bool,
+    pub(crate) discards: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +93,7 @@ enum Stage {
 }
 
 /// What a check leaves of a field or line.
-enum Left<'a> {
+pub(crate) enum Left<'a> {
     Same,
     Nothing,
     Other(&'a str),
@@ -133,6 +136,7 @@ impl<'a> Message<'a> {
             size: 0,
             last_byte: b'\n',
             inspects: options.filter,
+            structure: Structure::new(rules.checks.limits),
             inspected: 0,
             opened: false,
             holds: options.hold,
@@ -168,7 +172,7 @@ impl<'a> Message<'a> {
             self.take_headers(&[], true, sink)?;
         }
         if !self.discards && self.stage == Stage::Body {
-            self.inspect_last_line(sink)?;
+            self.inspect_rest(sink)?;
         }
         if self.discards {
             return Ok(false);
@@ -225,9 +229,9 @@ impl<'a> Message<'a> {
                     Next::Incomplete if rest.len() <= limit => return Ok(at),
                     Next::Field(_) | Next::Incomplete => match header::name(rest) {
                         Some(name) => self.begin_long_field(name, &rest[..limit], sink)?,
-                        None => self.end_headers(rest, sink)?,
+                        None => at += self.end_headers(rest, sink)?,
                     },
-                    Next::End => self.end_headers(rest, sink)?,
+                    Next::End => at += self.end_headers(rest, sink)?,
                 },
             }
             if self.buffers.out.len() > GATHERED {
@@ -242,7 +246,7 @@ impl<'a> Message<'a> {
     fn mailbox_line(&mut self, bytes: &[u8], last: bool) -> Option<usize> {
         let unquoted = bytes.iter().position(|b| *b != b'>').map_or(&[][..], |start| &bytes[start..]);
         let may_be_one = unquoted.starts_with(b"From ") || b"From ".starts_with(unquoted);
-        if may_be_one && bytes.len() < MAX_LINE && memchr(b'\n', bytes).is_none() && !last {
+        if may_be_one && bytes.len() < MAX_FIRST_LINE && memchr(b'\n', bytes).is_none() && !last {
             return None;
         }
         let length = memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
@@ -265,6 +269,7 @@ impl<'a> Message<'a> {
     /// One header field, whole.
     fn field(&mut self, field: Field<'_>, sink: &mut impl Sink) -> Result<(), Refusal> {
         let known = fields::find(field.name());
+        self.note_structure(&field);
         let action = self.action(Part::of(known), field.bytes())?;
         match self.apply(&action, sink)? {
             Left::Nothing => Ok(()),
@@ -402,8 +407,8 @@ impl<'a> Message<'a> {
         Ok(end)
     }
 
-    /// The header block has ended before `rest`.
-    fn end_headers(&mut self, rest: &[u8], sink: &mut impl Sink) -> Result<(), Refusal> {
+    /// The header block has ended before `rest`; the result is the length of the empty line, if it is one.
+    fn end_headers(&mut self, rest: &[u8], sink: &mut impl Sink) -> Result<usize, Refusal> {
         self.stage = Stage::Body;
         let completes = self.rewrite.is_some() || self.rules.always_add_missing_headers;
         if !self.seen.has(Kind::MessageId) && (self.seen.resent || !completes) {
@@ -421,17 +426,22 @@ impl<'a> Message<'a> {
             self.buffers.out.extend_from_slice(added.as_bytes());
         }
         // A body that begins without an empty line before it gets one, or it would be taken for header.
-        if rest.first().is_some_and(|first| *first != b'\n') {
+        let with_empty_line = rest.first() == Some(&b'\n');
+        if !rest.is_empty() {
             self.buffers.out.push(b'\n');
         }
-        self.flush(sink)
+        if self.inspects {
+            self.end_headers_of_part(with_empty_line)?;
+        }
+        self.flush(sink)?;
+        Ok(usize::from(with_empty_line))
     }
 
     fn take_body(&mut self, content: &[u8], sink: &mut impl Sink) -> Result<(), Refusal> {
-        let checks = &self.rules.checks;
-        if self.inspects && !checks.ignore_body() && self.inspected < checks.body_limit {
-            return self.inspect_body(content, sink);
+        if self.inspects && !self.rules.checks.ignore_body() {
+            return self.inspect(content, sink);
         }
+        // The beginning of a line that was to be looked at.
         let line = std::mem::take(&mut self.buffers.line);
         if !line.is_empty() {
             self.append(&line, sink)?;
@@ -439,49 +449,7 @@ impl<'a> Message<'a> {
         self.append(content, sink)
     }
 
-    fn inspect_body(&mut self, content: &[u8], sink: &mut impl Sink) -> Result<(), Refusal> {
-        let mut bytes = std::mem::take(&mut self.buffers.line);
-        bytes.extend_from_slice(content);
-        let mut at = 0;
-        while at < bytes.len() && !self.discards {
-            let rest = &bytes[at..];
-            let window = &rest[..rest.len().min(MAX_LINE)];
-            let length = match memchr(b'\n', window) {
-                Some(end) => end + 1,
-                None if window.len() == MAX_LINE => MAX_LINE,
-                None => break,
-            };
-            self.inspect_line(&rest[..length], sink)?;
-            at += length;
-        }
-        bytes.drain(..at);
-        self.buffers.line = bytes;
-        Ok(())
-    }
-
-    /// A line without its end may still be in memory.
-    fn inspect_last_line(&mut self, sink: &mut impl Sink) -> Result<(), Refusal> {
-        let line = std::mem::take(&mut self.buffers.line);
-        if line.is_empty() { Ok(()) } else { self.inspect_line(&line, sink) }
-    }
-
-    fn inspect_line(&mut self, line: &[u8], sink: &mut impl Sink) -> Result<(), Refusal> {
-        if !self.inspects || self.inspected >= self.rules.checks.body_limit {
-            return self.append(line, sink);
-        }
-        self.inspected += line.len();
-        let action = self.action(Part::Body, line)?;
-        match self.apply(&action, sink)? {
-            Left::Nothing => Ok(()),
-            Left::Same => {
-                self.flush(sink)?;
-                self.append(line, sink)
-            }
-            Left::Other(text) => self.append(format!("{text}\n").as_bytes(), sink),
-        }
-    }
-
-    fn action(&self, part: Part, text: &[u8]) -> Result<Action, Refusal> {
+    pub(crate) fn action(&self, part: Part, text: &[u8]) -> Result<Action, Refusal> {
         if !self.inspects {
             return Ok(Action::Pass);
         }
@@ -489,7 +457,11 @@ impl<'a> Message<'a> {
         self.rules.checks.action(part, text, &subject).map_err(|error| self.unreachable(&error))
     }
 
-    fn apply<'b>(&mut self, action: &'b Action, sink: &mut impl Sink) -> Result<Left<'b>, Refusal> {
+    pub(crate) fn apply<'b>(
+        &mut self,
+        action: &'b Action,
+        sink: &mut impl Sink,
+    ) -> Result<Left<'b>, Refusal> {
         match action {
             Action::Pass => {}
             Action::PassAll => self.inspects = false,
@@ -527,7 +499,7 @@ impl<'a> Message<'a> {
         Err(Refusal::Rejected(Dsn::new(4, 3, 5), "mail system configuration error".into()))
     }
 
-    fn flush(&mut self, sink: &mut impl Sink) -> Result<(), Refusal> {
+    pub(crate) fn flush(&mut self, sink: &mut impl Sink) -> Result<(), Refusal> {
         if !self.opened {
             self.opened = true;
             sink.open(&self.envelope, self.holds)?;
@@ -539,7 +511,7 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
-    fn append(&mut self, content: &[u8], sink: &mut impl Sink) -> Result<(), Refusal> {
+    pub(crate) fn append(&mut self, content: &[u8], sink: &mut impl Sink) -> Result<(), Refusal> {
         if self.opened { sink.append(content) } else { Ok(()) }
     }
 
