@@ -68,10 +68,11 @@ impl RecipientCheck {
     /// # Errors
     /// A table could not be asked: `451 4.3.0`.
     pub fn check(&self, recipient: &Address, sender: &Address) -> Result<Verdict, LookupError> {
-        if self.resolver.destinations().find(recipient)?.malformed {
+        let destination = self.resolver.destinations().find(recipient)?;
+        if destination.malformed {
             return Ok(Verdict::Malformed);
         }
-        let route = self.resolver.resolve(sender, recipient)?;
+        let route = self.resolver.route(sender, destination)?;
         let class = route.class;
         for maps in &self.maps.replaced {
             if self.holds(maps, recipient)?
@@ -97,7 +98,7 @@ impl RecipientCheck {
         let table =
             if self.show_user_unknown_table_name { format!(" in {table} table") } else { String::new() };
         let text = format!("User unknown{table}");
-        Ok(Verdict::Unknown(Rejection { code, dsn: Dsn::new(5, 1, 1), text }))
+        Ok(Verdict::Unknown(Rejection::new(code, Dsn::new(5, 1, 1), text)))
     }
 
     /// Whether a stranger may send to `recipient`: this host is its destination, or a relay for its domain and nothing
@@ -138,6 +139,14 @@ impl RecipientCheck {
             Ok(dsn) => (dsn, rest.trim_start()),
             Err(_) => (dsn, route.nexthop.as_str()),
         };
-        Some(Rejection { code, dsn, text: text.to_owned() })
+        Some(Rejection::new(code, dsn, text.to_owned()))
+    }
+}
+
+impl Rejection {
+    /// The class of the status code follows the reply code, which the operator may have changed to a temporary one.
+    fn new(code: u16, dsn: Dsn, text: String) -> Self {
+        let dsn = dsn.with_class(if code < 500 { 4 } else { 5 });
+        Self { code, dsn, text }
     }
 }

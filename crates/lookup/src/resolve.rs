@@ -88,7 +88,14 @@ impl Resolver {
     /// # Errors
     /// A table could not be asked, so that nobody knows the route now.
     pub fn resolve(&self, sender: &Address, recipient: &Address) -> Result<Route, LookupError> {
-        let destination = self.destinations.find(recipient)?;
+        self.route(sender, self.destinations.find(recipient)?)
+    }
+
+    /// As [`Resolver::resolve`], where the destination is known already.
+    ///
+    /// # Errors
+    /// As [`Resolver::resolve`].
+    pub fn route(&self, sender: &Address, destination: Destination<'_>) -> Result<Route, LookupError> {
         if destination.malformed {
             return Ok(error_route(destination, "5.1.3 bad address syntax".to_owned()));
         }

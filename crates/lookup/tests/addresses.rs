@@ -13,7 +13,8 @@
 //!
 //! Lines that start with `##` are comments. The questions are the arms of `answer`.
 //!
-//! The answers of `rewrite.txt` and `resolve.txt` are those that Postfix 3.7 gives to the same questions.
+//! The answers are those that Postfix 3.7 gives to the same questions, asked of its trivial-rewrite(8), smtpd(8) and
+//! cleanup(8), except in `match_list.txt` and `search.txt`, which look at one step of an answer.
 
 use std::error::Error;
 use std::net::IpAddr;
