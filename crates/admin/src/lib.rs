@@ -3,6 +3,7 @@
 mod command;
 pub mod postcat;
 pub mod postconf;
+pub mod postlog;
 pub mod postqueue;
 pub mod postroad;
 pub mod postsuper;

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | create, mode 0600, a name nobody has | an unfinished file | what pickup ignores, and removes when it is old |
 //! | write | | the same |
-//! | mode 0744: finished | | a whole message, or one without its trailer, which pickup removes: nothing was promised |
+//! | mode 0744: finished | | a whole message, or one without its trailer, which pickup sets aside: nothing was promised |
 //! | fsync, of the folder too where its file system needs it | | the whole message |
 //!
 //! The exit code 0 comes after the last step. A finished file is readable by all because pickup is another user than

@@ -1,0 +1,5 @@
+//! See the manual page postlog(1).
+
+fn main() -> std::process::ExitCode {
+    admin::postlog::run()
+}
