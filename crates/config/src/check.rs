@@ -215,22 +215,24 @@ fn status(settings: &Settings, setting: &Setting, row: &Parameter, remarks: &mut
     if let Some(instead) = row.deprecated {
         remarks.note(setting.line, format!("{} is a former name; use {instead}", row.name));
     }
+    let heir = row.deprecated.and_then(find);
+    if row.implemented || heir.is_some_and(|heir| heir.implemented) {
+        return;
+    }
     // A value that changes nothing needs no remark.
-    if !row.implemented && row.deprecated.is_none() {
-        let default = expand::expand(settings, row.default).unwrap_or_default();
-        let value = expand::expand(settings, &setting.value).unwrap_or_default();
-        if value != default && Some(value.as_str()) != row.inert {
-            remarks.warning(setting.line, format!("{} is not implemented yet and has no effect", row.name));
-        }
+    let default = expand::expand(settings, row.default).unwrap_or_default();
+    let value = expand::expand(settings, &setting.value).unwrap_or_default();
+    if value != default && Some(value.as_str()) != row.inert {
+        remarks.warning(setting.line, format!("{} is not implemented yet and has no effect", row.name));
     }
 }
 
 /// Defaults that refer to what was set may have become wrong by it.
 fn inherited_values(settings: &Settings, remarks: &mut Remarks<'_>) {
-    for row in PARAMETERS.iter().filter(|row| row.default.contains('$') && !settings.contains(row.name)) {
-        if row.kind == Kind::Raw {
-            continue;
-        }
+    let can_be_wrong =
+        |row: &&Parameter| matches!(row.kind, Kind::Bool | Kind::Int | Kind::Time | Kind::Choice);
+    let inherits = |row: &&Parameter| row.default.contains('$') && !settings.contains(row.name);
+    for row in PARAMETERS.iter().filter(can_be_wrong).filter(inherits) {
         let culprit = expand::names_in(row.default).into_iter().find_map(|name| settings.get(name));
         let Some(culprit) = culprit else { continue };
         if let Ok(text) = settings.value_of(row)
