@@ -399,6 +399,7 @@ fn read_arguments(argv: &[Argument], entry: &mut ServiceEntry) -> Result<(), Str
             let count = u8::try_from(text.len() - 1).unwrap_or(u8::MAX);
             entry.verbosity = entry.verbosity.saturating_add(count);
         } else if text == "-D" {
+            // Postfix would start a debugger.
         } else if text.starts_with('-') || TAKES_ARGUMENTS.contains(&entry.command.as_str()) {
             entry.args.push(text.to_owned());
         } else {
