@@ -169,4 +169,7 @@ fn types_that_do_not_exist_here_say_what_does() {
     assert!(error.contains("there is no table type \"hsah\"") && error.contains("hash"), "{error}");
     assert!(lookup::open("/etc/x").is_err());
     assert!(lookup::types().is_sorted());
+    assert!(lookup::open(&format!("{}static:x", "proxy:".repeat(10))).is_ok());
+    let error = lookup::open(&format!("{}static:x", "proxy:".repeat(100_000))).err().unwrap().to_string();
+    assert!(error.ends_with("more than 10 tables stand in each other"));
 }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Request, open_with};
+use super::Request;
 use crate::braces::split_list;
 use crate::table::{LookupError, OpenError, Table};
 
@@ -44,7 +44,7 @@ pub(super) fn open_pipemap(request: &Request<'_>) -> Result<Arc<dyn Table>, Open
 
 fn open(request: &Request<'_>, get: Combine) -> Result<Arc<dyn Table>, OpenError> {
     let names = items(request, "type:name, type:name")?;
-    let members = names.iter().map(|name| open_with(name, request.options)).collect::<Result<_, _>>()?;
+    let members = names.iter().map(|name| request.open_member(name)).collect::<Result<_, _>>()?;
     Ok(Arc::new(Combined { label: request.label.to_owned(), members, get }))
 }
 

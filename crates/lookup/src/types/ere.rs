@@ -20,10 +20,10 @@ pub(super) enum Dialect {
 const MOST_REPETITIONS: u32 = 255;
 
 enum Token {
-    /// Something that matches a character or a place, already in the other syntax.
+    /// Something that matches a character, already in the other syntax.
     Atom(String),
-    Start,
-    End,
+    /// Something that matches a place: an anchor, the edge of a word. It cannot be repeated.
+    Place(&'static str),
     Open,
     Close,
     Alternative,
@@ -46,22 +46,23 @@ pub(super) struct Translation {
 /// What the C library would refuse, and back-references.
 pub(super) fn translate(expression: &str, dialect: Dialect, lines: bool) -> Result<Translation, String> {
     let chars = expression.chars().peekable();
-    let mut input = Input { chars, dialect, lines, fresh: true, odd_escape: None };
+    let mut input = Input { chars, dialect, lines, fresh: true, repeatable: false, odd_escape: None };
     let mut output = String::new();
     // Where the groups that are still open begin in the output.
     let mut groups = Vec::new();
     // Where the last thing that can be repeated begins.
     let mut last: Option<usize> = None;
     while let Some(token) = input.token()? {
-        input.fresh = matches!(token, Token::Start | Token::Open | Token::Alternative);
+        input.fresh = matches!(token, Token::Open | Token::Alternative);
+        input.repeatable = !input.fresh && !matches!(token, Token::Place(_));
         match token {
             Token::Atom(atom) => {
                 last = Some(output.len());
                 output.push_str(&atom);
             }
-            Token::Start | Token::End => {
-                last = matches!(token, Token::End).then_some(output.len());
-                output.push_str(if matches!(token, Token::Start) { "^" } else { "$" });
+            Token::Place(place) => {
+                last = None;
+                output.push_str(place);
             }
             Token::Open => {
                 groups.push(output.len());
@@ -103,9 +104,10 @@ struct Input<'a> {
     chars: Peekable<Chars<'a>>,
     dialect: Dialect,
     lines: bool,
-    /// At the beginning of the expression, of a group or of an alternative: there the basic syntax takes `*` for a
-    /// character and `^` for an anchor.
+    /// At the beginning of the expression, of a group or of an alternative: there the basic syntax takes `^` for an anchor.
     fresh: bool,
+    /// After something that can be repeated: elsewhere the basic syntax takes `*` for a character.
+    repeatable: bool,
     odd_escape: Option<char>,
 }
 
@@ -117,9 +119,9 @@ impl Input<'_> {
             '\\' => return self.escaped().map(Some),
             '[' => Token::Atom(self.bracket()?),
             '.' => Token::Atom(".".to_owned()),
-            '*' if extended || !self.fresh => Token::Repeat("*".to_owned()),
-            '^' if extended || self.fresh => Token::Start,
-            '$' if extended || self.at_end_of_branch() => Token::End,
+            '*' if extended || self.repeatable => Token::Repeat("*".to_owned()),
+            '^' if extended || self.fresh => Token::Place("^"),
+            '$' if extended || self.at_end_of_branch() => Token::Place("$"),
             '(' if extended => Token::Open,
             ')' if extended => Token::Close,
             '|' if extended => Token::Alternative,
@@ -144,20 +146,20 @@ impl Input<'_> {
         let atom = |text: &str| Token::Atom(text.to_owned());
         Ok(match c {
             '1'..='9' => return Err(format!("back-references (\\{c}) are not supported")),
-            '<' => atom(r"\b{start}"),
-            '>' => atom(r"\b{end}"),
-            'b' => atom(r"\b"),
-            'B' => atom(r"\B"),
+            '<' => Token::Place(r"\b{start}"),
+            '>' => Token::Place(r"\b{end}"),
+            'b' => Token::Place(r"\b"),
+            'B' => Token::Place(r"\B"),
+            '`' => Token::Place(r"\A"),
+            '\'' => Token::Place(r"\z"),
             'w' => atom("[0-9A-Za-z_]"),
             'W' => atom("[^0-9A-Za-z_]"),
             's' => atom("[[:space:]]"),
             'S' => atom("[^[:space:]]"),
-            '`' => atom(r"\A"),
-            '\'' => atom(r"\z"),
             '(' if self.dialect == Dialect::Basic => Token::Open,
             ')' if self.dialect == Dialect::Basic => Token::Close,
             '|' if self.dialect == Dialect::Basic => Token::Alternative,
-            '+' | '?' if self.dialect == Dialect::Basic && !self.fresh => Token::Repeat(c.to_string()),
+            '+' | '?' if self.dialect == Dialect::Basic && self.repeatable => Token::Repeat(c.to_string()),
             '{' if self.dialect == Dialect::Basic => Token::Repeat(self.interval()?),
             _ => {
                 self.odd_escape = self.odd_escape.or(c.is_ascii_alphabetic().then_some(c));
@@ -298,6 +300,25 @@ mod tests {
         assert_eq!(extended(r"[]a&&b-]").unwrap(), r"[\]a\&\&b\-]");
         assert_eq!(extended(r"a)b]}").unwrap(), r"a\)b\]\}");
         assert_eq!(extended(r"x{2}y{,3}").unwrap(), "(?:x{2,2})(?:y{0,3})");
+    }
+
+    #[test]
+    fn every_translation_compiles() {
+        let alphabet: Vec<char> = r"ab.*+?^$|()[]{}\,-:=&~#1<dwü ".chars().collect();
+        let mut state = 1usize;
+        for _ in 0..2000 {
+            let mut expression = String::new();
+            for _ in 0..8 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                expression.push(alphabet[(state >> 33) % alphabet.len()]);
+            }
+            for dialect in [Dialect::Basic, Dialect::Extended] {
+                if let Ok(translation) = translate(&expression, dialect, false) {
+                    let compiled = regex::Regex::new(&translation.text);
+                    assert!(compiled.is_ok(), "{expression} became {}", translation.text);
+                }
+            }
+        }
     }
 
     #[test]

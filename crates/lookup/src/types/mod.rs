@@ -43,7 +43,17 @@ pub fn open_or_wait(spec: &str, options: Options) -> Result<Arc<dyn Table>, Open
 /// # Errors
 /// As [`open`].
 pub fn open_with(spec: &str, options: Options) -> Result<Arc<dyn Table>, OpenError> {
-    let request = Request::parse(spec, options)?;
+    open_at(spec, options, 0)
+}
+
+/// How deep tables may stand in the names of tables.
+const DEEPEST: u8 = 10;
+
+fn open_at(spec: &str, options: Options, depth: u8) -> Result<Arc<dyn Table>, OpenError> {
+    let request = Request::parse(spec, options, depth)?;
+    if depth > DEEPEST {
+        return Err(request.configuration_error(format!("more than {DEEPEST} tables stand in each other")));
+    }
     if let Some(kind) = TYPES.iter().find(|kind| kind.name == request.kind) {
         return (kind.open)(&request);
     }
@@ -71,6 +81,8 @@ struct Request<'a> {
     /// What follows the type and its colon.
     name: &'a str,
     options: Options,
+    /// In how many other tables' names this one stands.
+    depth: u8,
 }
 
 struct Kind {
@@ -114,11 +126,11 @@ fn not_supported(kind: &str) -> Option<&'static str> {
 }
 
 impl<'a> Request<'a> {
-    fn parse(spec: &'a str, options: Options) -> Result<Self, OpenError> {
+    fn parse(spec: &'a str, options: Options, depth: u8) -> Result<Self, OpenError> {
         let label = spec.trim_ascii();
         match label.split_once(':') {
             Some((kind, name)) if !kind.is_empty() && !name.is_empty() => {
-                Ok(Self { label, kind, name, options })
+                Ok(Self { label, kind, name, options, depth })
             }
             _ => Err(OpenError::Configuration(format!(
                 "table \"{label}\": a table is named type:name, such as hash:/etc/postroad/virtual"
@@ -131,6 +143,11 @@ impl<'a> Request<'a> {
         unbrace(self.name)
     }
 
+    /// Opens a table that is named in the name of this one.
+    fn open_member(&self, spec: &str) -> Result<Arc<dyn Table>, OpenError> {
+        open_at(spec, self.options, self.depth + 1)
+    }
+
     fn configuration_error(&self, what: impl std::fmt::Display) -> OpenError {
         OpenError::Configuration(format!("table {}: {what}", self.label))
     }
@@ -140,5 +157,5 @@ impl<'a> Request<'a> {
 /// tables before it gives up its rights, and shares the pages of an indexed file with the others: the prefix has no
 /// effect.
 fn open_proxied(request: &Request<'_>) -> Result<Arc<dyn Table>, OpenError> {
-    open_with(request.name, request.options)
+    request.open_member(request.name)
 }
