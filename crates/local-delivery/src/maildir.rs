@@ -120,13 +120,14 @@ fn create(folder: &Path) -> Result<(File, String, PathBuf), Failure> {
 /// `seconds.MmicrosecondsPpidQcounter.host`: unique among threads, processes and hosts.
 fn unique_name() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
+    static PROCESS: LazyLock<u32> = LazyLock::new(std::process::id);
     static HOST: LazyLock<String> = LazyLock::new(|| {
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
         host.unwrap_or_default().replace(|c: char| !c.is_ascii_graphic() || "/:,".contains(c), "_")
     });
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!("{}.M{}P{}Q{count}.{}", now.as_secs(), now.subsec_micros(), std::process::id(), *HOST)
+    format!("{}.M{}P{}Q{count}.{}", now.as_secs(), now.subsec_micros(), *PROCESS, *HOST)
 }
 
 /// Moves the file into `new/` without ever replacing one that is there.

@@ -1,6 +1,9 @@
 //! Who a delivery acts as: users of the system, and what this process may become.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use mail::Dsn;
 use nix::errno::Errno;
@@ -39,9 +42,34 @@ pub trait Users: Send + Sync {
     fn by_uid(&self, uid: Uid) -> Result<Option<User>, Failure>;
 }
 
-/// The system's user database: asked each time, as users come and go.
-#[derive(Clone, Copy, Debug)]
-pub struct SystemUsers;
+/// For how long an answer of the user database counts.
+const REMEMBERED_FOR: Duration = Duration::from_secs(1);
+
+/// The most users that are remembered at once.
+const MAX_REMEMBERED: usize = 1024;
+
+/// The system's user database. A user who was found is remembered for a second, so that much mail to few users asks
+/// seldom; who was not found is asked for each time.
+#[derive(Debug, Default)]
+pub struct SystemUsers {
+    remembered: Mutex<HashMap<String, (Instant, User)>>,
+}
+
+impl SystemUsers {
+    fn recall(&self, name: &str) -> Option<User> {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, user) = remembered.get(name)?;
+        (since.elapsed() < REMEMBERED_FOR).then(|| user.clone())
+    }
+
+    fn remember(&self, user: &User) {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(user.name.clone(), (Instant::now(), user.clone()));
+    }
+}
 
 impl Users for SystemUsers {
     fn by_name(&self, name: &str) -> Result<Option<User>, Failure> {
@@ -49,7 +77,15 @@ impl Users for SystemUsers {
         if name.is_empty() || name.contains(['/', ':', '\0', '\n']) {
             return Ok(None);
         }
-        found(unistd::User::from_name(name), format_args!("name {name}"))
+        if let Some(user) = self.recall(name) {
+            return Ok(Some(user));
+        }
+        let user = found(unistd::User::from_name(name), format_args!("name {name}"))?;
+        // Some databases answer to other spellings, too: those are asked each time.
+        if let Some(user) = user.as_ref().filter(|user| user.name == name) {
+            self.remember(user);
+        }
+        Ok(user)
     }
 
     fn by_uid(&self, uid: Uid) -> Result<Option<User>, Failure> {
@@ -157,10 +193,10 @@ mod tests {
     #[test]
     fn unknown_and_impossible_names_are_nobody() {
         for name in ["", "no-such-user-here", "../etc", "a:b", "x\0y"] {
-            assert_eq!(SystemUsers.by_name(name).unwrap(), None, "{name:?}");
+            assert_eq!(SystemUsers::default().by_name(name).unwrap(), None, "{name:?}");
         }
-        let root = SystemUsers.by_name("root").unwrap().unwrap();
-        assert_eq!(SystemUsers.by_uid(root.uid).unwrap(), Some(root));
+        let root = SystemUsers::default().by_name("root").unwrap().unwrap();
+        assert_eq!(SystemUsers::default().by_uid(root.uid).unwrap(), Some(root));
     }
 
     #[test]

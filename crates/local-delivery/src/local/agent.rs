@@ -43,7 +43,7 @@ impl LocalAgent {
             settings: Settings::new(config)?,
             routing: Routing::new(config, service)?,
             instance: Instance::current(),
-            users: Box::new(SystemUsers),
+            users: Box::new(SystemUsers::default()),
             served: Served::default(),
             cleanup,
             queue_directory: config.get(param::QUEUE_DIRECTORY),

@@ -126,29 +126,48 @@ impl<'a> Attempt<'a> {
             return self.deliver_unknown(&parts, context, trail);
         };
         let user = Arc::new(user);
-        self.check_home(&user)?;
-        if !trail.users.contains(&user.name)
-            && let Some(text) = self.forward_file(&user, &parts, context)?
-        {
-            trail.users.push(user.name.clone());
-            let context = self.moved_to(context.recipient.clone(), context);
-            let extension = parts.local[parts.user().len()..].to_owned();
-            let extension = Some(extension.as_str()).filter(|extension| !extension.is_empty());
-            let expansion = Expansion::new(self.agent, &context.sender);
-            let leaves = expansion.forward_file(&text, &Rights::User(Arc::clone(&user)), extension, trail)?;
-            // An empty file means: do not forward.
-            if !leaves.is_empty() {
-                return self.settle(leaves, &context, trail);
-            }
+        let way = self.mailbox_way(parts.user(), &user)?;
+        if trail.users.contains(&user.name) {
+            return self.deliver_mailbox(&way, &user, None, context);
         }
-        self.deliver_mailbox(parts.user(), Some(&user), context)
+        let paths = self.forward_paths(&user, &parts, context)?;
+        let acting = self.agent.instance.act_as(user.uid, user.gid)?;
+        self.check_home(&user)?;
+        // An empty file, and none, mean: do not forward.
+        match forward_file::read(self.id(), &user, paths.into_iter())? {
+            Some(text) if !text.is_empty() => {
+                drop(acting);
+                trail.users.push(user.name.clone());
+                self.deliver_forward(&text, &user, &parts, context, trail)
+            }
+            _ => self.deliver_mailbox(&way, &user, Some(acting), context),
+        }
     }
 
+    /// Delivers to what the `.forward` file of the user on top of the trail says.
+    fn deliver_forward(
+        &self,
+        text: &[u8],
+        user: &Arc<User>,
+        parts: &Parts<'_>,
+        context: &Context,
+        trail: &mut Trail,
+    ) -> Delivered {
+        let context = self.moved_to(context.recipient.clone(), context);
+        let extension = Some(&parts.local[parts.user().len()..]).filter(|extension| !extension.is_empty());
+        let expansion = Expansion::new(self.agent, &context.sender);
+        let leaves = expansion.forward_file(text, &Rights::User(Arc::clone(user)), extension, trail)?;
+        if leaves.is_empty() {
+            return self.deliver_mailbox(&self.mailbox_way(parts.user(), user)?, user, None, &context);
+        }
+        self.settle(leaves, &context, trail)
+    }
+
+    /// `require_home_directory`, looked for as the user.
     fn check_home(&self, user: &User) -> Result<(), Failure> {
         if !self.agent.settings.require_home_directory {
             return Ok(());
         }
-        let _guard = self.agent.instance.act_as(user.uid, user.gid)?;
         std::fs::metadata(&user.home).map(drop).map_err(|error| {
             let text = format!("cannot access home directory {}", user.home.display());
             let failure = Failure::from_io(&error, text);
@@ -156,12 +175,13 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    fn forward_file(
+    /// Where this user's `.forward` may be.
+    fn forward_paths(
         &self,
         user: &User,
         parts: &Parts<'_>,
         context: &Context,
-    ) -> Result<Option<Vec<u8>>, Failure> {
+    ) -> Result<Vec<String>, Failure> {
         let settings = &self.agent.settings;
         let mut paths: Vec<String> = Vec::with_capacity(2);
         for template in &settings.forward_path {
@@ -172,20 +192,14 @@ impl<'a> Attempt<'a> {
                 paths.push(expanded.text);
             }
         }
-        if paths.is_empty() {
-            return Ok(None);
-        }
-        let _guard = self.agent.instance.act_as(user.uid, user.gid)?;
-        forward_file::read(self.id(), user, paths.into_iter())
+        Ok(paths)
     }
 
     /// Somebody who is neither alias nor user.
     fn deliver_unknown(&self, parts: &Parts<'_>, context: &Context, trail: &mut Trail) -> Delivered {
         let settings = &self.agent.settings;
-        if self.mailbox_transport(parts.user())?.is_some() {
-            return self.deliver_mailbox(parts.user(), None, context);
-        }
-        if let Some(route) = self.fallback_transport(parts.user())? {
+        let route = self.mailbox_transport(parts.user())?;
+        if let Some(route) = route.map_or_else(|| self.fallback_transport(parts.user()), |r| Ok(Some(r)))? {
             return self.pass(&route, context);
         }
         if !settings.luser_relay.is_empty() {
@@ -295,7 +309,7 @@ impl<'a> Attempt<'a> {
 
     fn deliver_mailbox_of(&self, name: &str, context: &Context) -> Delivered {
         match self.agent.users.by_name(name)? {
-            Some(user) => self.deliver_mailbox(name, Some(&user), context),
+            Some(user) => self.deliver_mailbox(&self.mailbox_way(name, &user)?, &user, None, context),
             None => Err(Failure::bounce(Dsn::new(5, 1, 1), format!("unknown user: \"{name}\""))),
         }
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ipc::log;
 use nix::unistd::{Gid, Uid};
+use sys::credentials::AsUser;
 
 use super::alias::{Rights, unavailable};
 use super::attempt::{Attempt, Context};
@@ -23,30 +24,74 @@ struct SpoolRights {
     chown: Option<(u32, u32)>,
 }
 
+/// How a user's mail is delivered when aliases and `.forward` have had their say.
+pub(super) enum Way {
+    /// Another agent delivers: `transport:nexthop`.
+    Pass(String),
+    /// A command.
+    Command(String),
+    /// A Maildir below the home directory or in the spool: with the user's rights.
+    Maildir(PathBuf),
+    /// A file below the home directory.
+    HomeFile(PathBuf),
+    /// A file in the spool.
+    SpoolFile(PathBuf),
+}
+
 impl Attempt<'_> {
-    /// The mailbox of `user`; `None` for somebody whom only `mailbox_transport` knows.
-    pub(super) fn deliver_mailbox(&self, name: &str, user: Option<&User>, context: &Context) -> Delivered {
+    /// The way to the mailbox of `user`. Tables are asked here, before anybody's identity is taken.
+    pub(super) fn mailbox_way(&self, name: &str, user: &User) -> Result<Way, Failure> {
         if let Some(route) = self.mailbox_transport(name)? {
-            return self.pass(&route, context);
+            return Ok(Way::Pass(route));
         }
-        let Some(user) = user else {
-            return Err(Failure::configuration(format_args!("no mailbox for \"{name}\"")));
-        };
         let settings = &self.agent.settings;
         let command = settings.command_maps.get(name).map_err(|error| unavailable(&error))?;
         let command = command.map_or(Cow::Borrowed(settings.command.as_str()), Cow::Owned);
         if !command.trim().is_empty() {
-            return self.run_as_user(command.trim(), user, context);
+            return Ok(Way::Command(command.trim().to_owned()));
         }
-        if !settings.home_mailbox.is_empty() {
-            return self.deliver_home(user, context);
+        Ok(match settings.home_mailbox.as_str() {
+            "" if settings.spool_is_maildir => Way::Maildir(settings.spool.join(&user.name)),
+            "" => Way::SpoolFile(settings.spool.join(&user.name)),
+            mailbox if mailbox.ends_with('/') => Way::Maildir(user.home.join(mailbox)),
+            mailbox => Way::HomeFile(user.home.join(mailbox)),
+        })
+    }
+
+    /// Delivers on that way. `acting` is the user's identity where this thread has it already.
+    pub(super) fn deliver_mailbox(
+        &self,
+        way: &Way,
+        user: &User,
+        acting: Option<AsUser>,
+        context: &Context,
+    ) -> Delivered {
+        let act = |acting: Option<AsUser>| match acting {
+            Some(guard) => Ok(guard),
+            None => self.agent.instance.act_as(user.uid, user.gid),
+        };
+        match way {
+            Way::Maildir(folder) => {
+                let _guard = act(acting)?;
+                self.deliver_maildir(folder, context, user.uid, user.gid)
+            }
+            Way::HomeFile(path) => {
+                let _guard = act(acting)?;
+                self.deliver_mbox(path, user, context, &self.mailbox_rules(user, None))
+            }
+            Way::SpoolFile(path) => {
+                drop(acting);
+                self.deliver_spool(path, user, context)
+            }
+            Way::Command(command) => {
+                drop(acting);
+                self.run_as_user(command, user, context)
+            }
+            Way::Pass(route) => {
+                drop(acting);
+                self.pass(route, context)
+            }
         }
-        if settings.spool_is_maildir {
-            let _guard = self.agent.instance.act_as(user.uid, user.gid)?;
-            let folder = settings.spool.join(&user.name);
-            return self.deliver_maildir(&folder, context, user.uid, user.gid);
-        }
-        self.deliver_spool(user, context)
     }
 
     /// `mailbox_transport_maps`, `mailbox_transport`.
@@ -67,26 +112,12 @@ impl Attempt<'_> {
         pass::deliver(&self.agent.queue_directory, route, self.delivery, self.recipient, context)
     }
 
-    fn deliver_home(&self, user: &User, context: &Context) -> Delivered {
-        let settings = &self.agent.settings;
-        let path = user.home.join(&settings.home_mailbox);
-        let _guard = self.agent.instance.act_as(user.uid, user.gid)?;
-        if settings.home_mailbox.ends_with('/') {
-            return self.deliver_maildir(&path, context, user.uid, user.gid);
-        }
-        let rules = self.mailbox_rules(user, None);
-        self.deliver_mbox(&path, user, context, &rules)
-    }
-
     /// A file in the mail spool: with the user's rights where everybody may write, with the spool's group where the
     /// group may (the usual `root:mail` 2775), else made by root and given to the user.
-    fn deliver_spool(&self, user: &User, context: &Context) -> Delivered {
-        let settings = &self.agent.settings;
+    fn deliver_spool(&self, path: &Path, user: &User, context: &Context) -> Delivered {
         let rights = self.spool_rights(user);
-        let path = settings.spool.join(&user.name);
         let _guard = self.agent.instance.act_as(rights.uid, rights.gid)?;
-        let rules = self.mailbox_rules(user, rights.chown);
-        self.deliver_mbox(&path, user, context, &rules)
+        self.deliver_mbox(path, user, context, &self.mailbox_rules(user, rights.chown))
     }
 
     fn spool_rights(&self, user: &User) -> SpoolRights {

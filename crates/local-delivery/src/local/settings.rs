@@ -164,7 +164,7 @@ pub(crate) fn locking(config: &Config, parameter: config::Param<Vec<String>>) ->
 /// Root and the mail system's own user must never run what an alias names.
 fn default_privs(config: &Config) -> Result<String, Fatal> {
     let name = config.get(param::DEFAULT_PRIVS);
-    let is_root = matches!(SystemUsers.by_name(&name), Ok(Some(user)) if user.uid.is_root());
+    let is_root = matches!(SystemUsers::default().by_name(&name), Ok(Some(user)) if user.uid.is_root());
     if is_root || name == config.get(param::MAIL_OWNER) {
         let text = "must be an unprivileged user that owns nothing of the mail system, such as nobody";
         return Err(Fatal::new(format!("default_privs = {name}: {text}")));
