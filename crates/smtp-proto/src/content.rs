@@ -10,8 +10,8 @@
 
 use memchr::memchr;
 
-/// Carriage returns before a line feed are part of the line end, as they are for Postfix; a run of them is held back
-/// until what follows it is known, up to this many.
+/// With `smtpd_forbid_bare_newline = no`, all carriage returns before a line feed are part of the line end, as they are
+/// for Postfix; a run of them is held back until what follows it is known, up to this many.
 const MAX_HELD: usize = 64;
 
 /// What [`Chunk`] gives back when carriage returns that ended one chunk turn out not to be part of a line end.
@@ -31,6 +31,13 @@ pub enum BareNewline {
     Reject,
 }
 
+impl BareNewline {
+    /// How many carriage returns belong to a line end at most. The others are content.
+    const fn most_carriage_returns(self) -> usize {
+        if matches!(self, Self::Allow) { MAX_HELD } else { 1 }
+    }
+}
+
 /// What became of the bytes given to a decoder: the first `made` of them are content now, `used` of them are done with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
@@ -42,13 +49,13 @@ pub struct Decoded {
     pub end: bool,
 }
 
-/// How the line before began or ended.
+/// Where the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     /// After `<CR><LF>`, or at the very beginning.
     AfterCrLf,
-    /// After a line end of any other form.
-    AfterOddLineEnd,
+    /// After a bare line feed.
+    AfterBareLf,
     /// Within a line.
     InLine,
 }
@@ -83,10 +90,11 @@ impl Data {
 
     /// Decodes `buffer` in place.
     pub fn decode(&mut self, buffer: &mut [u8]) -> Decoded {
-        let mut lines = Lines { buffer, read: 0, written: 0 };
+        let most = self.mode.most_carriage_returns();
+        let mut lines = Lines { buffer, read: 0, written: 0, most };
         while lines.read < lines.buffer.len() {
             if self.position != Position::InLine && lines.buffer[lines.read] == b'.' {
-                match lone_dot(&lines.buffer[lines.read..]) {
+                match lone_dot(&lines.buffer[lines.read..], most) {
                     LoneDot::Undecided => break,
                     LoneDot::No => lines.read += 1,
                     LoneDot::Yes { length, carriage_returns } => {
@@ -116,19 +124,20 @@ impl Data {
     }
 
     fn ends_here(&self, carriage_returns: usize) -> bool {
-        let standard = carriage_returns == 1 && self.position == Position::AfterCrLf;
+        let standard = carriage_returns > 0 && self.position == Position::AfterCrLf;
         standard || self.mode == BareNewline::Allow
     }
 
     fn line_ended(&mut self, carriage_returns: usize) {
         self.bare_newline |= carriage_returns == 0;
-        self.position = if carriage_returns == 1 { Position::AfterCrLf } else { Position::AfterOddLineEnd };
+        self.position = if carriage_returns > 0 { Position::AfterCrLf } else { Position::AfterBareLf };
     }
 }
 
 /// Content in BDAT chunks (RFC 3030), over all chunks of a message.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Chunk {
+    mode: BareNewline,
     bare_newline: bool,
     in_line: bool,
     /// Carriage returns at the end of a chunk, which the next may complete to a line end.
@@ -137,6 +146,12 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// At the beginning of the content.
+    #[must_use]
+    pub const fn new(mode: BareNewline) -> Self {
+        Self { mode, bare_newline: false, in_line: false, held: 0, size: 0 }
+    }
+
     /// Whether a line ended in a line feed without carriage return.
     #[must_use]
     pub const fn bare_newline(&self) -> bool {
@@ -160,7 +175,7 @@ impl Chunk {
 
     /// Decodes `buffer` in place; `rest` is how many bytes of the chunk come after it.
     pub fn decode(&mut self, buffer: &mut [u8], rest: u64) -> Decoded {
-        let mut lines = Lines { buffer, read: 0, written: 0 };
+        let mut lines = Lines { buffer, read: 0, written: 0, most: self.mode.most_carriage_returns() };
         while lines.read < lines.buffer.len() {
             match lines.pass_line() {
                 Passed::Line { length, carriage_returns } => {
@@ -185,7 +200,11 @@ impl Chunk {
     /// What the last chunk lacks to end in a line end.
     pub fn finish(&mut self) -> &'static [u8] {
         let owed = std::mem::take(&mut self.held);
-        if self.in_line || owed > 0 { b"\n" } else { &[] }
+        if !self.in_line && owed == 0 {
+            return &[];
+        }
+        self.size += 2;
+        b"\n"
     }
 }
 
@@ -195,12 +214,13 @@ enum LoneDot {
     Undecided,
 }
 
-/// Whether `bytes`, which begin with a dot, begin with a line that holds nothing else.
-fn lone_dot(bytes: &[u8]) -> LoneDot {
-    let carriage_returns = bytes[1..].iter().take(MAX_HELD).take_while(|b| **b == b'\r').count();
+/// Whether `bytes`, which begin with a dot, begin with a line that holds nothing else. Its end may have so many carriage
+/// returns at most.
+fn lone_dot(bytes: &[u8], most: usize) -> LoneDot {
+    let carriage_returns = bytes[1..].iter().take(most).take_while(|b| **b == b'\r').count();
     match bytes.get(1 + carriage_returns) {
         Some(b'\n') => LoneDot::Yes { length: carriage_returns + 2, carriage_returns },
-        None if carriage_returns < MAX_HELD => LoneDot::Undecided,
+        None => LoneDot::Undecided,
         _ => LoneDot::No,
     }
 }
@@ -218,6 +238,8 @@ struct Lines<'a> {
     buffer: &'a mut [u8],
     read: usize,
     written: usize,
+    /// How many carriage returns belong to a line end at most.
+    most: usize,
 }
 
 impl Lines<'_> {
@@ -225,7 +247,7 @@ impl Lines<'_> {
         let rest = &self.buffer[self.read..];
         let line_feed = memchr(b'\n', rest);
         let end = line_feed.unwrap_or(rest.len());
-        let carriage_returns = rest[..end].iter().rev().take(MAX_HELD).take_while(|b| **b == b'\r').count();
+        let carriage_returns = rest[..end].iter().rev().take(self.most).take_while(|b| **b == b'\r').count();
         if line_feed.is_some() {
             let length = end - carriage_returns;
             self.pass(length);
@@ -279,12 +301,12 @@ mod tests {
 
     #[test]
     fn content_is_the_same_however_it_is_cut() {
-        let wire = b"..a\r\n.b\r\nc\nd\r\r\n\0e\rf\r\n..\r\n\r\n.\r\r\ng\r\n.\r\nQUIT\r\n";
+        let wire = b"..a\r\n.b\r\nc\nd\r\r\n\0e\rf\r\n..\r\n\r\n.\r\r\ng\n.\nh\r\n.\r\nQUIT\r\n";
         for step in 1..=wire.len() {
             let (content, end, size) = decode_data(BareNewline::Normalize, wire, step);
-            assert_eq!(content, b".a\nb\nc\nd\n\0e\rf\n.\n\ng\n", "step {step}");
+            assert_eq!(content, b".a\nb\nc\nd\r\n\0e\rf\n.\n\n\r\ng\nh\n", "step {step}");
             assert_eq!(end, Some(wire.len() - 6));
-            assert_eq!(size, 4 + 3 + 3 + 3 + 6 + 3 + 2 + 3);
+            assert_eq!(size, 4 + 3 + 3 + 4 + 6 + 3 + 2 + 3 + 3 + 3);
         }
     }
 
@@ -305,7 +327,7 @@ mod tests {
     }
 
     fn decode_chunks(chunks: &[&[u8]], step: usize) -> (Vec<u8>, bool) {
-        let (mut chunk, mut content) = (Chunk::default(), Vec::new());
+        let (mut chunk, mut content) = (Chunk::new(BareNewline::Normalize), Vec::new());
         for bytes in chunks {
             let (mut pending, mut rest) = (Vec::new(), bytes.len());
             for piece in bytes.chunks(step) {

@@ -76,23 +76,26 @@ pub fn parse(path: &str, rules: PathRules) -> Result<Address, PathError> {
 #[derive(Default)]
 struct Spelling {
     text: String,
-    /// White space or a comment came after the last atom: before another atom it stands for one blank.
+    /// White space or a comment came last.
     gap: bool,
     after_atom: bool,
+    after_quotes: bool,
 }
 
 impl Spelling {
-    fn atom(&mut self, c: char) {
-        if self.gap && self.after_atom {
-            self.text.push(' ');
+    /// A character of an atom. Two atoms with nothing but a blank between them are no address.
+    fn atom(&mut self, c: char) -> Result<(), PathError> {
+        if self.gap && self.after_atom || self.after_quotes {
+            return Err(PathError);
         }
         self.text.push(c);
         (self.gap, self.after_atom) = (false, true);
+        Ok(())
     }
 
     fn special(&mut self, c: char) {
         self.text.push(c);
-        (self.gap, self.after_atom) = (false, false);
+        (self.gap, self.after_atom, self.after_quotes) = (false, false, false);
     }
 }
 
@@ -152,29 +155,33 @@ impl Reader<'_> {
             '[' => self.literal()?,
             '\\' => {
                 let escaped = self.rest.next().filter(|c| !c.is_control()).ok_or(PathError)?;
-                self.address.atom(escaped);
+                self.address.atom(escaped)?;
             }
+            '@' if self.address.text.ends_with('@') && !self.address.after_quotes => return Err(PathError),
             '.' | '@' => self.address.special(c),
             ',' | ';' | ':' | '>' | ')' | ']' => return Err(PathError),
             c if c.is_control() => return Err(PathError),
-            c => self.address.atom(c),
+            c => self.address.atom(c)?,
         }
         Ok(())
     }
 
     fn quoted(&mut self) -> Result<(), PathError> {
+        if self.address.after_atom || self.address.after_quotes {
+            return Err(PathError);
+        }
         loop {
             match self.rest.next().ok_or(PathError)? {
                 '"' => {
-                    self.address.after_atom = true;
+                    (self.address.gap, self.address.after_quotes) = (false, true);
                     return Ok(());
                 }
                 '\\' => {
                     let escaped = self.rest.next().filter(|c| !c.is_control()).ok_or(PathError)?;
-                    self.address.atom(escaped);
+                    self.address.text.push(escaped);
                 }
                 c if c.is_control() => return Err(PathError),
-                c => self.address.atom(c),
+                c => self.address.text.push(c),
             }
         }
     }

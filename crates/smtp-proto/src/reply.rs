@@ -126,8 +126,6 @@ pub enum Fault {
     NeedHelo,
     /// MAIL within a transaction.
     NestedMail,
-    /// MAIL between BDAT chunks.
-    MailAfterBdat,
     /// MAIL that is not `MAIL FROM:`.
     MailSyntax,
     /// No sender address.
@@ -192,10 +190,19 @@ pub enum Fault {
     AccessDenied(String),
     /// VRFY where `disable_vrfy_command = yes`.
     VrfyDisabled,
-    /// VRFY without one address.
-    VrfySyntax,
-    /// ETRN without one domain.
+    /// VRFY without an address.
+    VrfySyntax {
+        /// SMTPUTF8 is offered, also here.
+        utf8: bool,
+    },
+    /// ETRN without a domain.
     EtrnSyntax,
+    /// ETRN for a domain whose mail is not kept for it.
+    EtrnNotServed(String),
+    /// AUTH where it is not offered.
+    AuthNotEnabled,
+    /// XCLIENT and XFORWARD from a client that may not use them.
+    NotAuthorized,
     /// A command that the program left without an answer.
     Unanswered,
 }
@@ -207,6 +214,9 @@ impl Fault {
         let (code, dsn, text): (u16, (u16, u16), &'static str) = match self {
             Self::HeloSyntax(verb) => return Reply::plain(501, format!("Syntax: {verb} hostname")),
             Self::EtrnSyntax => return Reply::plain(500, "Syntax: ETRN domain"),
+            Self::EtrnNotServed(domain) => {
+                return Reply::plain(459, format!("<{domain}>: service unavailable"));
+            }
             Self::UnsupportedOption(option) => {
                 return Reply::new(555, Dsn::new(5, 5, 4), format!("Unsupported option: {option}"));
             }
@@ -234,7 +244,6 @@ impl Fault {
             Self::NotImplemented => (502, (5, 1), "Error: command not implemented"),
             Self::NeedHelo => (503, (5, 1), "Error: send HELO/EHLO first"),
             Self::NestedMail => (503, (5, 1), "Error: nested MAIL command"),
-            Self::MailAfterBdat => (503, (5, 1), "Error: MAIL after BDAT"),
             Self::MailSyntax => (501, (5, 4), "Syntax: MAIL FROM:<address>"),
             Self::SenderSyntax => (501, (1, 7), "Bad sender address syntax"),
             Self::SizeSyntax => (501, (5, 4), "Bad message size syntax"),
@@ -262,7 +271,10 @@ impl Fault {
             Self::MessageTooBig => (552, (3, 4), "Error: message file too big"),
             Self::OutOfStep => (554, (5, 0), "Error: SMTP protocol synchronization"),
             Self::VrfyDisabled => (502, (5, 1), "VRFY command is disabled"),
-            Self::VrfySyntax => (501, (5, 4), "Syntax: VRFY address"),
+            Self::VrfySyntax { utf8: true } => (501, (5, 4), "Syntax: VRFY address [SMTPUTF8]"),
+            Self::VrfySyntax { utf8: false } => (501, (5, 4), "Syntax: VRFY address"),
+            Self::AuthNotEnabled => (503, (5, 1), "Error: authentication not enabled"),
+            Self::NotAuthorized => (550, (7, 0), "Error: insufficient authorization"),
         };
         let class = if code < 500 { 4 } else { 5 };
         Reply::new(code, Dsn::new(class, dsn.0, dsn.1), text)

@@ -70,8 +70,8 @@ pub enum Event<'a> {
     End {
         /// Whose content it was.
         transaction: &'a Transaction,
-        /// The size of the last chunk, for a message that came by BDAT.
-        chunk: Option<u64>,
+        /// The size of the message, if it came by BDAT.
+        chunked: Option<u64>,
     },
     /// The transaction is over without a message, and so is content that had begun. If a reply is here, the client got
     /// it instead of a question to the program.
@@ -79,7 +79,7 @@ pub enum Event<'a> {
     /// VRFY; to be answered.
     Verify(&'a Address),
     /// A command that is another module's: AUTH, STARTTLS, XCLIENT, XFORWARD, ETRN; to be answered. [`Session::accept`]
-    /// says that it is not implemented.
+    /// says that it is not offered.
     Other(Verb, &'a str),
     /// No command: its first word; to be answered. [`Session::accept`] says 500.
     Unknown(&'a str),
@@ -148,7 +148,8 @@ enum Question {
     Rcpt(Rcpt),
     Begin(Receiver),
     End(Transaction, Option<u64>),
-    Verify(Address),
+    /// The address, and how it was written.
+    Verify(Address, String),
     Other(Verb, String),
     Unknown(String),
 }
@@ -255,8 +256,8 @@ impl Session {
                     State::Mail(transaction) => Event::Begin(transaction),
                     _ => Event::Read,
                 },
-                Some(Question::End(transaction, chunk)) => Event::End { transaction, chunk: *chunk },
-                Some(Question::Verify(address)) => Event::Verify(address),
+                Some(Question::End(transaction, chunked)) => Event::End { transaction, chunked: *chunked },
+                Some(Question::Verify(address, _)) => Event::Verify(address),
                 Some(Question::Other(verb, arguments)) => Event::Other(*verb, arguments),
                 Some(Question::Unknown(word)) => Event::Unknown(word),
                 None => Event::Read,
@@ -297,10 +298,10 @@ impl Session {
             Some(Question::Mail(_)) => Reply::new(250, mail::Dsn::new(2, 1, 0), "Ok"),
             Some(Question::Rcpt(_)) => Reply::new(250, mail::Dsn::new(2, 1, 5), "Ok"),
             Some(Question::Begin(_)) => Reply::plain(354, "End data with <CR><LF>.<CR><LF>"),
-            Some(Question::Verify(address)) => {
-                Reply::new(252, mail::Dsn::new(2, 0, 0), address.as_str().to_owned())
+            Some(Question::Verify(_, path)) => Reply::new(252, mail::Dsn::new(2, 0, 0), path.clone()),
+            Some(Question::Other(verb, arguments)) => {
+                commands::not_offered(*verb, arguments).reply(&self.settings.hostname)
             }
-            Some(Question::Other(..)) => Fault::NotImplemented.reply(&self.settings.hostname),
             Some(Question::Unknown(_)) => Fault::NotRecognized.reply(&self.settings.hostname),
             Some(Question::End(..)) => Fault::Unanswered.reply(&self.settings.hostname),
             None => return,

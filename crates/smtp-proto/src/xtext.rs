@@ -11,7 +11,8 @@ pub(crate) fn decode(text: &str) -> Option<String> {
                 decoded.push(high << 4 | low);
             }
             // RFC 6533 section 3 lets UTF-8 stand for itself (utf-8-addr-unitext) under SMTPUTF8.
-            b'!'..=b'~' | 0x80.. if byte != b'=' => decoded.push(byte),
+            // The RFC keeps `=` out; there are mailers that do not encode it, and it does no harm.
+            b'!'..=b'~' | 0x80.. => decoded.push(byte),
             _ => return None,
         }
     }
@@ -31,9 +32,10 @@ mod tests {
     #[test]
     fn only_well_formed_printable_xtext_decodes() {
         assert_eq!(decode("a+2Bb+3Dc@x").as_deref(), Some("a+b=c@x"));
+        assert_eq!(decode("a=b").as_deref(), Some("a=b"));
         assert_eq!(decode("a+20b").as_deref(), Some("a b"));
         assert_eq!(decode("jürgen@x").as_deref(), Some("jürgen@x"));
-        for wrong in ["a+", "a+2", "a+2G", "a=b", "a b", "a+0A", "a+00", "+FF"] {
+        for wrong in ["a+", "a+2", "a+2G", "a b", "a+0A", "a+00", "+FF"] {
             assert_eq!(decode(wrong), None, "{wrong}");
         }
     }

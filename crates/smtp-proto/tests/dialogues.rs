@@ -126,8 +126,8 @@ impl Dialogue {
                     self.content.extend_from_slice(bytes);
                     continue;
                 }
-                Event::End { transaction, chunk } => {
-                    let size = chunk.map(|size| format!("{size} bytes ")).unwrap_or_default();
+                Event::End { transaction, chunked } => {
+                    let size = chunked.map(|size| format!("{size} bytes ")).unwrap_or_default();
                     let to: Vec<_> =
                         transaction.recipients.iter().map(|rcpt| rcpt.recipient.as_str()).collect();
                     self.events.push_back(format!("{} -> {}", transaction.mail.sender, to.join(" ")));

@@ -16,7 +16,8 @@ use std::collections::HashMap;
 
 use config::{Config, Diagnostic, Param, Severity, param};
 use lookup::OpenError;
-use smtp_proto::Reply;
+use mail::Address;
+use smtp_proto::{Fault, Reply};
 
 use crate::refusal;
 use crate::report::Subject;
@@ -139,6 +140,18 @@ impl Restrictions {
     /// A client has named itself.
     pub(crate) fn helo(&self, subject: &Subject<'_>) -> Option<Reply> {
         self.unless_delayed(&self.helo, Class::Helo, subject)
+    }
+
+    /// A sender to whom nothing could be returned because no mail system would take the address.
+    pub(crate) fn malformed_sender(&self, sender: &Address) -> Option<Reply> {
+        if sender.is_null() {
+            return None;
+        }
+        match self.judge.is_malformed(sender) {
+            Ok(true) => Some(Fault::SenderSyntax.reply("")),
+            Ok(false) => None,
+            Err(error) => Some(refusal::from_lookup(&error, sender.as_str())),
+        }
     }
 
     /// A client has named a sender.

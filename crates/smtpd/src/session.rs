@@ -122,7 +122,7 @@ impl Conversation<'_> {
                 Event::Mail(mail) => self.dialogue.mail(mail),
                 Event::Rcpt(rcpt) => self.dialogue.rcpt(rcpt),
                 Event::Begin(transaction) => self.dialogue.begin(transaction),
-                Event::End { transaction, chunk } => Some(self.dialogue.end(transaction, chunk)),
+                Event::End { transaction, chunked } => Some(self.dialogue.end(transaction, chunked)),
                 Event::Verify(address) => self.dialogue.verify(address),
                 Event::Other(..) => None,
                 Event::Unknown(word) => {
@@ -300,7 +300,8 @@ impl<'a> Dialogue<'a> {
         self.forget_transaction();
         self.sender = Some(mail.sender.clone());
         let subject = self.subject_at("MAIL");
-        let mut refused = self.server.restrictions.mail(&subject);
+        let restrictions = &self.server.restrictions;
+        let mut refused = restrictions.malformed_sender(&mail.sender).or_else(|| restrictions.mail(&subject));
         if refused.is_none() && !self.server.space.suffices() {
             refused = Some(refusal::no_space());
         }
@@ -366,12 +367,12 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    fn end(&mut self, transaction: &Transaction, chunk: Option<u64>) -> Reply {
+    fn end(&mut self, transaction: &Transaction, chunked: Option<u64>) -> Reply {
         let subject = self.last_subject(transaction);
         let reply = match self.server.restrictions.end_of_data(&subject, &mut Effects::default()) {
             Some(reply) => reply,
             None => match self.transfer.take() {
-                Some(transfer) => transfer.commit(chunk),
+                Some(transfer) => transfer.commit(chunked),
                 None => Fault::Unanswered.reply(&self.server.settings.hostname),
             },
         };

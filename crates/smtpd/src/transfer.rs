@@ -84,9 +84,9 @@ impl Transfer {
         }
     }
 
-    /// The end of the content: waits until the message is durable. `chunk` is the size of the last chunk, for a message
-    /// that came by BDAT.
-    pub(crate) fn commit(self, chunk: Option<u64>) -> Reply {
+    /// The end of the content: waits until the message is durable. `chunked` is the size of a message that came by
+    /// BDAT.
+    pub(crate) fn commit(self, chunked: Option<u64>) -> Reply {
         let id = self.id;
         let result = match self.target {
             Target::Cleanup(submission) => submission.commit().map(drop),
@@ -95,8 +95,8 @@ impl Transfer {
         };
         match result {
             Ok(()) => {
-                let chunk = chunk.map(|size| format!("{size} bytes ")).unwrap_or_default();
-                Reply::new(250, Dsn::new(2, 0, 0), format!("Ok: {chunk}queued as {id}"))
+                let size = chunked.map(|size| format!("{size} bytes ")).unwrap_or_default();
+                Reply::new(250, Dsn::new(2, 0, 0), format!("Ok: {size}queued as {id}"))
             }
             Err(error) => {
                 if !matches!(&error, CleanupError::Refused(refusal) if refusal.dsn().class() == 5) {

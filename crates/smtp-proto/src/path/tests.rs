@@ -1,7 +1,7 @@
 use super::*;
 
 /// Path, what it is taken for unless `strict_rfc821_envelopes`, and whether it is with it. `!` is for what is no address.
-const PATHS: [(&str, &str, bool); 50] = [
+const PATHS: [(&str, &str, bool); 55] = [
     ("<a@b.c>", "a@b.c", true),
     ("a@b.c", "a@b.c", false),
     ("<a>", "a", true),
@@ -16,7 +16,12 @@ const PATHS: [(&str, &str, bool); 50] = [
     ("<\"a@b\"@b.c>", "a@b@b.c", true),
     ("<\"a>b\"@b.c>", "a>b@b.c", true),
     ("<a\\ b@b.c>", "a b@b.c", true),
-    ("<a b@b.c>", "a b@b.c", false),
+    ("<a b@b.c>", "!", false),
+    ("<\"a\"b@b.c>", "!", false),
+    ("<a\"b\"@b.c>", "!", false),
+    ("<a@@b.c>", "!", false),
+    ("<\"a@\"@b.c>", "a@@b.c", true),
+    ("<\"a\".b@b.c>", "a.b@b.c", true),
     ("< a@b.c >", "a@b.c", false),
     ("<a @ b.c>", "a@b.c", false),
     ("<a@b.c>(home)", "a@b.c", false),

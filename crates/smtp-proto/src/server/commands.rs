@@ -152,8 +152,7 @@ impl Session {
 
     fn mail(&self, arguments: &str) -> Result<Question, Fault> {
         match &self.state {
-            State::Chunks(..) => return Err(Fault::MailAfterBdat),
-            State::Mail(_) => return Err(Fault::NestedMail),
+            State::Chunks(..) | State::Mail(_) => return Err(Fault::NestedMail),
             _ if self.settings.helo_required && self.helo.is_none() => return Err(Fault::NeedHelo),
             _ => {}
         }
@@ -179,12 +178,26 @@ impl Session {
             return Err(Fault::VrfyDisabled);
         }
         let (path, rest) = path::split(arguments);
-        if path.is_empty() || !(rest.is_empty() || rest.eq_ignore_ascii_case("SMTPUTF8")) {
-            return Err(Fault::VrfySyntax);
+        if path.is_empty() {
+            return Err(Fault::VrfySyntax { utf8: self.policy.extensions.contains(Extensions::SMTPUTF8) });
+        }
+        if !(rest.is_empty() || rest.eq_ignore_ascii_case("SMTPUTF8")) {
+            return Err(Fault::RecipientSyntax);
         }
         // RFC 5321 section 3.5.1: VRFY takes a user name or a mailbox, which angle brackets need not surround.
         let rules = PathRules { strict: false, allow_null: false };
-        path::parse(path, rules).map(Question::Verify).map_err(|_| Fault::RecipientSyntax)
+        let address = path::parse(path, rules).map_err(|_| Fault::RecipientSyntax)?;
+        Ok(Question::Verify(address, path.to_owned()))
+    }
+}
+
+/// What a server says to a verb that it knows and does not offer.
+pub(super) fn not_offered(verb: Verb, arguments: &str) -> Fault {
+    match verb {
+        Verb::Etrn => Fault::EtrnNotServed(arguments.to_owned()),
+        Verb::Auth => Fault::AuthNotEnabled,
+        Verb::Xclient | Verb::Xforward => Fault::NotAuthorized,
+        _ => Fault::NotImplemented,
     }
 }
 

@@ -35,8 +35,8 @@ impl Receiver {
         Self { form: Form::Data(Data::new(mode)), failed: None, complete: false }
     }
 
-    fn chunk(announced: u64, last: bool) -> Self {
-        let form = Form::Chunks { decoder: Chunk::default(), announced, left: announced, last };
+    const fn chunk(mode: BareNewline, announced: u64, last: bool) -> Self {
+        let form = Form::Chunks { decoder: Chunk::new(mode), announced, left: announced, last };
         Self { form, failed: None, complete: false }
     }
 
@@ -65,6 +65,14 @@ impl Receiver {
     /// Whether the end of this content, or of this chunk, ends the message.
     const fn is_last(&self) -> bool {
         !matches!(self.form, Form::Chunks { last: false, .. })
+    }
+
+    /// The size of content that came in chunks.
+    const fn chunked_size(&self) -> Option<u64> {
+        match self.form {
+            Form::Chunks { .. } => Some(self.size()),
+            Form::Data(_) => None,
+        }
     }
 
     const fn announced(&self) -> Option<u64> {
@@ -127,7 +135,7 @@ impl Session {
             }
             state => {
                 self.state = state;
-                self.question = Some(Question::Begin(Receiver::chunk(size, last)));
+                self.question = Some(Question::Begin(Receiver::chunk(self.policy.bare_newline, size, last)));
                 Some(Step::Asked)
             }
         }
@@ -258,7 +266,7 @@ impl Session {
                 if self.policy.bare_newline == BareNewline::Note && receiver.bare_newline() {
                     self.notice = Some(Notice::BareNewline);
                 }
-                self.question = Some(Question::End(transaction, receiver.announced()));
+                self.question = Some(Question::End(transaction, receiver.chunked_size()));
                 Some(Step::Asked)
             }
             (None, false) => {

@@ -7,7 +7,7 @@ use lookup::domain::Parents;
 use lookup::recipient_check::{RecipientCheck, Verdict};
 use lookup::{LookupError, MatchList, OpenError, RewriteContext, Rewriter};
 use mail::{Address, Dsn};
-use smtp_proto::{Reply, path};
+use smtp_proto::{Fault, Reply, path};
 
 use super::Class;
 use super::access;
@@ -254,6 +254,11 @@ impl Judge {
         self.rewriter.rewrite(address, RewriteContext::Local)
     }
 
+    /// Whether the domain cannot be one, or the address could be taken for an option of a command.
+    pub(super) fn is_malformed(&self, address: &Address) -> Result<bool, LookupError> {
+        Ok(self.recipients.resolver().destinations().find(&self.complete(address))?.malformed)
+    }
+
     fn relay_permitted(&self, recipient: &Address) -> Result<bool, LookupError> {
         self.recipients.relay_permitted(&self.complete(recipient))
     }
@@ -354,12 +359,8 @@ fn unlisted(e: &Evaluation<'_>, address: Option<&Address>, class: Class) -> Resu
     let sender = e.subject.sender.filter(|_| class == Class::Recipient).unwrap_or(&nobody);
     match e.judge.recipients.check(&e.judge.complete(address), &e.judge.complete(sender))? {
         Verdict::Known { .. } => Ok(Decision::Dunno),
-        Verdict::Malformed if class == Class::Sender => {
-            Ok(Decision::Refuse(Reply::new(501, Dsn::new(5, 1, 7), "Bad sender address syntax")))
-        }
-        Verdict::Malformed => {
-            Ok(Decision::Refuse(Reply::new(501, Dsn::new(5, 1, 3), "Bad recipient address syntax")))
-        }
+        Verdict::Malformed if class == Class::Sender => Ok(Decision::Refuse(Fault::SenderSyntax.reply(""))),
+        Verdict::Malformed => Ok(Decision::Refuse(Fault::RecipientSyntax.reply(""))),
         Verdict::Unknown(rejection) => {
             // X.1.1 is about a recipient; RFC 3463 has no code for an unknown sender but X.1.0.
             let dsn = match class {
