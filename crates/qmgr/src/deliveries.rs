@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::{Config, Presence, ServiceKind};
-use crossbeam_channel::Sender;
 use ipc::agent::{Reply, Request};
 use ipc::log;
 use mail::{Address, Outcome, QueueId};
+use service::Mailbox;
 
-use crate::event_loop::limits_of;
+use crate::event_loop::{Input, limits_of};
 use crate::link::{Heard, Link};
 use crate::message::ActiveMessage;
 use crate::routing::Way;
@@ -31,7 +32,7 @@ pub(crate) struct Deliveries {
     services: HashMap<String, Option<u32>>,
     config: Config,
     private: PathBuf,
-    replies: Sender<(u64, Heard<Reply>)>,
+    inbox: Arc<Mailbox<Input>>,
     links: HashMap<String, Link>,
     /// Connections to agents of an earlier generation, until their deliveries are done.
     retired: Vec<Link>,
@@ -61,13 +62,13 @@ pub(crate) enum Verdict {
 }
 
 impl Deliveries {
-    pub(crate) fn new(config: &Config, private: PathBuf, replies: Sender<(u64, Heard<Reply>)>) -> Self {
+    pub(crate) fn new(config: &Config, private: PathBuf, inbox: Arc<Mailbox<Input>>) -> Self {
         Self {
             scheduler: Scheduler::default(),
             services: services_of(config),
             config: config.clone(),
             private,
-            replies,
+            inbox,
             links: HashMap::new(),
             retired: Vec::new(),
             running: HashMap::new(),
@@ -183,7 +184,8 @@ impl Deliveries {
             Some(link) => link,
             None => {
                 let path = self.private.join(&started.transport);
-                let link = Link::connect(&path, number, self.replies.clone())
+                let inbox = Arc::clone(&self.inbox);
+                let link = Link::connect(&path, number, move |heard| inbox.put(Input::Agent(number, heard)))
                     .map_err(|e| io::Error::new(e.kind(), format!("connect to {}: {e}", path.display())))?;
                 self.links.entry(started.transport.clone()).or_insert(link)
             }

@@ -5,15 +5,16 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use ipc::agent::{Request, RequestRecipient};
 use ipc::log;
 use mail::{Outcome, QueueId};
 use queue::{Active, Attempt, Folder, Message, QueueError, RecipientState};
-use service::Fatal;
+use service::{Fatal, Mailbox};
 
+use crate::event_loop::Input;
 use crate::routing::{Router, Way};
 
 /// Threads: enough to keep several removals in the file system's journal at once.
@@ -33,12 +34,12 @@ pub(crate) enum Job {
     Defer { id: QueueId, until: SystemTime },
     /// Remove it.
     Remove { id: QueueId },
-    /// Let go of it as it is: the system stops.
-    Release { id: QueueId },
     /// Route by another configuration.
     Configure { router: Arc<Router>, slice: usize },
     /// List what is deferred, or what lies in `incoming/`.
     Scan { folder: Folder },
+    /// Nothing more will be asked.
+    End,
 }
 
 /// What was done.
@@ -53,10 +54,6 @@ pub(crate) enum Done {
     Sliced(QueueId, Slice),
     /// The barrier was reached.
     Passed(QueueId),
-    /// It was put aside until then.
-    Deferred(QueueId, SystemTime),
-    /// It was removed.
-    Removed(QueueId),
     /// It could be neither put aside nor removed: it is still in `active/`.
     Stuck(QueueId),
     /// Messages that a scan found, with the time of their next attempt.
@@ -89,31 +86,43 @@ pub(crate) struct Slice {
 
 /// The threads.
 pub(crate) struct Disk {
-    shards: Vec<Sender<Job>>,
+    shards: Vec<Arc<Mailbox<Job>>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Disk {
-    /// Starts the threads; they end when this is dropped.
+    /// Starts the threads.
     pub(crate) fn start(
         active: &Active,
         router: &Arc<Router>,
         slice: usize,
-        done: &Sender<Done>,
+        inbox: &Arc<Mailbox<Input>>,
     ) -> Result<Self, Fatal> {
-        let mut shards = Vec::with_capacity(THREADS);
+        let mut disk = Self { shards: Vec::with_capacity(THREADS), threads: Vec::with_capacity(THREADS) };
         for _ in 0..THREADS {
-            let (sender, jobs) = unbounded();
+            let jobs = Arc::new(Mailbox::default());
             let shard = Shard {
                 active: active.clone(),
                 router: Arc::clone(router),
                 slice,
-                done: done.clone(),
+                inbox: Arc::clone(inbox),
                 messages: HashMap::new(),
             };
-            std::thread::Builder::new().name("disk".into()).spawn(move || shard.run(&jobs))?;
-            shards.push(sender);
+            let waiting = Arc::clone(&jobs);
+            let thread = std::thread::Builder::new().name("disk".into());
+            disk.threads.push(thread.spawn(move || shard.run(&waiting))?);
+            disk.shards.push(jobs);
         }
-        Ok(Self { shards })
+        Ok(disk)
+    }
+
+    /// Waits until all that was asked is done.
+    pub(crate) fn finish(self) {
+        self.shards.iter().for_each(|shard| shard.put(Job::End));
+        for thread in self.threads {
+            // A thread that panicked has said so; what it left is taken up at the next start.
+            let _ = thread.join();
+        }
     }
 
     /// Hands a job to the thread of its message; those about the whole queue go to the first, settings to all.
@@ -121,21 +130,19 @@ impl Disk {
         let shard = match &job {
             Job::Configure { router, slice } => {
                 for shard in &self.shards[1..] {
-                    let _ = shard.send(Job::Configure { router: Arc::clone(router), slice: *slice });
+                    shard.put(Job::Configure { router: Arc::clone(router), slice: *slice });
                 }
                 0
             }
-            Job::Scan { .. } => 0,
+            Job::Scan { .. } | Job::End => 0,
             Job::Claim { id, .. }
             | Job::Slice { id, .. }
             | Job::Record { id, .. }
             | Job::Barrier { id }
             | Job::Defer { id, .. }
-            | Job::Remove { id }
-            | Job::Release { id } => usize::from(id.spread()) % self.shards.len(),
+            | Job::Remove { id } => usize::from(id.spread()) % self.shards.len(),
         };
-        // A thread ends only when its sender is dropped.
-        let _ = self.shards[shard].send(job);
+        self.shards[shard].put(job);
     }
 }
 
@@ -143,17 +150,22 @@ struct Shard {
     active: Active,
     router: Arc<Router>,
     slice: usize,
-    done: Sender<Done>,
+    inbox: Arc<Mailbox<Input>>,
     messages: HashMap<QueueId, Message>,
 }
 
 impl Shard {
-    fn run(mut self, jobs: &Receiver<Job>) {
-        for job in jobs {
-            if let Some(done) = self.perform(job)
-                && self.done.send(done).is_err()
-            {
-                return;
+    fn run(mut self, waiting: &Mailbox<Job>) {
+        let mut jobs = Vec::new();
+        loop {
+            waiting.take(&mut jobs, None);
+            for job in jobs.drain(..) {
+                if matches!(job, Job::End) {
+                    return;
+                }
+                if let Some(done) = self.perform(job) {
+                    self.inbox.put(Input::Done(done));
+                }
             }
         }
     }
@@ -167,12 +179,8 @@ impl Shard {
                 None
             }
             Job::Barrier { id } => Some(Done::Passed(id)),
-            Job::Defer { id, until } => Some(self.defer(id, until)),
-            Job::Remove { id } => Some(self.remove(id)),
-            Job::Release { id } => {
-                self.messages.remove(&id);
-                None
-            }
+            Job::Defer { id, until } => self.defer(id, until),
+            Job::Remove { id } => self.remove(id),
             Job::Configure { router, slice } => {
                 (self.router, self.slice) = (router, slice);
                 None
@@ -181,11 +189,17 @@ impl Shard {
                 self.scan(folder);
                 None
             }
+            Job::End => None,
         }
     }
 
     fn claim(&mut self, id: QueueId, found: bool) -> Done {
         let claimed = if found { self.active.claim_verified(id) } else { self.active.claim(id) };
+        // It may be in active/ still, from a removal or deferral that failed.
+        let claimed = match claimed {
+            Err(QueueError::NotFound(_)) => self.active.reclaim(id),
+            result => result,
+        };
         let claimed = claimed.and_then(|message| {
             let slice = slice_of(&message, 0, self.slice, &self.router)?;
             Ok((message, slice))
@@ -239,27 +253,17 @@ impl Shard {
         }
     }
 
-    fn defer(&mut self, id: QueueId, until: SystemTime) -> Done {
-        let Some(message) = self.messages.remove(&id) else { return Done::Gone(id) };
-        match message.defer(until) {
-            Ok(()) => Done::Deferred(id, until),
-            Err(QueueError::NotFound(_)) => Done::Gone(id),
-            Err(error) => {
-                log::warning!("{id}: {error}");
-                Done::Stuck(id)
-            }
-        }
+    fn defer(&mut self, id: QueueId, until: SystemTime) -> Option<Done> {
+        let result = self.messages.remove(&id)?.defer(until);
+        stuck(id, result)
     }
 
-    fn remove(&mut self, id: QueueId) -> Done {
-        let Some(message) = self.messages.remove(&id) else { return Done::Gone(id) };
-        match message.remove() {
-            Ok(()) => Done::Removed(id),
-            Err(error) => {
-                log::warning!("{id}: {error}");
-                Done::Stuck(id)
-            }
+    fn remove(&mut self, id: QueueId) -> Option<Done> {
+        let result = self.messages.remove(&id)?.remove();
+        if result.is_ok() {
+            log::removed(id);
         }
+        stuck(id, result)
     }
 
     fn scan(&self, folder: Folder) {
@@ -274,14 +278,23 @@ impl Shard {
                     break;
                 }
             }
-            if found.len() == BATCH
-                && self.done.send(Done::Found(folder, std::mem::take(&mut found))).is_err()
-            {
-                return;
+            if found.len() == BATCH {
+                self.inbox.put(Input::Done(Done::Found(folder, std::mem::take(&mut found))));
             }
         }
         if !found.is_empty() {
-            let _ = self.done.send(Done::Found(folder, found));
+            self.inbox.put(Input::Done(Done::Found(folder, found)));
+        }
+    }
+}
+
+/// What the loop must know of a move or removal that failed; an operator may have done it first.
+fn stuck(id: QueueId, result: Result<(), QueueError>) -> Option<Done> {
+    match result {
+        Ok(()) | Err(QueueError::NotFound(_)) => None,
+        Err(error) => {
+            log::warning!("{id}: {error}");
+            Some(Done::Stuck(id))
         }
     }
 }

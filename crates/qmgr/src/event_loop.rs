@@ -1,16 +1,17 @@
 //! The loop: takes what happened from its channels, decides, and tells the disk threads and the agents what to do.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use config::{Config, Snapshot, param};
-use crossbeam_channel::{Receiver, after, never, select, unbounded};
 use ipc::log;
 use ipc::queue_manager::Word;
 use mail::{Dsn, Outcome, QueueId, Status};
 use queue::{Attempt, Folder, RecipientState, Root};
-use service::{Event, Fatal, Lifecycle, Listener, Service};
+use service::{Event, Fatal, Lifecycle, Listener, Mailbox, Service};
 
 use crate::deliveries::{Deliveries, Verdict};
 use crate::disk::{Claimed, Disk, Done, Job, Slice};
@@ -31,13 +32,11 @@ const BUSY_WAIT: Duration = Duration::from_secs(30);
 /// How often `incoming/` is looked at for messages whose arrival nobody told of.
 const SCAN_INTERVAL: Duration = Duration::from_secs(300);
 
-/// How many events are taken before deliveries are begun again.
-const BURST: usize = 256;
-
 pub(crate) struct EventLoop {
     config: Config,
     lifecycle: Arc<Lifecycle>,
-    inputs: Inputs,
+    inbox: Arc<Mailbox<Input>>,
+    counts: Arc<Counts>,
     disk: Disk,
     deliveries: Deliveries,
     reports: Reports,
@@ -52,12 +51,26 @@ pub(crate) struct EventLoop {
     next_scan: Instant,
 }
 
-/// Where things happen.
-struct Inputs {
-    words: Receiver<Word>,
-    done: Receiver<Done>,
-    replies: Receiver<(u64, Heard<ipc::agent::Reply>)>,
-    reports: Receiver<(u64, Heard<ipc::bounce::Reply>)>,
+/// What can happen.
+pub(crate) enum Input {
+    /// Master said something.
+    Event(Event),
+    /// Cleanup or an operator's command said something.
+    Word(Word),
+    /// A disk thread has done something.
+    Done(Done),
+    /// An agent's connection, by number, has something to say.
+    Agent(u64, Heard<ipc::agent::Reply>),
+    /// The bounce service's connection, likewise.
+    Bounce(u64, Heard<ipc::bounce::Reply>),
+}
+
+/// What `postroad status` shows.
+#[derive(Default)]
+struct Counts {
+    active: AtomicUsize,
+    deferred: AtomicUsize,
+    waiting: AtomicUsize,
 }
 
 impl EventLoop {
@@ -73,30 +86,32 @@ impl EventLoop {
             let (resumed, removed) = (recovered.resumed, recovered.removed);
             log::info!("recovery: {resumed} messages resumed, {removed} unfinished files removed");
         }
-        let (word, words) = unbounded();
-        let (done_sender, done) = unbounded();
-        let (reply, replies) = unbounded();
-        let (report, reports) = unbounded();
+        let inbox = Arc::new(Mailbox::default());
         for listener in service.listeners.drain(..) {
             if let Listener::Unix(listener) = listener {
-                words::listen(listener, word.clone())?;
+                words::listen(listener, Arc::clone(&inbox))?;
             }
         }
-        let disk = Disk::start(&active, &router, recipients_at_once(&config), &done_sender)?;
+        let disk = Disk::start(&active, &router, recipients_at_once(&config), &inbox)?;
         for folder in [Folder::Incoming, Folder::Deferred] {
             disk.ask(Job::Scan { folder });
         }
         let bounce = service.socket_of(true, &config.get(param::BOUNCE_SERVICE_NAME));
-        let deliveries = Deliveries::new(&config, service.socket_of(true, ""), reply);
+        let deliveries = Deliveries::new(&config, service.socket_of(true, ""), Arc::clone(&inbox));
+        let counts = Arc::new(Counts::default());
+        let (shown, told) = (Arc::clone(&counts), Arc::clone(&inbox));
+        service.lifecycle.describe_with(move || shown.to_string());
+        service.lifecycle.tell(move |event| told.put(Input::Event(event)));
         service.lifecycle.ready();
         Ok(Self {
             times: Times::new(&config),
             active_limit: active_limit(&config),
             lifecycle: service.lifecycle,
-            inputs: Inputs { words, done, replies, reports },
             disk,
             deliveries,
-            reports: Reports::new(bounce, report),
+            reports: Reports::new(bounce, Arc::clone(&inbox)),
+            inbox,
+            counts,
             messages: HashMap::new(),
             claiming: HashSet::new(),
             backlog: VecDeque::new(),
@@ -108,40 +123,26 @@ impl EventLoop {
 
     /// Phases 3 and 4.
     pub(crate) fn run(mut self) -> Result<(), Fatal> {
+        let mut inputs = Vec::new();
         loop {
-            self.wait();
+            self.inbox.take(&mut inputs, self.pause());
+            inputs.drain(..).for_each(|input| self.take(input));
             self.take_due();
             self.begin_deliveries();
             self.show_state();
-            if self.lifecycle.draining() && self.deliveries.running() == 0 {
-                // What is recorded is on its way to the disk threads; they finish when their channels close.
+            if self.lifecycle.draining() && self.deliveries.running() == 0 && self.reports.is_idle() {
                 return self.finish();
             }
         }
     }
 
-    /// Waits for something to happen and takes it, and what else has happened, up to a burst.
-    fn wait(&mut self) {
-        let inputs = &self.inputs;
-        let pause = self.pause().map_or_else(never, after);
-        select! {
-            recv(self.lifecycle.events()) -> event => if let Ok(event) = event { self.obey(event) },
-            recv(inputs.words) -> word => if let Ok(word) = word { self.hear(word) },
-            recv(inputs.done) -> done => if let Ok(done) = done { self.take_done(done) },
-            recv(inputs.replies) -> reply => if let Ok((link, heard)) = reply { self.take_replies(link, heard) },
-            recv(inputs.reports) -> reply => if let Ok((link, heard)) = reply { self.take_reports(link, heard) },
-            recv(pause) -> _ => {}
-        }
-        for _ in 0..BURST {
-            if let Ok(word) = self.inputs.words.try_recv() {
-                self.hear(word);
-            } else if let Ok(done) = self.inputs.done.try_recv() {
-                self.take_done(done);
-            } else if let Ok((link, heard)) = self.inputs.replies.try_recv() {
-                self.take_replies(link, heard);
-            } else {
-                break;
-            }
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.obey(event),
+            Input::Word(word) => self.hear(word),
+            Input::Done(done) => self.take_done(done),
+            Input::Agent(link, heard) => self.take_replies(link, heard),
+            Input::Bounce(link, heard) => self.take_reports(link, heard),
         }
     }
 
@@ -224,14 +225,6 @@ impl EventLoop {
             Done::Claimed(claimed) => self.take_up(*claimed),
             Done::Sliced(id, slice) => self.take_slice(id, slice),
             Done::Passed(id) => self.go_on(id, true),
-            Done::Removed(id) => {
-                self.messages.remove(&id);
-                log::removed(id);
-            }
-            Done::Deferred(id, until) => {
-                self.messages.remove(&id);
-                self.deferred.add(id, until);
-            }
             Done::Gone(id) => {
                 self.claiming.remove(&id);
                 self.messages.remove(&id);
@@ -354,9 +347,19 @@ impl EventLoop {
                 message.put_back_report(kind, recipients);
                 self.disk.ask(Job::Barrier { id });
             }
-            Next::Defer => self.disk.ask(Job::Defer { id, until: now + self.times.backoff_after(age) }),
-            Next::Remove => self.disk.ask(Job::Remove { id }),
+            Next::Defer => self.defer(id, now + self.times.backoff_after(age)),
+            Next::Remove => {
+                // Its disk thread does what it is asked in order: whoever names the message again finds it gone.
+                self.messages.remove(&id);
+                self.disk.ask(Job::Remove { id });
+            }
         }
+    }
+
+    fn defer(&mut self, id: QueueId, until: SystemTime) {
+        self.messages.remove(&id);
+        self.deferred.add(id, until);
+        self.disk.ask(Job::Defer { id, until });
     }
 
     fn report(&mut self, report: Report) {
@@ -405,8 +408,7 @@ impl EventLoop {
 
     /// The report is tried again with the message's next attempt.
     fn report_failed(&mut self, report: &Report) {
-        let until = SystemTime::now() + self.times.backoff_after(Duration::ZERO);
-        self.disk.ask(Job::Defer { id: report.id, until });
+        self.defer(report.id, SystemTime::now() + self.times.backoff_after(Duration::ZERO));
     }
 
     fn begin_deliveries(&mut self) {
@@ -421,25 +423,23 @@ impl EventLoop {
     }
 
     fn show_state(&self) {
-        let (active, deferred, waiting) = (self.messages.len(), self.deferred.len(), self.backlog.len());
-        self.lifecycle.set_text(format!("active {active}, deferred {deferred}, waiting {waiting}"));
+        self.counts.active.store(self.messages.len(), Ordering::Relaxed);
+        self.counts.deferred.store(self.deferred.len(), Ordering::Relaxed);
+        self.counts.waiting.store(self.backlog.len(), Ordering::Relaxed);
     }
 
     /// Lets the disk threads write what was asked, and ends. What is active is taken up at the next start.
     fn finish(self) -> Result<(), Fatal> {
-        let Self { disk, inputs, messages, .. } = self;
-        for id in messages.into_keys() {
-            disk.ask(Job::Release { id });
-        }
-        drop(disk);
-        // The channel closes when the last disk thread has done all that was asked.
-        for done in inputs.done {
-            match done {
-                Done::Removed(id) => log::removed(id),
-                _ => continue,
-            }
-        }
+        self.disk.finish();
         Ok(())
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+        let (active, deferred, waiting) = (count(&self.active), count(&self.deferred), count(&self.waiting));
+        write!(f, "active {active}, deferred {deferred}, waiting {waiting}")
     }
 }
 

@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
 use ipc::frame::{self, Receiver};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,17 +32,17 @@ pub(crate) enum Heard<T> {
 }
 
 impl Link {
-    /// Connects, and has `heard` told what comes in, with the connection's number.
+    /// Connects, and has `heard` called with what comes in, on a thread of the connection's own.
     pub(crate) fn connect<T: DeserializeOwned + Send + 'static>(
         path: &Path,
         number: u64,
-        heard: Sender<(u64, Heard<T>)>,
+        heard: impl Fn(Heard<T>) + Send + 'static,
     ) -> io::Result<Self> {
         let socket = UnixStream::connect(path)?;
         socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let reading = socket.try_clone()?;
         let thread = std::thread::Builder::new().name("link".into()).stack_size(256 * 1024);
-        thread.spawn(move || listen(&reading, number, &heard))?;
+        thread.spawn(move || listen(&reading, &heard))?;
         Ok(Self { socket, number, outstanding: 0 })
     }
 
@@ -62,7 +61,7 @@ impl Drop for Link {
     }
 }
 
-fn listen<T: DeserializeOwned>(socket: &UnixStream, number: u64, heard: &Sender<(u64, Heard<T>)>) {
+fn listen<T: DeserializeOwned>(socket: &UnixStream, heard: &impl Fn(Heard<T>)) {
     let mut receiver = Receiver::new();
     loop {
         let closed = match receiver.next_message::<T>(socket) {
@@ -75,15 +74,13 @@ fn listen<T: DeserializeOwned>(socket: &UnixStream, number: u64, heard: &Sender<
                         Ok(None) | Err(_) => break,
                     }
                 }
-                if heard.send((number, Heard::Replies(replies))).is_err() {
-                    return;
-                }
+                heard(Heard::Replies(replies));
                 continue;
             }
             Ok(None) => None,
             Err(error) => Some(error),
         };
-        let _ = heard.send((number, Heard::Closed(closed)));
+        heard(Heard::Closed(closed));
         return;
     }
 }

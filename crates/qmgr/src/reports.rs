@@ -5,17 +5,19 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crossbeam_channel::Sender;
 use ipc::bounce::{Kind, Reply, Request};
 use mail::QueueId;
+use service::Mailbox;
 
+use crate::event_loop::Input;
 use crate::link::{Heard, Link};
 
 /// The way to the bounce service.
 pub(crate) struct Reports {
     socket: PathBuf,
-    heard: Sender<(u64, Heard<Reply>)>,
+    inbox: Arc<Mailbox<Input>>,
     link: Option<Link>,
     next_number: u64,
     waiting: HashMap<u64, Report>,
@@ -30,8 +32,8 @@ pub(crate) struct Report {
 }
 
 impl Reports {
-    pub(crate) fn new(socket: PathBuf, heard: Sender<(u64, Heard<Reply>)>) -> Self {
-        Self { socket, heard, link: None, next_number: 1, waiting: HashMap::new() }
+    pub(crate) fn new(socket: PathBuf, inbox: Arc<Mailbox<Input>>) -> Self {
+        Self { socket, inbox, link: None, next_number: 1, waiting: HashMap::new() }
     }
 
     /// Asks for a report.
@@ -58,7 +60,11 @@ impl Reports {
     fn send(&mut self, request: &Request, file: &File) -> io::Result<()> {
         let link = match &mut self.link {
             Some(link) => link,
-            None => self.link.insert(Link::connect(&self.socket, self.next_number, self.heard.clone())?),
+            None => {
+                let (inbox, number) = (Arc::clone(&self.inbox), self.next_number);
+                let heard = move |heard: Heard<Reply>| inbox.put(Input::Bounce(number, heard));
+                self.link.insert(Link::connect(&self.socket, number, heard)?)
+            }
         };
         link.send(request, file.as_fd())
     }
@@ -75,6 +81,11 @@ impl Reports {
         }
         self.link = None;
         self.waiting.drain().map(|(_, report)| report).collect()
+    }
+
+    /// Whether no report is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Goes over to the bounce service of a new generation as soon as nothing waits for the old one.

@@ -1,12 +1,14 @@
 //! `public/qmgr`: what cleanup, postqueue and postsuper say.
 
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
 use ipc::frame::Receiver;
 use ipc::log;
-use ipc::queue_manager::Word;
+use service::Mailbox;
+
+use crate::event_loop::Input;
 
 /// How long to wait after `accept` failed for want of descriptors.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -15,13 +17,13 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What the system says to a new thread.
-pub(crate) fn listen(listener: UnixListener, words: Sender<Word>) -> std::io::Result<()> {
+pub(crate) fn listen(listener: UnixListener, inbox: Arc<Mailbox<Input>>) -> std::io::Result<()> {
     listener.set_nonblocking(false)?;
     let thread = std::thread::Builder::new().name("words".into()).stack_size(128 * 1024);
     thread.spawn(move || {
         loop {
             match listener.accept() {
-                Ok((socket, _)) => hear(socket, words.clone()),
+                Ok((socket, _)) => hear(socket, Arc::clone(&inbox)),
                 Err(error) => {
                     log::warning!("accept connection: {error}; trying again");
                     std::thread::sleep(BACK_OFF);
@@ -32,17 +34,13 @@ pub(crate) fn listen(listener: UnixListener, words: Sender<Word>) -> std::io::Re
     Ok(())
 }
 
-fn hear(socket: UnixStream, words: Sender<Word>) {
+fn hear(socket: UnixStream, inbox: Arc<Mailbox<Input>>) {
     let thread = std::thread::Builder::new().name("words".into()).stack_size(256 * 1024);
     let started = thread.spawn(move || {
         let mut receiver = Receiver::new();
         loop {
             match receiver.next_message(&socket) {
-                Ok(Some(word)) => {
-                    if words.send(word).is_err() {
-                        return;
-                    }
-                }
+                Ok(Some(word)) => inbox.put(Input::Word(word)),
                 Ok(None) => return,
                 Err(error) => {
                     log::warning!("connection to the queue manager: {error}; it is closed");

@@ -13,6 +13,7 @@
 mod agent;
 mod connection;
 mod lifecycle;
+mod mailbox;
 mod sessions;
 mod startup;
 mod workers;
@@ -22,6 +23,7 @@ use std::fmt;
 pub use agent::{Agent, Delivery, DeliveryRecipient};
 pub use connection::{Connection, Stream};
 pub use lifecycle::{Event, Lifecycle};
+pub use mailbox::Mailbox;
 pub use startup::{Listener, Service, daemon};
 
 /// Why a daemon ends that should not: printed once, by [`daemon`]. Master starts it again, with back-off.

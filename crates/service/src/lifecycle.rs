@@ -1,5 +1,6 @@
 //! What master says while the daemon serves, and how it is answered.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -7,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use config::Snapshot;
-use crossbeam_channel::{Receiver, Sender};
 use ipc::control::{ToChild, ToMaster};
 use ipc::{frame, log};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -22,15 +22,25 @@ pub enum Event {
 }
 
 /// The state that all threads of a daemon share: is it to end, how busy is it.
-#[derive(Debug)]
 pub struct Lifecycle {
     control: UnixStream,
     draining: AtomicBool,
     stopping: AtomicBool,
     busy: AtomicU32,
-    text: Mutex<String>,
+    describe: Mutex<Option<Describe>>,
     wake: EventFd,
-    events: Receiver<Event>,
+    events: Mutex<Events>,
+}
+
+/// Gives the line that `postroad status` shows of a service.
+type Describe = Box<dyn Fn() -> String + Send>;
+
+/// Where master's words go.
+enum Events {
+    /// Nobody listens yet.
+    Kept(Vec<Event>),
+    /// The program's own loop.
+    Told(Box<dyn Fn(Event) + Send>),
 }
 
 impl Lifecycle {
@@ -39,19 +49,18 @@ impl Lifecycle {
     /// # Errors
     /// What the system says to a new descriptor or thread.
     pub(crate) fn start(control: UnixStream, receiver: frame::Receiver) -> io::Result<Arc<Self>> {
-        let (sender, events) = crossbeam_channel::unbounded();
         let lifecycle = Arc::new(Self {
             control,
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             busy: AtomicU32::new(0),
-            text: Mutex::new(String::new()),
+            describe: Mutex::new(None),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-            events,
+            events: Mutex::new(Events::Kept(Vec::new())),
         });
         let listening = Arc::clone(&lifecycle);
         let thread = std::thread::Builder::new().name("control".into()).stack_size(128 * 1024);
-        thread.spawn(move || listening.listen(receiver, &sender))?;
+        thread.spawn(move || listening.listen(receiver))?;
         Ok(lifecycle)
     }
 
@@ -73,10 +82,20 @@ impl Lifecycle {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// Master's words, for programs with a loop of their own.
-    #[must_use]
-    pub fn events(&self) -> &Receiver<Event> {
-        &self.events
+    /// Has master's words told to a program with a loop of its own, those that came before included.
+    pub fn tell(&self, told: impl Fn(Event) + Send + 'static) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Events::Kept(kept) = &mut *events {
+            std::mem::take(kept).into_iter().for_each(&told);
+        }
+        *events = Events::Told(Box::new(told));
+    }
+
+    fn happened(&self, event: Event) {
+        match &mut *self.events.lock().unwrap_or_else(PoisonError::into_inner) {
+            Events::Kept(kept) => kept.push(event),
+            Events::Told(told) => told(event),
+        }
     }
 
     /// Readable when there is a reason to look at [`Lifecycle::draining`] or at the number of sessions.
@@ -111,49 +130,57 @@ impl Lifecycle {
         self.busy.fetch_sub(1, Ordering::AcqRel) - 1
     }
 
-    /// What `postroad status` shows of this service beside the number.
-    pub fn set_text(&self, text: String) {
-        *self.text.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    /// Sets what `postroad status` shows of this service beside the number.
+    pub fn describe_with(&self, describe: impl Fn() -> String + Send + 'static) {
+        *self.describe.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(describe));
     }
 
     pub(crate) fn finished(&self) {
         let _ = self.control.shutdown(std::net::Shutdown::Both);
     }
 
-    fn listen(&self, mut receiver: frame::Receiver, events: &Sender<Event>) {
+    fn listen(&self, mut receiver: frame::Receiver) {
         loop {
             match receiver.next_message(&self.control) {
                 Ok(Some(ToChild::Reload(snapshot))) => {
-                    let _ = events.send(Event::Reload(snapshot));
+                    self.happened(Event::Reload(snapshot));
                     self.wake();
                 }
                 Ok(Some(ToChild::Ask)) => {
-                    let text = self.text.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let describe = self.describe.lock().unwrap_or_else(PoisonError::into_inner);
+                    let text = describe.as_ref().map_or_else(String::new, |describe| describe());
+                    drop(describe);
                     let _ = frame::send(&self.control, &ToMaster::Status { busy: self.busy(), text }, None);
                 }
                 Ok(Some(ToChild::Log)) => match frame::expect_descriptor(&mut receiver) {
                     Ok(file) => log::replace_file(file),
                     Err(error) => log::warning!("new log file from master: {error}"),
                 },
-                Ok(Some(ToChild::Drain)) => self.begin_drain(events),
+                Ok(Some(ToChild::Drain)) => self.begin_drain(),
                 Ok(Some(ToChild::Stop)) => {
                     self.stopping.store(true, Ordering::Release);
-                    self.begin_drain(events);
+                    self.begin_drain();
                 }
                 // Master is gone: nobody would stop this process otherwise.
                 Ok(None) | Err(_) => {
                     self.stopping.store(true, Ordering::Release);
-                    self.begin_drain(events);
+                    self.begin_drain();
                     return;
                 }
             }
         }
     }
 
-    fn begin_drain(&self, events: &Sender<Event>) {
+    fn begin_drain(&self) {
         if !self.draining.swap(true, Ordering::AcqRel) {
-            let _ = events.send(Event::Drain);
+            self.happened(Event::Drain);
         }
         self.wake();
+    }
+}
+
+impl fmt::Debug for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lifecycle").field("busy", &self.busy()).field("draining", &self.draining()).finish()
     }
 }

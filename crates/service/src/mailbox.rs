@@ -1,0 +1,84 @@
+//! A queue that many threads put into and one thread empties, all of it at a time.
+//!
+//! Why not a channel: the reader here sleeps and wakes once for a whole batch, takes one lock for it, and has one place to
+//! wait at for whatever happens. Waiting at several channels registers with each of them anew for every message, and
+//! channels spin before they sleep, which on a busy machine takes the processor from who has something to do.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The queue. Shared by reference counting.
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    waiting: Mutex<Vec<T>>,
+    arrived: Condvar,
+}
+
+impl<T> Default for Mailbox<T> {
+    fn default() -> Self {
+        Self { waiting: Mutex::new(Vec::new()), arrived: Condvar::new() }
+    }
+}
+
+impl<T> Mailbox<T> {
+    /// Puts something in, and wakes the reader if it may be asleep.
+    pub fn put(&self, item: T) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(item);
+        let first = waiting.len() == 1;
+        drop(waiting);
+        // The reader takes everything at once: only the first item can find it asleep.
+        if first {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Waits until something is there, or for `patience`, and moves all of it into `items`, which must be empty.
+    pub fn take(&self, items: &mut Vec<T>, patience: Option<Duration>) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = match patience {
+            None => {
+                self.arrived.wait_while(waiting, |w| w.is_empty()).unwrap_or_else(PoisonError::into_inner)
+            }
+            Some(patience) => {
+                let waited = self.arrived.wait_timeout_while(waiting, patience, |w| w.is_empty());
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        std::mem::swap(&mut *waiting, items);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_between_writers_and_the_reader() {
+        let mailbox = Arc::new(Mailbox::default());
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let mailbox = Arc::clone(&mailbox);
+                std::thread::spawn(move || (0..1000).for_each(|n| mailbox.put(n)))
+            })
+            .collect();
+        let (mut sum, mut count, mut items) = (0, 0, Vec::new());
+        while count < 4000 {
+            mailbox.take(&mut items, None);
+            count += items.len();
+            sum += items.drain(..).sum::<u64>();
+        }
+        assert_eq!(sum, 4 * 999 * 1000 / 2);
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+    }
+
+    #[test]
+    fn patience_ends() {
+        let mailbox = Mailbox::<u8>::default();
+        let mut items = Vec::new();
+        mailbox.take(&mut items, Some(Duration::from_millis(1)));
+        assert!(items.is_empty());
+    }
+}
