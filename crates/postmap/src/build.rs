@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -32,7 +32,7 @@ pub(crate) fn build(targets: &[Target], options: &Options) -> Result<(), Failure
         let source = Path::new(&target.name);
         let file = File::open(source).map_err(|error| Failure::io("open", source, &error))?;
         let metadata = file.metadata().map_err(|error| Failure::io("stat", source, &error))?;
-        let _owner = as_owner(&metadata, options)?;
+        let _owner = as_owner(&metadata, &index, options)?;
         let replacement = Replacement::begin(&index)?;
         let mut builder = Builder::new(options.nul.unwrap_or(false));
         read_entries(&mut builder, BufReader::with_capacity(BUFFER, file), &target.name, options)?;
@@ -236,27 +236,40 @@ fn too_large(path: &Path) -> Failure {
 /// Acts as whoever owns the source (or, without one, the index), and says which mode a new index is to have.
 fn owner_of_index(
     target: &Target,
-    index: &PathBuf,
+    index: &Path,
     options: &Options,
 ) -> Result<(Option<AsUser>, u32), Failure> {
     match std::fs::metadata(&target.name).or_else(|_| std::fs::metadata(index)) {
         Ok(metadata) => {
             let mode =
                 if options.inherit_mode { metadata.mode() & DEFAULT_MODE | 0o600 } else { DEFAULT_MODE };
-            Ok((as_owner(&metadata, options)?, mode))
+            Ok((as_owner(&metadata, index, options)?, mode))
         }
         Err(_) => Ok((None, DEFAULT_MODE)),
     }
 }
 
 /// When root makes the index of another user's file, that user's rights must do: the folder may be theirs, and full of
-/// surprises.
-fn as_owner(metadata: &std::fs::Metadata, options: &Options) -> Result<Option<AsUser>, Failure> {
-    if options.keep_root || !Uid::effective().is_root() || metadata.uid() == 0 {
+/// surprises. In a folder that only root changes there are none, and the user's rights would not do; but the files that
+/// the user's text names are always opened with the user's rights.
+fn as_owner(
+    metadata: &std::fs::Metadata,
+    index: &Path,
+    options: &Options,
+) -> Result<Option<AsUser>, Failure> {
+    let own = !Uid::effective().is_root() || metadata.uid() == 0;
+    if options.keep_root || own || (!options.file_values && only_root_changes_folder_of(index)) {
         return Ok(None);
     }
     let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
     AsUser::become_user(uid, gid, &[])
         .map(Some)
         .map_err(|error| Failure::new(format!("act as user {uid}, who owns the source: {error}")))
+}
+
+fn only_root_changes_folder_of(index: &Path) -> bool {
+    // A symbolic link leads to another folder, which would have to be looked at all the way up.
+    let link = std::fs::symlink_metadata(index).is_ok_and(|metadata| metadata.is_symlink());
+    let folder = index.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    !link && std::fs::metadata(folder).is_ok_and(|folder| folder.uid() == 0 && folder.mode() & 0o022 == 0)
 }

@@ -29,7 +29,7 @@ impl Replacement {
         temporary.push(".new");
         let temporary = PathBuf::from(temporary);
         loop {
-            let file = lock(&temporary).map_err(|error| Failure::io("create", &temporary, &error))?;
+            let file = lock(&temporary).map_err(|error| cannot_lock(&temporary, &error))?;
             if is_still_named(&file, &temporary) {
                 return Ok(Self { index, temporary, file });
             }
@@ -84,6 +84,16 @@ fn lock(path: &Path) -> io::Result<File> {
         .open(path)?;
     file.lock()?;
     Ok(file)
+}
+
+/// Postfix overwrites an index, for which a right to the index is enough.
+fn cannot_lock(path: &Path, error: &io::Error) -> Failure {
+    match (Failure::io("create", path, error), error.kind()) {
+        (Failure::Fatal(text), io::ErrorKind::PermissionDenied) => Failure::Fatal(format!(
+            "{text} (an index is replaced, not overwritten: whoever makes it must be allowed to write to its folder)"
+        )),
+        (failure, _) => failure,
+    }
 }
 
 /// Whether another run has not meanwhile made the locked file its index, or removed it.
