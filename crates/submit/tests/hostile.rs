@@ -7,10 +7,10 @@ mod instance;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use instance::{Instance, code, is_root, run, stderr};
+use instance::{Instance, code, copy, is_root, run, stderr};
 use mail::submission::{Head, trailer};
 use mail::{Address, Recipient};
 
@@ -117,18 +117,13 @@ fn garbage_is_refused() {
     }
 }
 
-/// By another process: a program that is open for writing here while another test forks could not be run.
-fn copy(from: &str, to: &Path) {
-    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
-}
-
 /// A maildrop that only [`GROUP`] may create in, and a set-gid copy of postdrop.
 fn set_gid(instance: &Instance) -> PathBuf {
     let maildrop = instance.path("queue/maildrop");
     chown(&maildrop, Some(0), Some(GROUP)).unwrap();
     std::fs::set_permissions(&maildrop, PermissionsExt::from_mode(0o1730)).unwrap();
     let program = instance.path("postdrop");
-    copy(POSTDROP, &program);
+    copy(POSTDROP.as_ref(), &program);
     chown(&program, Some(0), Some(GROUP)).unwrap();
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o2755)).unwrap();
     program
@@ -199,7 +194,7 @@ fn sendmail_of_an_ordinary_user_goes_through_it() {
         std::fs::write(main_cf, text).unwrap();
         let message = "Subject: x\n\n".to_owned() + &"hello\n".repeat(lines);
         let sendmail = instance.path("sendmail");
-        copy(env!("CARGO_BIN_EXE_sendmail"), &sendmail);
+        copy(env!("CARGO_BIN_EXE_sendmail").as_ref(), &sendmail);
         let command = format!("{} -f me you", sendmail.display());
         let Some(output) = run_as_installed(&instance, &command, message.as_bytes()) else { return };
         assert_eq!(code(&output), 0, "{}", stderr(&output));

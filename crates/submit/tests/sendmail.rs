@@ -4,7 +4,7 @@
 
 mod instance;
 
-use instance::{Instance, code, is_root, run, stderr};
+use instance::{Instance, code, copy, is_root, run, stderr};
 use mail::{Body, DsnReturn, Notify};
 
 #[test]
@@ -124,9 +124,10 @@ fn other_modes_become_the_program_that_does_it() {
     std::fs::create_dir(&bin).unwrap();
     for name in ["postqueue", "postalias", "postroad"] {
         let script = format!("#!/bin/sh\necho \"{name} $* $MAIL_CONFIG\"\n");
-        std::fs::write(bin.join(name), script).unwrap();
-        std::fs::set_permissions(bin.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .unwrap();
+        let written = instance.path(name);
+        std::fs::write(&written, script).unwrap();
+        std::fs::set_permissions(&written, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        copy(&written, &bin.join(name));
     }
     let conf = instance.path("conf");
     let main_cf = format!("command_directory = {}\nalias_database = hash:/x, /y\n", bin.display());

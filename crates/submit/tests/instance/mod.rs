@@ -90,3 +90,8 @@ pub(crate) fn stderr(output: &Output) -> String {
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
+
+/// Copies a program by another process: one that is open for writing here while another test forks could not be run.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
+}
