@@ -118,11 +118,7 @@ impl Destinations {
     /// # Errors
     /// A table that tells the classes apart could not be asked.
     pub fn find<'a>(&self, recipient: &'a Address) -> Result<Destination<'a>, LookupError> {
-        let Resolved { local, mut domain, mut is_local } = self.resolve_routes(recipient)?;
-        if let Some(literal) = self.numeric_domain_as_literal(&domain) {
-            is_local = self.search.local_domains().contain(&literal)?;
-            domain = literal.into();
-        }
+        let Resolved { local, domain, is_local } = self.resolve_routes(recipient)?;
         let address = address_of(recipient, &local, &domain);
         let well_formed = match &address {
             Some(_) if domain.starts_with('[') => literal_address(&domain).is_some(),
@@ -168,13 +164,17 @@ impl Destinations {
         Ok(Resolved { local: rest.local, domain: Cow::Borrowed(""), is_local: false })
     }
 
-    /// `domain` without a dot at its end; `None` for the empty one where that means this host.
+    /// `domain` without a dot at its end, as a literal where it is a number and may be; `None` for the empty one where
+    /// that means this host.
     fn domain_to_resolve<'a>(&self, domain: Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
         let domain = match domain? {
             Cow::Borrowed(text) => Cow::Borrowed(without_last_dot(text).unwrap_or(text)),
             Cow::Owned(text) => without_last_dot(&text).map(str::to_owned).unwrap_or(text).into(),
         };
-        (!domain.is_empty() || !self.settings.resolve_null_domain).then_some(domain)
+        if domain.is_empty() && self.settings.resolve_null_domain {
+            return None;
+        }
+        Some(self.numeric_domain_as_literal(&domain).map_or(domain, Cow::Owned))
     }
 
     /// The address that a local part stands for by `@`, `%` or `!`, in standard form.

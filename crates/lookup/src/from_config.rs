@@ -15,7 +15,7 @@ use crate::mapping::AddressMapping;
 use crate::recipient_check::{RecipientCheck, RecipientMaps, RejectCodes};
 use crate::resolve::{Resolver, RouteMaps, Target, Transports};
 use crate::rewrite::Rewriter;
-use crate::{Delimiters, Maps, MatchList, OpenError};
+use crate::{Delimiters, Maps, MatchList, OpenError, Options};
 
 impl Delimiters {
     /// The delimiters of this configuration.
@@ -143,10 +143,10 @@ impl Resolver {
                 default: target(param::DEFAULT_TRANSPORT)?,
             },
             maps: RouteMaps {
-                transport: maps(config, param::TRANSPORT_MAPS)?,
+                transport: maps_of_routes(config, param::TRANSPORT_MAPS)?,
                 relocated: maps(config, param::RELOCATED_MAPS)?,
-                sender_dependent_relayhost: maps(config, param::SENDER_DEPENDENT_RELAYHOST_MAPS)?,
-                sender_dependent_default_transport: maps(
+                sender_dependent_relayhost: maps_of_routes(config, param::SENDER_DEPENDENT_RELAYHOST_MAPS)?,
+                sender_dependent_default_transport: maps_of_routes(
                     config,
                     param::SENDER_DEPENDENT_DEFAULT_TRANSPORT_MAPS,
                 )?,
@@ -266,7 +266,16 @@ fn mapping(
 }
 
 fn maps(config: &Config, list: config::Param<Vec<String>>) -> Result<Maps, OpenError> {
-    Maps::open(&config.get(list)).map_err(|error| match error {
+    maps_with(config, list, Options::default())
+}
+
+/// Tables whose values are transports and hosts: no part of an address gets into those.
+fn maps_of_routes(config: &Config, list: config::Param<Vec<String>>) -> Result<Maps, OpenError> {
+    maps_with(config, list, Options { substitute: false, ..Options::default() })
+}
+
+fn maps_with(config: &Config, list: config::Param<Vec<String>>, options: Options) -> Result<Maps, OpenError> {
+    Maps::open_with(&config.get(list), options).map_err(|error| match error {
         OpenError::Configuration(text) => OpenError::Configuration(format!("{}: {text}", list.name())),
         OpenError::Unavailable(text) => OpenError::Unavailable(format!("{}: {text}", list.name())),
     })

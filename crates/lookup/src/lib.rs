@@ -7,6 +7,7 @@
 pub mod address_search;
 mod braces;
 pub mod canonical;
+mod check;
 pub mod cdb;
 pub mod destination;
 pub mod domain;
@@ -31,6 +32,7 @@ mod watch;
 
 pub use address_search::{AddressSearch, Found};
 pub use braces::split_list;
+pub use check::{Findings, check};
 pub use destination::{Class, Destination};
 pub use extension::Delimiters;
 pub use fold::fold;
