@@ -81,10 +81,10 @@ pub enum Event<'a> {
     /// A command that is another module's: AUTH, STARTTLS, XCLIENT, XFORWARD, ETRN; to be answered. [`Session::accept`]
     /// says that it is not offered.
     Other(Verb, &'a str),
-    /// No command: its first word; to be answered. [`Session::accept`] says 500.
-    Unknown(&'a str),
-    /// A command failed without a question; the client got this reply.
-    Refused(Verb, &'a Reply),
+    /// No command: its first word, and the line; to be answered. [`Session::accept`] says 500.
+    Unknown(&'a str, &'a str),
+    /// A command with these arguments failed without a question; the client got this reply.
+    Refused(Verb, &'a str, &'a Reply),
     /// Something to be logged.
     Notice(Notice),
     /// Write the output and close.
@@ -101,8 +101,12 @@ pub enum Notice {
         /// The first bytes of what came too early, printable.
         said: String,
     },
-    /// A line ended in a bare line feed, with `smtpd_forbid_bare_newline = note` or `reject`.
-    BareNewline,
+    /// A line ended in a bare line feed, with `smtpd_forbid_bare_newline = note` or `reject`. (Content that is refused for
+    /// it is [`Event::Abandoned`].)
+    BareNewline {
+        /// The place, in the words of [`Session::place`].
+        after: &'static str,
+    },
 }
 
 /// Why the session ends.
@@ -151,7 +155,8 @@ enum Question {
     /// The address, and how it was written.
     Verify(Address, String),
     Other(Verb, String),
-    Unknown(String),
+    /// The first word, and the line.
+    Unknown(String, String),
 }
 
 /// An event whose data is still where it came from.
@@ -182,6 +187,8 @@ pub struct Session {
     place: &'static str,
     counters: Counters,
     refusal: Reply,
+    /// What stood after the verb that was refused.
+    arguments: String,
     notice: Option<Notice>,
     errors: u32,
     junk: u32,
@@ -208,6 +215,7 @@ impl Session {
             place: "CONNECT",
             counters: Counters::default(),
             refusal: Reply::plain(250, ""),
+            arguments: String::new(),
             notice: None,
             errors: 0,
             junk: 0,
@@ -244,7 +252,7 @@ impl Session {
             Step::Delay => Event::Delay,
             Step::Content(place) => Event::Content(self.input.at(place)),
             Step::Bytes(bytes) => Event::Content(bytes),
-            Step::Refused => Event::Refused(self.verb, &self.refusal),
+            Step::Refused => Event::Refused(self.verb, &self.arguments, &self.refusal),
             Step::Abandoned { replied } => Event::Abandoned(Some(&self.refusal).filter(|_| replied)),
             Step::Notice(notice) => Event::Notice(notice),
             Step::Close(ending) => Event::Close(ending),
@@ -259,7 +267,7 @@ impl Session {
                 Some(Question::End(transaction, chunked)) => Event::End { transaction, chunked: *chunked },
                 Some(Question::Verify(address, _)) => Event::Verify(address),
                 Some(Question::Other(verb, arguments)) => Event::Other(*verb, arguments),
-                Some(Question::Unknown(word)) => Event::Unknown(word),
+                Some(Question::Unknown(word, line)) => Event::Unknown(word, line),
                 None => Event::Read,
             },
         }
@@ -302,7 +310,7 @@ impl Session {
             Some(Question::Other(verb, arguments)) => {
                 commands::not_offered(*verb, arguments).reply(&self.settings.hostname)
             }
-            Some(Question::Unknown(_)) => Fault::NotRecognized.reply(&self.settings.hostname),
+            Some(Question::Unknown(..)) => Fault::NotRecognized.reply(&self.settings.hostname),
             Some(Question::End(..)) => Fault::Unanswered.reply(&self.settings.hostname),
             None => return,
         };
@@ -396,10 +404,7 @@ impl Session {
         if std::mem::replace(&mut self.pipelining_noticed, true) {
             return false;
         }
-        let said = self.input.pending().iter().take(100).map(|b| match b {
-            b' '..=b'~' => char::from(*b),
-            _ => '?',
-        });
+        let said = self.input.pending().iter().take(100).flat_map(|b| b.escape_ascii()).map(char::from);
         self.notice = Some(Notice::ImproperPipelining { after, said: said.collect() });
         if self.settings.forbid_unauth_pipelining {
             self.say(&Fault::OutOfStep.reply(&self.settings.hostname));

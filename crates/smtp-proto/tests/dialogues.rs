@@ -140,7 +140,7 @@ impl Dialogue {
                 }
                 Event::Verify(address) => ("VRFY", address.to_string()),
                 Event::Other(verb, arguments) => (verb.name(), arguments.to_owned()),
-                Event::Unknown(_) => (Verb::Unknown.name(), String::new()),
+                Event::Unknown(..) => (Verb::Unknown.name(), String::new()),
                 Event::Refused(..) => continue,
                 Event::Delay => {
                     self.events.push_back("delay".to_owned());
@@ -150,7 +150,7 @@ impl Dialogue {
                     self.events.push_back(format!("improper command pipelining after {after}: {said}"));
                     continue;
                 }
-                Event::Notice(Notice::BareNewline) => {
+                Event::Notice(Notice::BareNewline { .. }) => {
                     self.events.push_back("bare newline".to_owned());
                     continue;
                 }

@@ -85,7 +85,7 @@ fn receive(mode: BareNewline, wire: &[u8], step: usize) -> (Option<Vec<u8>>, boo
                     session.answer(&Reply::plain(250, "Ok"));
                 }
                 Event::Abandoned(_) => content.clear(),
-                Event::Unknown(word) => {
+                Event::Unknown(word, _) => {
                     commands |= word == "x";
                     session.accept();
                 }

@@ -38,10 +38,10 @@ impl fmt::Display for Context<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let subject = self.0;
         if let Some(sender) = subject.sender {
-            write!(f, " from=<{sender}>")?;
+            write!(f, " from=<{}>", sender.to_path())?;
         }
         if let Some(recipient) = subject.recipient {
-            write!(f, " to=<{recipient}>")?;
+            write!(f, " to=<{}>", recipient.to_path())?;
         }
         write!(f, " proto={}", subject.protocol)?;
         match subject.helo {

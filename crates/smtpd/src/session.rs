@@ -6,7 +6,9 @@ use ipc::log;
 use mail::{Address, Client as MailClient, Dsn, QueueId};
 use nix::sys::socket::{MsgFlags, recv};
 use service::{Connection, Stream};
+use smtp_proto::content::BareNewline;
 use smtp_proto::parameter::{Mail, Rcpt};
+use smtp_proto::path::{self, PathRules};
 use smtp_proto::server::{Ending, Event, Helo, Notice, Session, Transaction};
 use smtp_proto::{Fault, Reply, Verb};
 
@@ -18,6 +20,9 @@ use crate::restrictions::Effects;
 use crate::server::Server;
 use crate::transfer::Transfer;
 use crate::wire::{Lost, Wire};
+
+/// What the log says of a line without carriage return, and the end of the reply to it.
+const BARE_NEWLINE: &str = "bare <LF> received";
 
 /// The output buffer that a session keeps while it waits.
 const KEPT_OUTPUT: usize = 1024;
@@ -122,11 +127,11 @@ impl Conversation<'_> {
                 Event::Mail(mail) => self.dialogue.mail(mail),
                 Event::Rcpt(rcpt) => self.dialogue.rcpt(rcpt),
                 Event::Begin(transaction) => self.dialogue.begin(transaction),
-                Event::End { transaction, chunked } => Some(self.dialogue.end(transaction, chunked)),
+                Event::End { chunked, .. } => Some(self.dialogue.end(chunked)),
                 Event::Verify(address) => self.dialogue.verify(address),
                 Event::Other(..) => None,
-                Event::Unknown(word) => {
-                    if let Some(reply) = self.dialogue.unknown(word) {
+                Event::Unknown(word, line) => {
+                    if let Some(reply) = self.dialogue.unknown(word, line) {
                         self.proto.dismiss(&reply);
                         continue;
                     }
@@ -136,12 +141,13 @@ impl Conversation<'_> {
                     self.dialogue.abandoned(reply);
                     continue;
                 }
-                Event::Refused(verb, reply) => {
-                    self.dialogue.refused(verb, reply);
+                Event::Refused(verb, arguments, reply) => {
+                    self.dialogue.refused(verb, arguments, reply);
                     continue;
                 }
                 Event::Notice(notice) => {
-                    self.dialogue.notice(&notice);
+                    let rejects = self.proto.policy().bare_newline == BareNewline::Reject;
+                    self.dialogue.notice(&notice, rejects);
                     continue;
                 }
                 Event::Close(ending) => {
@@ -211,6 +217,8 @@ impl Conversation<'_> {
                     format!("{hostname} Service shutting down"),
                 ));
             }
+            // Many clients go without QUIT when they are done.
+            Err(Lost::Connection) if place == "END-OF-MESSAGE" => {}
             Err(Lost::Connection) => log::broke_off("lost connection", &place, client),
         }
         log::disconnected(client, self.proto.counters());
@@ -235,9 +243,11 @@ struct Dialogue<'a> {
     discarded: String,
     helo: Option<Helo>,
     sender: Option<Address>,
-    /// How many recipients were accepted.
+    /// How many recipients were accepted, and the first of them.
     recipients: usize,
+    first_recipient: Option<Address>,
     effects: Effects,
+    queue_id: Option<QueueId>,
     transfer: Option<Transfer>,
     out_of_step: bool,
 }
@@ -251,7 +261,9 @@ impl<'a> Dialogue<'a> {
             helo: None,
             sender: None,
             recipients: 0,
+            first_recipient: None,
             effects: Effects::default(),
+            queue_id: None,
             transfer: None,
             out_of_step: false,
         }
@@ -259,7 +271,7 @@ impl<'a> Dialogue<'a> {
 
     fn subject_at<'s>(&'s self, place: &'s str) -> Subject<'s> {
         Subject {
-            queue_id: self.queue_id(),
+            queue_id: self.queue_id,
             place,
             client: self.client,
             helo: self.helo.as_ref().map(|helo| helo.name.as_str()),
@@ -269,10 +281,6 @@ impl<'a> Dialogue<'a> {
             protocol: self.protocol(),
             out_of_step: self.out_of_step,
         }
-    }
-
-    fn queue_id(&self) -> Option<QueueId> {
-        self.transfer.as_ref().map(|transfer| transfer.id)
     }
 
     fn protocol(&self) -> &'static str {
@@ -301,7 +309,12 @@ impl<'a> Dialogue<'a> {
         self.sender = Some(mail.sender.clone());
         let subject = self.subject_at("MAIL");
         let restrictions = &self.server.restrictions;
-        let mut refused = restrictions.malformed_sender(&mail.sender).or_else(|| restrictions.mail(&subject));
+        if let Some(reply) = restrictions.malformed_sender(&mail.sender) {
+            log::warning!("Illegal address syntax from {} in MAIL command: <{}>", self.client, mail.sender);
+            self.sender = None;
+            return Some(reply);
+        }
+        let mut refused = restrictions.mail(&subject);
         if refused.is_none() && !self.server.space.suffices() {
             refused = Some(refusal::no_space());
         }
@@ -321,6 +334,7 @@ impl<'a> Dialogue<'a> {
             None => {
                 self.recipients += 1;
                 self.effects = effects;
+                self.first_recipient.get_or_insert_with(|| rcpt.recipient.clone());
             }
         }
         refused
@@ -354,6 +368,7 @@ impl<'a> Dialogue<'a> {
         };
         match Transfer::begin(self.server, transaction, self.client, client, rewrite_headers, self.effects) {
             Ok(transfer) => {
+                self.queue_id = Some(transfer.id);
                 self.transfer = Some(transfer);
                 None
             }
@@ -367,8 +382,8 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    fn end(&mut self, transaction: &Transaction, chunked: Option<u64>) -> Reply {
-        let subject = self.last_subject(transaction);
+    fn end(&mut self, chunked: Option<u64>) -> Reply {
+        let subject = self.last_subject();
         let reply = match self.server.restrictions.end_of_data(&subject, &mut Effects::default()) {
             Some(reply) => reply,
             None => match self.transfer.take() {
@@ -377,24 +392,24 @@ impl<'a> Dialogue<'a> {
             },
         };
         if !reply.is_positive() {
-            report::acted("reject", &self.last_subject(transaction), &reply);
+            report::acted("reject", &self.last_subject(), &reply);
         }
         self.forget_transaction();
         reply
     }
 
     /// At the end of content, the log shows a recipient if there is but one.
-    fn last_subject<'s>(&'s self, transaction: &'s Transaction) -> Subject<'s> {
-        let recipient = match transaction.recipients.as_slice() {
-            [only] => Some(&only.recipient),
-            _ => None,
-        };
+    fn last_subject(&self) -> Subject<'_> {
+        let recipient = self.first_recipient.as_ref().filter(|_| self.recipients == 1);
         Subject { recipient, ..self.subject_at("END-OF-MESSAGE") }
     }
 
     fn abandoned(&mut self, reply: Option<&Reply>) {
         if let Some(reply) = reply {
-            report::acted("reject", &self.subject_at("END-OF-MESSAGE"), reply);
+            match reply.text().ends_with(BARE_NEWLINE) {
+                true => report::acted("reject", &self.last_subject(), &BARE_NEWLINE),
+                false => report::acted("reject", &self.last_subject(), reply),
+            }
         }
         self.forget_transaction();
     }
@@ -402,19 +417,40 @@ impl<'a> Dialogue<'a> {
     fn forget_transaction(&mut self) {
         self.sender = None;
         self.recipients = 0;
+        self.first_recipient = None;
+        self.queue_id = None;
         self.effects = Effects::default();
         self.transfer = None;
     }
 
-    /// Postfix logs no mistakes of the dialogue; those in an address or a size an operator may be asked about.
-    fn refused(&self, verb: Verb, reply: &Reply) {
-        if matches!(verb, Verb::Mail | Verb::Rcpt | Verb::Bdat) {
-            report::acted("reject", &self.subject_at(verb.name()), reply);
+    /// A command that never became a question. Of those, Postfix logs wrong addresses, and limits that were met.
+    fn refused(&self, verb: Verb, arguments: &str, reply: &Reply) {
+        let said = arguments.split_once(':').map_or("", |(_, rest)| path::split(rest.trim_start()).0);
+        match (verb, reply.code()) {
+            (Verb::Mail | Verb::Rcpt, 501) if reply.dsn().is_some_and(is_about_address) => {
+                log::warning!(
+                    "Illegal address syntax from {} in {} command: {said}",
+                    self.client,
+                    verb.name()
+                );
+            }
+            (Verb::Mail, 552) => {
+                let sender = path::parse(said, PathRules { strict: false, allow_null: true }).ok();
+                let subject = Subject { sender: sender.as_ref(), ..self.subject_at(verb.name()) };
+                report::acted("reject", &subject, reply);
+            }
+            (Verb::Rcpt, 452) => {
+                let recipient = path::parse(said, PathRules::default()).ok();
+                let subject = Subject { recipient: recipient.as_ref(), ..self.subject_at(verb.name()) };
+                report::acted("reject", &subject, reply);
+            }
+            (Verb::Bdat, _) => report::acted("reject", &self.subject_at(verb.name()), reply),
+            _ => {}
         }
     }
 
     /// A client that speaks another language than SMTP is sent away.
-    fn unknown(&self, word: &str) -> Option<Reply> {
+    fn unknown(&self, word: &str, line: &str) -> Option<Reply> {
         let forbidden = match self.server.forbidden_commands.matches(word) {
             Ok(forbidden) => forbidden,
             Err(error) => {
@@ -425,20 +461,29 @@ impl<'a> Dialogue<'a> {
         if !forbidden && !smtp_proto::command::is_header(word) {
             return None;
         }
-        let said: String = word.chars().take(100).collect();
+        let said: String = line.chars().take(100).collect();
         log::warning!("non-SMTP command from {}: {said}", self.client);
         Some(Reply::new(221, Dsn::new(2, 7, 0), "Error: I can break rules, too. Goodbye."))
     }
 
-    fn notice(&mut self, notice: &Notice) {
+    fn notice(&mut self, notice: &Notice, rejects_bare_newline: bool) {
         match notice {
             Notice::ImproperPipelining { after, said } => {
                 log::info!("improper command pipelining after {after} from {}: {said}", self.client);
                 self.out_of_step = true;
             }
-            Notice::BareNewline => log::info!("bare <LF> received from {}", self.client),
+            Notice::BareNewline { after } => {
+                let action = if rejects_bare_newline { "reject" } else { "notify" };
+                report::acted(action, &self.subject_at(after), &BARE_NEWLINE);
+            }
         }
     }
+}
+
+/// X.1.3 and X.1.7 of RFC 3463: a bad address of a recipient or a sender.
+fn is_about_address(dsn: Dsn) -> bool {
+    let dsn = dsn.with_class(5);
+    dsn == Dsn::new(5, 1, 3) || dsn == Dsn::new(5, 1, 7)
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl Session {
             self.junk += 1;
             self.errors += u32::from(self.junk > self.settings.junk_command_limit);
         }
-        self.dispatch(verb, word, arguments)
+        self.dispatch(verb, word, arguments, &line)
     }
 
     /// A bare line feed after a command. Says whether it ends the session.
@@ -57,11 +57,11 @@ impl Session {
         match self.policy.bare_newline {
             BareNewline::Allow | BareNewline::Normalize => false,
             BareNewline::Note => {
-                self.notice = Some(Notice::BareNewline);
+                self.notice = Some(Notice::BareNewline { after: self.place });
                 false
             }
             BareNewline::Reject => {
-                self.notice = Some(Notice::BareNewline);
+                self.notice = Some(Notice::BareNewline { after: self.place });
                 let fault = Fault::BareNewline(self.settings.bare_newline_reject_code);
                 self.say(&fault.reply(&self.settings.hostname));
                 self.close(Ending::Dropped);
@@ -79,7 +79,7 @@ impl Session {
         must_wait && !self.input.pending().is_empty()
     }
 
-    fn dispatch(&mut self, verb: Verb, word: &str, arguments: &str) -> Option<Step> {
+    fn dispatch(&mut self, verb: Verb, word: &str, arguments: &str, line: &str) -> Option<Step> {
         if let (State::Denied(client), false) = (&self.state, verb == Verb::Quit) {
             let fault = Fault::AccessDenied(client.clone());
             return Some(self.refuse(&fault));
@@ -111,14 +111,17 @@ impl Session {
             Verb::Xclient | Verb::Xforward | Verb::StartTls | Verb::Auth | Verb::Etrn => {
                 Ok(Question::Other(verb, arguments.to_owned()))
             }
-            Verb::Unknown => Ok(Question::Unknown(word.to_owned())),
+            Verb::Unknown => Ok(Question::Unknown(word.to_owned(), line.to_owned())),
         };
         Some(match asked {
             Ok(question) => {
                 self.question = Some(question);
                 Step::Asked
             }
-            Err(fault) => self.refuse_command(&fault),
+            Err(fault) => {
+                arguments.clone_into(&mut self.arguments);
+                self.refuse_command(&fault)
+            }
         })
     }
 

@@ -237,7 +237,6 @@ impl Session {
         let fault = if limit > 0 && receiver.size() > limit {
             Fault::MessageTooBig
         } else if self.policy.bare_newline == BareNewline::Reject && receiver.bare_newline() {
-            self.notice = Some(Notice::BareNewline);
             Fault::BareNewline(self.settings.bare_newline_reject_code)
         } else {
             return;
@@ -264,7 +263,7 @@ impl Session {
             }
             (None, true) => {
                 if self.policy.bare_newline == BareNewline::Note && receiver.bare_newline() {
-                    self.notice = Some(Notice::BareNewline);
+                    self.notice = Some(Notice::BareNewline { after: self.place });
                 }
                 self.question = Some(Question::End(transaction, receiver.chunked_size()));
                 Some(Step::Asked)
