@@ -7,8 +7,8 @@
 pub mod address_search;
 mod braces;
 pub mod canonical;
-mod check;
 pub mod cdb;
+mod check;
 pub mod destination;
 pub mod domain;
 pub mod expand;
