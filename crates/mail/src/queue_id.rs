@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,9 +39,12 @@ impl QueueId {
     #[must_use]
     pub fn generate(now: SystemTime) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
+        // Asked once: a system call for each message would be a tenth of what smtpd spends on it.
+        static PROCESS: OnceLock<u32> = OnceLock::new();
+        let process = *PROCESS.get_or_init(std::process::id);
         let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let count = COUNTER.fetch_add(1, Ordering::Relaxed) & 0x3_ffff;
-        let unique = (u64::from(std::process::id()) << 18) | u64::from(count);
+        let unique = (u64::from(process) << 18) | u64::from(count);
         let mut id = Self { length: 0, bytes: [0; MAX_LENGTH] };
         id.push_number(since.as_secs(), 52, 6);
         id.push_number(u64::from(since.subsec_micros()), 52, 4);

@@ -17,6 +17,7 @@ mod wire;
 
 pub use server::Server;
 
+use config::{Severity, param};
 use ipc::log;
 use service::{Fatal, Service};
 
@@ -25,13 +26,16 @@ use service::{Fatal, Service};
 /// # Errors
 /// A configuration that cannot work; a socket or a privilege that fails.
 pub fn run(service: Service) -> Result<(), Fatal> {
-    let server = Server::new(&service.config, service.cleanup()).map_err(|e| Fatal::new(e.to_string()))?;
     for problem in restrictions::verify(&service.config) {
-        if problem.severity > config::Severity::Note {
-            log::warning!("{}", problem.text);
+        match problem.severity {
+            // Rather no server than one that lets in what the operator meant to keep out.
+            Severity::Error => return Err(Fatal::new(problem.text)),
+            Severity::Warning => log::warning!("{}", problem.text),
+            Severity::Note => {}
         }
     }
-    if service.config.get(config::param::SMTPD_PEERNAME_LOOKUP) {
+    let server = Server::new(&service.config, service.cleanup()).map_err(|e| Fatal::new(e.to_string()))?;
+    if service.config.get(param::SMTPD_PEERNAME_LOOKUP) {
         log::info!(
             "client names come from /etc/hosts only, not from the DNS; other clients are called unknown"
         );

@@ -70,19 +70,17 @@ impl<'a> Parser<'a> {
 
     fn nested(&mut self, items: &[String], depth: usize) -> List {
         let mut rules = Vec::new();
-        // `{ verb argument }` is the same without its braces.
-        let words: Vec<String> = items.iter().flat_map(|item| unbraced(item)).collect();
-        let mut words = words.into_iter().peekable();
+        let mut words = items.iter();
         while let Some(word) = words.next() {
-            rules.push(self.rule(&word, &mut words, depth));
+            rules.push(self.rule(word, &mut words, depth));
         }
         List(rules)
     }
 
-    fn rule(&mut self, word: &str, rest: &mut impl Iterator<Item = String>, depth: usize) -> Rule {
+    fn rule(&mut self, word: &str, rest: &mut std::slice::Iter<'_, String>, depth: usize) -> Rule {
         if word.eq_ignore_ascii_case("warn_if_reject") {
             return match rest.next() {
-                Some(next) => Rule::Warn(Box::new(self.rule(&next, rest, depth))),
+                Some(next) => Rule::Warn(Box::new(self.rule(next, rest, depth))),
                 None => self.mistake("warn_if_reject needs a restriction after it".to_owned()),
             };
         }
@@ -124,16 +122,16 @@ impl<'a> Parser<'a> {
         &mut self,
         word: &str,
         takes: Takes,
-        rest: &mut impl Iterator<Item = String>,
+        rest: &mut std::slice::Iter<'_, String>,
     ) -> Result<Argument, String> {
         match takes {
             Takes::Nothing => Ok(Argument::None),
             Takes::Text(what) => match rest.next() {
-                Some(text) => Ok(Argument::Text(text)),
+                Some(text) => Ok(Argument::Text(text.clone())),
                 None => Err(format!("{word} needs {what} after it")),
             },
             Takes::Table => match rest.next() {
-                Some(name) if name.contains(':') => table(&name),
+                Some(name) if name.contains(':') => table(name),
                 Some(name) => {
                     Err(format!("{word} needs a lookup table like hash:/etc/postroad/access, not \"{name}\""))
                 }
@@ -156,14 +154,6 @@ impl<'a> Parser<'a> {
 fn table(name: &str) -> Result<Argument, String> {
     let maps = Maps::open(&[name.to_owned()]).map_err(|error| error.to_string())?;
     Ok(Argument::Table { maps, label: name.to_owned() })
-}
-
-/// The words of `{ … }`; anything else is one word. A table with a brace of its own (`inline:{…}`) does not begin with it.
-fn unbraced(item: &str) -> Vec<String> {
-    match item.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
-        Some(inner) => split_list(inner),
-        None => vec![item.to_owned()],
-    }
 }
 
 impl List {

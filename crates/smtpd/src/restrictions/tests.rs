@@ -1,1 +1,77 @@
+use std::path::Path;
 
+use config::{Config, Severity, Snapshot};
+
+use super::verify;
+
+fn problems(main_cf: &str) -> Vec<(Severity, String)> {
+    let snapshot = Snapshot { main_cf: main_cf.as_bytes().to_vec(), master_cf: Vec::new() };
+    let (config, _) = Config::from_snapshot(Path::new("/etc/postroad"), &snapshot, &[]).unwrap();
+    verify(&config).into_iter().map(|problem| (problem.severity, problem.text)).collect()
+}
+
+#[test]
+fn the_defaults_have_no_problems() {
+    assert_eq!(problems("compatibility_level = 3.6\n"), []);
+}
+
+#[test]
+fn a_verb_without_effect_is_named_with_the_reason() {
+    let lists = "compatibility_level = 3.6\n\
+                 smtpd_client_restrictions = reject_rbl_client zen.example.org, permit_mynetworks reject_rbl_client b.example\n\
+                 smtpd_recipient_restrictions = check_policy_service { inet:127.0.0.1:10023, timeout=10s }\n";
+    let found = problems(lists);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|(severity, _)| *severity == Severity::Warning));
+    assert!(
+        found[0].1.starts_with("smtpd_client_restrictions: reject_rbl_client has no effect"),
+        "{}",
+        found[0].1
+    );
+    assert!(found[1].1.starts_with("smtpd_recipient_restrictions: check_policy_service has no effect"));
+}
+
+#[test]
+fn mistakes_are_errors_and_say_what_was_meant() {
+    let cases = [
+        (
+            "reject_unauth_destinaton",
+            "unknown restriction \"reject_unauth_destinaton\"; did you mean \"reject_unauth_destination\"?",
+        ),
+        ("check_client_access", "check_client_access needs a lookup table after it"),
+        (
+            "check_client_access /etc/x",
+            "check_client_access needs a lookup table like hash:/etc/postroad/access, not \"/etc/x\"",
+        ),
+        ("check_client_access hsh:/etc/x", "hsh"),
+        ("warn_if_reject", "warn_if_reject needs a restriction after it"),
+        ("sleep", "sleep needs a number of seconds after it"),
+    ];
+    for (list, text) in cases {
+        let found = problems(&format!("compatibility_level = 3.6\nsmtpd_client_restrictions = {list}\n"));
+        assert_eq!(found.len(), 1, "{list}: {found:?}");
+        assert_eq!(found[0].0, Severity::Error);
+        assert!(found[0].1.contains(text), "{}", found[0].1);
+    }
+}
+
+#[test]
+fn an_open_relay_is_an_error() {
+    let found = problems(
+        "compatibility_level = 3.6\nsmtpd_relay_restrictions = permit_mynetworks, warn_if_reject reject\n",
+    );
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].0, Severity::Error);
+    assert!(found[0].1.contains("reject_unauth_destination"));
+    let class = "compatibility_level = 3.6\nsmtpd_restriction_classes = c\nc = reject_unauth_destination\n\
+                 smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = permit_mynetworks, c\n";
+    assert_eq!(problems(class), []);
+}
+
+#[test]
+fn classes_that_name_each_other_end() {
+    let main_cf = "compatibility_level = 3.6\nsmtpd_restriction_classes = a, b\na = b\nb = a\n\
+                   smtpd_client_restrictions = a\n";
+    let found = problems(main_cf);
+    assert!(found[0].1.contains("too deeply"), "{found:?}");
+}
