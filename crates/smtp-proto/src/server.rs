@@ -18,6 +18,7 @@ mod content;
 mod counters;
 mod settings;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mail::Address;
@@ -189,7 +190,7 @@ pub struct Session {
     refusal: Reply,
     /// What stood after the verb that was refused.
     arguments: String,
-    notice: Option<Notice>,
+    notices: VecDeque<Notice>,
     errors: u32,
     junk: u32,
     overshoot: u32,
@@ -216,7 +217,7 @@ impl Session {
             counters: Counters::default(),
             refusal: Reply::plain(250, ""),
             arguments: String::new(),
-            notice: None,
+            notices: VecDeque::new(),
             errors: 0,
             junk: 0,
             overshoot: 0,
@@ -275,7 +276,7 @@ impl Session {
 
     fn step(&mut self) -> Step {
         loop {
-            if let Some(notice) = self.notice.take() {
+            if let Some(notice) = self.notices.pop_front() {
                 return Step::Notice(notice);
             }
             if std::mem::take(&mut self.abandoned) {
@@ -405,7 +406,7 @@ impl Session {
             return false;
         }
         let said = self.input.pending().iter().take(100).flat_map(|b| b.escape_ascii()).map(char::from);
-        self.notice = Some(Notice::ImproperPipelining { after, said: said.collect() });
+        self.notices.push_back(Notice::ImproperPipelining { after, said: said.collect() });
         if self.settings.forbid_unauth_pipelining {
             self.say(&Fault::OutOfStep.reply(&self.settings.hostname));
             self.close(Ending::Dropped);

@@ -57,11 +57,11 @@ impl Session {
         match self.policy.bare_newline {
             BareNewline::Allow | BareNewline::Normalize => false,
             BareNewline::Note => {
-                self.notice = Some(Notice::BareNewline { after: self.place });
+                self.notices.push_back(Notice::BareNewline { after: self.place });
                 false
             }
             BareNewline::Reject => {
-                self.notice = Some(Notice::BareNewline { after: self.place });
+                self.notices.push_back(Notice::BareNewline { after: self.place });
                 let fault = Fault::BareNewline(self.settings.bare_newline_reject_code);
                 self.say(&fault.reply(&self.settings.hostname));
                 self.close(Ending::Dropped);

@@ -263,7 +263,7 @@ impl Session {
             }
             (None, true) => {
                 if self.policy.bare_newline == BareNewline::Note && receiver.bare_newline() {
-                    self.notice = Some(Notice::BareNewline { after: self.place });
+                    self.notices.push_back(Notice::BareNewline { after: self.place });
                 }
                 self.question = Some(Question::End(transaction, receiver.chunked_size()));
                 Some(Step::Asked)
