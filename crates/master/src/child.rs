@@ -16,8 +16,9 @@ use nix::unistd::Pid;
 
 use crate::startup::Generation;
 
-/// How long a child may take to read a word of master's before it counts as stuck.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long master waits for a child that does not read, or that began to say something and stopped: a child that is
+/// stuck must not stop the others.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A program that runs.
 pub(crate) struct Child {
@@ -41,7 +42,8 @@ impl Child {
         let config = &generation.config;
         let program = config.get(param::DAEMON_DIRECTORY).join(&entry.command);
         let (control, theirs) = UnixStream::pair()?;
-        control.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        control.set_write_timeout(Some(PATIENCE))?;
+        control.set_read_timeout(Some(PATIENCE))?;
         let birth = Birth {
             service: entry.name.clone(),
             config_directory: config.directory().to_owned(),
@@ -115,15 +117,12 @@ impl Child {
     /// Asks how it is going, and waits a moment for the answer.
     pub(crate) fn ask(&mut self) -> Option<ToMaster> {
         self.say(&ToChild::Ask, None);
-        self.control.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
-        let answer = loop {
+        loop {
             match self.hear()? {
                 ToMaster::Ready => self.ready = true,
-                status @ ToMaster::Status { .. } => break status,
+                status @ ToMaster::Status { .. } => return Some(status),
             }
-        };
-        self.control.set_read_timeout(None).ok()?;
-        Some(answer)
+        }
     }
 
     /// Ends the child and whatever it started, at once.

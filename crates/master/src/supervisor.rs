@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 
 use crate::child::Child;
 use crate::operator::Operator;
@@ -55,8 +56,8 @@ enum Source {
     Signal,
     Operator,
     Client(usize),
-    Child(usize, usize),
-    Retired(usize, usize),
+    /// By its process: what is done for one source may take children off the lists before the next is attended to.
+    Child(Pid),
 }
 
 impl Supervisor {
@@ -109,11 +110,9 @@ impl Supervisor {
                 let listening = service.endpoints.iter().filter_map(|endpoint| self.sockets.get(endpoint));
                 sources.extend(listening.map(|socket| (Source::Client(n), socket.as_fd())));
             }
-            sources.extend(controls(service).map(|(c, fd)| (Source::Child(n, c), fd)));
         }
-        for (n, service) in self.retired.iter().enumerate() {
-            sources.extend(controls(service).map(|(c, fd)| (Source::Retired(n, c), fd)));
-        }
+        let children = self.services.iter().chain(&self.retired).flat_map(|service| &service.children);
+        sources.extend(children.map(|child| (Source::Child(child.pid), child.control().as_fd())));
         let mut wanted: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
         match poll(&mut wanted, self.patience()) {
@@ -149,8 +148,18 @@ impl Supervisor {
                 }
             }
             Source::Client(n) => self.start(n),
-            Source::Child(n, c) => hear(self.services.get_mut(n).and_then(|s| s.children.get_mut(c))),
-            Source::Retired(n, c) => hear(self.retired.get_mut(n).and_then(|s| s.children.get_mut(c))),
+            Source::Child(pid) => self.hear(pid),
+        }
+    }
+
+    fn hear(&mut self, pid: Pid) {
+        let services = self.services.iter_mut().chain(&mut self.retired);
+        let child = services.flat_map(|service| &mut service.children).find(|child| child.pid == pid);
+        // A child that closed its end is about to be reaped; one that says anything else than "ready" was asked.
+        if let Some(child) = child
+            && child.hear() == Some(ToMaster::Ready)
+        {
+            child.ready = true;
         }
     }
 
@@ -340,19 +349,6 @@ fn stage_of(entry: &ServiceEntry) -> u8 {
         _ if entry.kind == ServiceKind::Inet => 0,
         _ => 2,
     }
-}
-
-fn hear(child: Option<&mut Child>) {
-    // A child that closed its end is about to be reaped; one that says anything else than "ready" was asked.
-    if let Some(child) = child
-        && child.hear() == Some(ToMaster::Ready)
-    {
-        child.ready = true;
-    }
-}
-
-fn controls(service: &Service) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-    service.children.iter().enumerate().map(|(n, child)| (n, child.control().as_fd()))
 }
 
 fn endpoints(services: &[Service]) -> Vec<Endpoint> {
