@@ -22,7 +22,8 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 /// How much is asked of the socket at once; one read takes in a whole small mail with its envelope.
 const READ_SIZE: usize = 64 * 1024;
 
-const HEAD: usize = 5;
+/// The length of what stands before a body.
+pub(crate) const HEAD: usize = 5;
 const MESSAGE: u8 = 0;
 const CONTENT: u8 = 1;
 

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod bounce;
+pub mod check;
 pub mod cleanup;
 pub mod control;
 pub mod frame;

@@ -69,7 +69,26 @@ pub(crate) fn read_generation(directory: &Path) -> Result<(Generation, Vec<Diagn
     let (snapshot, mut problems) = Snapshot::read(directory)?;
     let (config, more) = Config::from_snapshot(directory, &snapshot, &[])?;
     problems.extend(more);
+    ask_programs(&config, &snapshot, &mut problems)?;
     Ok((Generation { config, snapshot }, problems))
+}
+
+/// Has the programs judge what only they know.
+fn ask_programs(
+    config: &Config,
+    snapshot: &Snapshot,
+    problems: &mut Vec<Diagnostic>,
+) -> Result<(), Vec<Diagnostic>> {
+    let diagnostic =
+        |severity, text| Diagnostic { severity, file: config.directory().join("main.cf"), line: 0, text };
+    let remarks = ipc::check::ask_all(config, snapshot)
+        .map_err(|error| vec![diagnostic(Severity::Error, error.to_string())])?;
+    let (errors, warnings): (Vec<_>, Vec<_>) = remarks.into_iter().partition(|remark| remark.is_error);
+    if !errors.is_empty() {
+        return Err(errors.into_iter().map(|remark| diagnostic(Severity::Error, remark.text)).collect());
+    }
+    problems.extend(warnings.into_iter().map(|remark| diagnostic(Severity::Warning, remark.text)));
+    Ok(())
 }
 
 fn refuse(problems: &[Diagnostic]) -> io::Error {

@@ -116,6 +116,7 @@ fn birth(program: &'static str) -> Result<Service, (u8, String)> {
         (CONFIG, list.join("; "))
     })?;
     start_log(&config, program, birth.log_file.then_some(log_file));
+    lookup::report_warnings_to(|text| log::warning!("{text}"));
     let listeners =
         take_listeners(birth.listeners).map_err(|e| (SOFTWARE, format!("listening sockets: {e}")))?;
     let lifecycle = Lifecycle::start(control, receiver).map_err(|e| (SOFTWARE, e.to_string()))?;

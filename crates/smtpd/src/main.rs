@@ -3,5 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(ipc::check::ARGUMENT) {
+        return ipc::check::answer(smtpd::restrictions::verify);
+    }
     service::daemon("smtpd", smtpd::run)
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use config::{Config, Severity, param};
+use config::{Config, Severity, Snapshot, param};
+use lookup::OpenError;
 use nix::unistd::{Group, Uid, User};
 use queue::{Owner, Root};
 
@@ -10,19 +11,72 @@ use super::Failure;
 
 /// Checks, and makes what is missing of the folders. Gives the remarks that are no errors.
 pub(super) fn check(directory: &Path) -> Result<Vec<String>, Failure> {
-    let (config, problems) = Config::load(directory).map_err(|problems| lines(&problems))?;
-    let mut remarks =
-        lines(&problems.into_iter().filter(|p| p.severity == Severity::Warning).collect::<Vec<_>>());
-    let mut errors = Vec::new();
-    tables(&config, &mut remarks);
+    let (snapshot, mut problems) = Snapshot::read(directory).map_err(|problems| lines(&problems))?;
+    let (config, more) =
+        Config::from_snapshot(directory, &snapshot, &[]).map_err(|problems| lines(&problems))?;
+    problems.extend(more);
+    problems.retain(|problem| problem.severity == Severity::Warning);
+    let mut found = Found { errors: Vec::new(), remarks: lines(&problems) };
+    found.tables(&config);
+    found.programs(&config, &snapshot);
     if let Err(error) = folders(&config) {
-        errors.push(error);
+        found.errors.push(format!("error: {error}"));
     }
-    if errors.is_empty() {
-        Ok(remarks)
-    } else {
-        errors.extend(remarks);
-        Err(errors)
+    if found.errors.is_empty() {
+        return Ok(found.remarks);
+    }
+    found.errors.append(&mut found.remarks);
+    Err(found.errors)
+}
+
+/// Lines for the operator.
+struct Found {
+    errors: Vec<String>,
+    remarks: Vec<String>,
+}
+
+impl Found {
+    /// Opens every list and table that a set parameter names, as the daemons will.
+    fn tables(&mut self, config: &Config) {
+        // These two list the tables of others, where Postfix's proxymap may go.
+        let names_tables = |name: &str| name.ends_with("_maps") && !name.starts_with("proxy_");
+        for parameter in config::PARAMETERS.iter().filter(|p| p.implemented && names_tables(p.name)) {
+            let items = config.text(parameter.name).unwrap_or_default();
+            for spec in config::split_list(&items) {
+                if let Err(error) = lookup::open(&spec) {
+                    self.unopened(&error, parameter.name);
+                }
+            }
+        }
+        let findings = lookup::check(config);
+        findings.errors.iter().for_each(|error| self.unopened(error, "main.cf"));
+        self.remarks.extend(findings.warnings.iter().map(|text| format!("warning: {text}")));
+    }
+
+    fn unopened(&mut self, error: &OpenError, place: &str) {
+        let told = self.errors.iter().chain(&self.remarks).any(|line| line.contains(&error.to_string()));
+        match error {
+            _ if told => {}
+            OpenError::Configuration(text) => self.errors.push(format!("error: {place}: {text}")),
+            // It can be mended while the daemons run, who defer what depends on it until then.
+            OpenError::Unavailable(text) => self.remarks.push(format!("warning: {place}: {text}")),
+        }
+    }
+
+    /// Asks the programs what only they can judge.
+    fn programs(&mut self, config: &Config, snapshot: &Snapshot) {
+        match ipc::check::ask_all(config, snapshot) {
+            Ok(answers) => {
+                for answer in answers {
+                    if answer.is_error {
+                        self.errors.push(format!("error: {}", answer.text));
+                    } else {
+                        self.remarks.push(format!("warning: {}", answer.text));
+                    }
+                }
+            }
+            Err(error) => self.errors.push(format!("error: {error}")),
+        }
     }
 }
 
@@ -33,20 +87,6 @@ fn lines(problems: &[config::Diagnostic]) -> Vec<String> {
         Severity::Note => "note",
     };
     problems.iter().map(|problem| format!("{}: {problem}", word(problem.severity))).collect()
-}
-
-/// Opens every table that a set parameter names, as the daemons will.
-fn tables(config: &Config, remarks: &mut Vec<String>) {
-    // These two list the tables of others, where Postfix's proxymap may go.
-    let names_tables = |name: &str| name.ends_with("_maps") && !name.starts_with("proxy_");
-    for parameter in config::PARAMETERS.iter().filter(|p| p.implemented && names_tables(p.name)) {
-        let items = config.text(parameter.name).unwrap_or_default();
-        for spec in config::split_list(&items) {
-            if let Err(error) = lookup::open(&spec) {
-                remarks.push(format!("warning: {}: {error}", parameter.name));
-            }
-        }
-    }
 }
 
 fn folders(config: &Config) -> Result<(), String> {
