@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A folder: device and inode.
 type Folder = (u64, u64);
@@ -14,17 +14,23 @@ type Folder = (u64, u64);
 /// The folders that are being synced now; nothing is kept of the others.
 #[derive(Debug, Default)]
 pub struct FolderSync {
-    rounds: Mutex<HashMap<Folder, Rounds>>,
-    finished: Condvar,
+    folders: Mutex<HashMap<Folder, Arc<Rounds>>>,
+}
+
+/// The syncs of one folder, numbered from 1.
+#[derive(Debug, Default)]
+struct Rounds {
+    state: Mutex<State>,
+    /// Threads wait for the end of an even or of an odd round: only the one under way and the next are ever waited for,
+    /// so that the end of a round wakes those it is for, and one of the others to perform the next.
+    ended: [Condvar; 2],
 }
 
 #[derive(Debug, Default)]
-struct Rounds {
+struct State {
     /// How many syncs have begun, and how many of them have ended.
     begun: u64,
     ended: u64,
-    /// Threads that wait for this folder, the one that syncs included; the last removes the entry.
-    waiting: usize,
     /// The latest round that failed, and how.
     failed: Option<(u64, i32)>,
 }
@@ -33,53 +39,60 @@ impl FolderSync {
     /// Makes the names durable that the caller has put into `folder`.
     ///
     /// # Errors
-    /// What `fstat` or `fsync` says.
+    /// What `fsync` says.
     pub fn sync(&self, folder: &File, identity: (u64, u64)) -> io::Result<()> {
-        let mut rounds = self.lock();
-        let entry = rounds.entry(identity).or_default();
-        entry.waiting += 1;
-        // A round that has begun may have passed the caller's name already: the next one counts.
-        let wanted = entry.begun + 1;
-        loop {
-            let entry = rounds.entry(identity).or_default();
-            if entry.ended >= wanted {
-                break;
-            }
-            if entry.begun > entry.ended {
-                rounds = self.finished.wait(rounds).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            entry.begun += 1;
-            drop(rounds);
-            let result = folder.sync_all();
-            rounds = self.lock();
-            let entry = rounds.entry(identity).or_default();
-            entry.ended = entry.begun;
-            if let Err(error) = result {
-                entry.failed = Some((entry.ended, error.raw_os_error().unwrap_or(nix::libc::EIO)));
-            }
-            self.finished.notify_all();
+        let rounds = Arc::clone(lock(&self.folders).entry(identity).or_default());
+        let result = rounds.sync(folder);
+        let mut folders = lock(&self.folders);
+        // The map's own reference and this one: nobody else waits for the folder, and nobody can come meanwhile.
+        if Arc::strong_count(&rounds) == 2 {
+            folders.remove(&identity);
         }
-        let result = match rounds.entry(identity).or_default().failed {
-            Some((round, error)) if round >= wanted => Err(io::Error::from_raw_os_error(error)),
-            _ => Ok(()),
-        };
-        self.leave(&mut rounds, identity);
         result
     }
+}
 
-    fn leave(&self, rounds: &mut HashMap<Folder, Rounds>, identity: Folder) {
-        if let Some(entry) = rounds.get_mut(&identity) {
-            entry.waiting -= 1;
-            if entry.waiting == 0 {
-                rounds.remove(&identity);
+impl Rounds {
+    fn sync(&self, folder: &File) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        // A round that has begun may have passed the caller's name already: the next one counts.
+        let wanted = state.begun + 1;
+        while state.ended < wanted {
+            if state.begun > state.ended {
+                state = self.condition(wanted).wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                state = self.perform(state, folder);
             }
+        }
+        match state.failed {
+            Some((round, error)) if round >= wanted => Err(io::Error::from_raw_os_error(error)),
+            _ => Ok(()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Folder, Rounds>> {
-        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Performs the next round.
+    fn perform<'a>(&'a self, mut state: MutexGuard<'a, State>, folder: &File) -> MutexGuard<'a, State> {
+        state.begun += 1;
+        let round = state.begun;
+        drop(state);
+        let result = folder.sync_all();
+        let mut state = lock(&self.state);
+        state.ended = round;
+        if let Err(error) = result {
+            state.failed = Some((round, error.raw_os_error().unwrap_or(nix::libc::EIO)));
+        }
+        self.condition(round).notify_all();
+        self.condition(round + 1).notify_one();
+        state
     }
+
+    fn condition(&self, round: u64) -> &Condvar {
+        &self.ended[usize::from(round % 2 == 1)]
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -105,7 +118,7 @@ mod tests {
                 });
             }
         });
-        assert!(sync.lock().is_empty());
+        assert!(lock(&sync.folders).is_empty());
     }
 
     #[test]
