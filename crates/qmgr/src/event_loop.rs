@@ -297,8 +297,9 @@ impl EventLoop {
     /// Notes an outcome and has it written down.
     fn decide(&mut self, id: QueueId, index: u32, outcome: Outcome) {
         let Some(message) = self.messages.get_mut(&id) else { return };
-        let known = message.recipients.iter().find(|recipient| recipient.index == index);
-        let Some(notify) = known.map(|recipient| recipient.notify) else {
+        // A slice is in the order of the queue file.
+        let known = message.recipients.binary_search_by_key(&index, |recipient| recipient.index);
+        let Ok(notify) = known.map(|place| message.recipients[place].notify) else {
             log::warning!("{id}: an agent reports on recipient {index}, which it was not given");
             return;
         };
