@@ -6,8 +6,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::unistd::{Uid, User};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, User};
 use tempfile::TempDir;
 
 use crate::smtp::Smtp;
@@ -15,16 +17,41 @@ use crate::{maildir, wait_for};
 
 /// The programs that an instance needs, beside each other in one folder.
 const PROGRAMS: [&str; 24] = [
-    "master", "smtpd", "cleanup", "pickup", "qmgr", "local", "virtual", "bounce", "error", "discard", "showq",
-    "postroad", "postmap", "postalias", "postconf", "postqueue", "postsuper", "postcat", "postdrop", "sendmail",
-    "mailq", "newaliases", "postlog", "anvil",
+    "master",
+    "smtpd",
+    "cleanup",
+    "pickup",
+    "qmgr",
+    "local",
+    "virtual",
+    "bounce",
+    "error",
+    "discard",
+    "showq",
+    "postroad",
+    "postmap",
+    "postalias",
+    "postconf",
+    "postqueue",
+    "postsuper",
+    "postcat",
+    "postdrop",
+    "sendmail",
+    "mailq",
+    "newaliases",
+    "postlog",
+    "anvil",
 ];
+
+const FIRST_PORT: u32 = 10_000;
+const PORTS: u32 = 20_000;
 
 /// How an instance is to be; [`Builder::start`] makes it.
 pub struct Builder {
     main: String,
     master: String,
     files: Vec<(String, String)>,
+    tables: Vec<String>,
     as_root: bool,
     programs: PathBuf,
 }
@@ -54,7 +81,6 @@ impl Output {
     ///
     /// # Panics
     /// When it did not.
-    #[must_use]
     pub fn ok(self) -> Self {
         assert_eq!(self.status, 0, "{self:?}");
         self
@@ -75,6 +101,7 @@ impl Builder {
             main: String::new(),
             master: String::new(),
             files: Vec::new(),
+            tables: Vec::new(),
             as_root: false,
             programs: programs_folder(),
         }
@@ -87,7 +114,8 @@ impl Builder {
         self
     }
 
-    /// Adds a line to main.cf. `$root` stands for the instance's folder.
+    /// Adds a line to main.cf. `$root` stands for the instance's folder, `$user`, `$uid` and `$gid` for its
+    /// user.
     #[must_use]
     pub fn main(mut self, line: &str) -> Self {
         self.main.push_str(line);
@@ -103,11 +131,18 @@ impl Builder {
         self
     }
 
-    /// Writes a file into the configuration folder before the start.
+    /// Writes a file into the configuration folder before the start, with `$root` and the others as in main.cf.
     #[must_use]
     pub fn file(mut self, name: &str, content: &str) -> Self {
         self.files.push((name.to_owned(), content.to_owned()));
         self
+    }
+
+    /// Writes a table into the configuration folder and has `postmap` make its index.
+    #[must_use]
+    pub fn table(mut self, name: &str, content: &str) -> Self {
+        self.tables.push(format!("etc/{name}"));
+        self.file(name, content)
     }
 
     /// Keeps root's rights for what needs them; only where the test itself runs as root.
@@ -128,7 +163,8 @@ impl Builder {
         let user = user_for(self.as_root);
         let instance = Instance { folder: Some(folder), root, port: free_port(), user };
         // Its own user must reach it, and in a privileged instance the mail owner and recipients too.
-        fs::set_permissions(instance.root(), fs::Permissions::from_mode(0o755)).expect("open the scratch folder");
+        fs::set_permissions(instance.root(), fs::Permissions::from_mode(0o755))
+            .expect("open the scratch folder");
         for folder in ["etc", "queue", "data", "mail", "sbin"] {
             fs::create_dir(instance.path(folder)).expect("make a folder");
         }
@@ -142,11 +178,16 @@ impl Builder {
         instance.write("etc/master.cf", &self.master_cf(&instance));
         instance.write("etc/aliases", "postmaster: root\n");
         for (name, content) in &self.files {
-            instance.write(&format!("etc/{name}"), &content.replace("$root", &instance.root_text()));
+            instance.write(&format!("etc/{name}"), &instance.fill(content));
         }
         instance.own_all();
+        instance.run("postalias", &["etc/aliases"], "").ok();
+        for table in &self.tables {
+            instance.run("postmap", &[table], "").ok();
+        }
         if self.as_root {
-            fs::set_permissions(instance.path("mail"), fs::Permissions::from_mode(0o1777)).expect("open mail/");
+            fs::set_permissions(instance.path("mail"), fs::Permissions::from_mode(0o1777))
+                .expect("open mail/");
         }
         instance
     }
@@ -180,11 +221,11 @@ impl Builder {
              mydestination = $myhostname, $mydomain, localhost\n\
              mynetworks = 127.0.0.0/8 [::1]/128\n\
              inet_interfaces = 127.0.0.1\n\
-             alias_maps = texthash:{root}/etc/aliases-map\n\
+             alias_maps = hash:{root}/etc/aliases\n\
              alias_database =\n\
              mail_spool_directory = {root}/mail/\n\
              {owner}{}",
-            self.main.replace("$root", &root)
+            instance.fill(&self.main)
         )
     }
 
@@ -219,6 +260,12 @@ impl Instance {
 
     fn root_text(&self) -> String {
         self.root.display().to_string()
+    }
+
+    fn fill(&self, text: &str) -> String {
+        let numbers = [("$uid", self.user.uid.as_raw()), ("$gid", self.user.gid.as_raw())];
+        let text = text.replace("$root", &self.root_text()).replace("$user", self.user());
+        numbers.iter().fold(text, |text, (name, number)| text.replace(name, &number.to_string()))
     }
 
     /// The configuration folder.
@@ -267,7 +314,7 @@ impl Instance {
     pub fn run(&self, program: &str, arguments: &[&str], input: &str) -> Output {
         let mut command = self.command(&self.path("sbin").join(program).display().to_string());
         command.args(arguments);
-        run(command, input)
+        run(command, input.as_bytes())
     }
 
     /// A command that runs as the instance's user with `MAIL_CONFIG` set.
@@ -294,7 +341,9 @@ impl Instance {
     }
 
     /// Waits until a recipient has this many messages, and gives them.
-    #[must_use]
+    ///
+    /// # Panics
+    /// When they do not come in time; the message has the whole log.
     pub fn wait_for_mail(&self, user: &str, count: usize) -> Vec<Vec<u8>> {
         let began = std::time::Instant::now();
         let what = format!("{count} messages for {user}");
@@ -323,7 +372,10 @@ impl Instance {
         wait_for(&format!("a log line with {parts:?}"), || {
             let log = self.log();
             let found = log.lines().find(|line| parts.iter().all(|part| line.contains(part)));
-            assert!(began.elapsed() < crate::PATIENCE / 2 || found.is_some(), "no line with {parts:?} in\n{log}");
+            assert!(
+                began.elapsed() < crate::PATIENCE / 2 || found.is_some(),
+                "no line with {parts:?} in\n{log}"
+            );
             found.map(str::to_owned)
         })
     }
@@ -341,9 +393,18 @@ impl Instance {
     /// Waits until nothing is left in the queue.
     ///
     /// # Panics
-    /// When something stays.
+    /// When something stays; the message has the log.
     pub fn wait_for_empty_queue(&self) {
-        wait_for("the queue to become empty", || self.queue_ids().is_empty().then_some(()));
+        let began = std::time::Instant::now();
+        wait_for("the queue to become empty", || {
+            let ids = self.queue_ids();
+            assert!(
+                began.elapsed() < crate::PATIENCE / 2 || ids.is_empty(),
+                "{ids:?} stay; the log:\n{}",
+                self.log()
+            );
+            ids.is_empty().then_some(())
+        });
     }
 
     /// The pids of the instance's programs of this name.
@@ -355,6 +416,12 @@ impl Instance {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter(|pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == wanted))
             .collect()
+    }
+
+    /// Ends the instance's programs of this name as nobody can defend against, and says how many.
+    pub fn kill(&self, program: &str) -> usize {
+        let pids = self.pids(program);
+        pids.iter().filter(|pid| kill(Pid::from_raw(**pid), Signal::SIGKILL).is_ok()).count()
     }
 
     /// Leaves the instance running and its folder in place.
@@ -385,18 +452,27 @@ impl Drop for Instance {
     fn drop(&mut self) {
         if self.folder.is_some() {
             let _ = self.postroad(&["abort"]);
+            // What a master that was killed has left behind, or one that does not listen any more.
+            for program in PROGRAMS {
+                self.kill(program);
+            }
         }
     }
 }
 
 /// Runs a command with this input.
-fn run(mut command: Command, input: &str) -> Output {
+///
+/// # Panics
+/// When it cannot be started.
+#[must_use]
+pub fn run(mut command: Command, input: &[u8]) -> Output {
     use std::io::Write;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|e| panic!("run {}: {e}", command.get_program().display()));
+    let mut child =
+        command.spawn().unwrap_or_else(|e| panic!("run {}: {e}", command.get_program().display()));
     if let Some(mut stdin) = child.stdin.take() {
         // A program that does not read its input is free to do so.
-        let _ = stdin.write_all(input.as_bytes());
+        let _ = stdin.write_all(input);
     }
     let output = child.wait_with_output().expect("wait for a command");
     Output {
@@ -434,10 +510,15 @@ fn user_for(as_root: bool) -> User {
     user.expect("look up a user").unwrap_or_else(|| panic!("this user has no name"))
 }
 
-/// A port that nobody listens at.
+/// A port that nobody listens at: below those that the system gives to clients, and another one for each instance of
+/// this process.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("find a free port");
-    listener.local_addr().expect("ask for the port").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id().wrapping_mul(64);
+    let ports =
+        (0..PORTS).map(|_| own.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS + FIRST_PORT);
+    let mut ports = ports.filter_map(|port| u16::try_from(port).ok());
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("find a free port")
 }
 
 fn collect_files(folder: &Path, names: &mut Vec<String>) {

@@ -111,6 +111,6 @@ impl Smtp {
         }
         self.expect("DATA", 354);
         self.send_raw(content.as_bytes());
-        self.command("\r\n.")
+        self.command(if content.ends_with("\r\n") || content.is_empty() { "." } else { "\r\n." })
     }
 }

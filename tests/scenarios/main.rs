@@ -1,0 +1,10 @@
+//! Scenarios: the real programs, real clients, whole messages. What a test waits for is an event, never a time.
+//!
+//! Each test has a mail system of its own in a scratch folder, so that all can run at once.
+
+// Clippy knows tests by their attribute; what they share has none.
+#![allow(clippy::panic, clippy::unwrap_used, clippy::print_stdout)]
+
+mod delivery;
+mod queue;
+mod site;
