@@ -161,6 +161,13 @@ impl Directory {
         nix::unistd::fsync(self.slot(id)).map_err(|errno| self.error("sync the folder of", id, errno))
     }
 
+    /// Syncs every one of its folders.
+    pub(crate) fn sync_all(&self) -> Result<(), QueueError> {
+        self.slots.iter().enumerate().try_for_each(|(slot, fd)| {
+            nix::unistd::fsync(fd).map_err(|errno| self.slot_error("sync the folder", slot, errno))
+        })
+    }
+
     fn error(&self, operation: &'static str, id: QueueId, errno: nix::errno::Errno) -> QueueError {
         if errno == nix::errno::Errno::ENOENT {
             return QueueError::NotFound(id);
@@ -180,8 +187,12 @@ impl Directory {
     }
 
     fn scan_error(&self, slot: usize, errno: nix::errno::Errno) -> QueueError {
+        self.slot_error("read the folder", slot, errno)
+    }
+
+    fn slot_error(&self, operation: &'static str, slot: usize, errno: nix::errno::Errno) -> QueueError {
         let slot = u8::try_from(slot).unwrap_or_default();
-        QueueError::new("read the folder", self.root.join(self.folder.slot_path(slot)), errno.into())
+        QueueError::new(operation, self.root.join(self.folder.slot_path(slot)), errno.into())
     }
 }
 

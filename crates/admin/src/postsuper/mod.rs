@@ -137,7 +137,7 @@ fn actions(line: &CommandLine) -> impl Iterator<Item = (Action, &[String])> {
 }
 
 fn act(line: &CommandLine, operator: &Operator, config: &Config) -> Result<(), Failure> {
-    let mut tell = false;
+    let (mut tell, mut counts) = (false, Vec::new());
     for (action, ids) in actions(line).filter(|(_, ids)| !ids.is_empty()) {
         let mut folders: Vec<Folder> = match &line.folders[..] {
             [] => action.default_folders().to_vec(),
@@ -145,8 +145,14 @@ fn act(line: &CommandLine, operator: &Operator, config: &Config) -> Result<(), F
         };
         folders.sort();
         let count = Work { operator, action, folders }.all(ids)?;
-        log::info!("{}: {}", action.summary(), messages(count));
+        counts.push((action, count));
         tell |= count > 0 && action.gives_work();
+    }
+    if counts.iter().any(|(_, count)| *count > 0) {
+        operator.sync().map_err(|error| queue_failed(Exit::System)(&error))?;
+    }
+    for (action, count) in counts {
+        log::info!("{}: {}", action.summary(), messages(count));
     }
     if tell {
         let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
