@@ -44,9 +44,15 @@ impl Smtp {
     /// When nobody listens.
     #[must_use]
     pub fn connect_silently(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("connect to the instance");
-        stream.set_read_timeout(Some(crate::PATIENCE)).expect("set a timeout");
-        Self { reader: BufReader::new(stream) }
+        Self::try_connect(port).expect("connect to the instance")
+    }
+
+    /// Connects and does not read, `None` if nobody listens.
+    #[must_use]
+    pub fn try_connect(port: u16) -> Option<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_read_timeout(Some(crate::PATIENCE)).ok()?;
+        Some(Self { reader: BufReader::new(stream) })
     }
 
     /// Sends bytes as they are.
@@ -66,6 +72,11 @@ impl Smtp {
     pub fn command(&mut self, line: &str) -> Reply {
         self.send_raw(format!("{line}\r\n").as_bytes());
         self.read_reply()
+    }
+
+    /// Sends a command and reads its reply, `None` if the server closed.
+    pub fn try_command(&mut self, line: &str) -> Option<Reply> {
+        if self.try_send_raw(format!("{line}\r\n").as_bytes()) { self.try_read_reply() } else { None }
     }
 
     /// Sends a command whose reply must have this code.

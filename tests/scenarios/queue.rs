@@ -98,7 +98,7 @@ fn mail_stays_in_the_queue_over_a_stop_and_a_start() {
     let site = usual().start();
     let id = send_deferred(&site);
     site.postroad(&["stop"]).ok();
-    assert_eq!(site.queue_ids(), [id.clone()]);
+    assert_eq!(site.queue_ids(), std::slice::from_ref(&id));
     site.start();
     wait_for_state(&site, &id, "deferred");
     site.run("postqueue", &["-f"], "").ok();

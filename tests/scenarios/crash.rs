@@ -1,0 +1,189 @@
+//! Invariant: what was acknowledged is delivered, whichever program dies at whatever moment. Delivered twice is allowed,
+//! and counted.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use scenarios::{Instance, Smtp, messages, wait_for};
+
+use crate::site::usual;
+
+/// The mark that a message is known by.
+const MARK: &str = "X-Mark: ";
+
+/// Those who send, the marks that were acknowledged to them, and whether they may stop.
+struct Load<'a> {
+    site: &'a Instance,
+    acknowledged: Mutex<Vec<String>>,
+    attempts: AtomicUsize,
+    wanted: usize,
+    submitted: AtomicBool,
+}
+
+impl<'a> Load<'a> {
+    fn new(site: &'a Instance, wanted: usize) -> Self {
+        Self {
+            site,
+            acknowledged: Mutex::default(),
+            attempts: AtomicUsize::new(0),
+            wanted,
+            submitted: AtomicBool::new(false),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
+    fn done(&self) -> bool {
+        self.count() >= self.wanted && self.submitted.load(Ordering::Relaxed)
+    }
+
+    fn next_mark(&self) -> String {
+        self.attempts.fetch_add(1, Ordering::Relaxed).to_string()
+    }
+
+    fn acknowledge(&self, mark: String) {
+        self.acknowledged.lock().unwrap().push(mark);
+    }
+
+    /// Sends one message after the other, and connects anew whenever the server is gone.
+    fn send_over_smtp(&self) {
+        let local = format!("{}@example.com", self.site.user());
+        let mut client = None;
+        while self.count() < self.wanted {
+            let mark = self.next_mark();
+            let recipient =
+                if mark.ends_with(['1', '3', '5', '7', '9']) { "ann@box.example.com" } else { &local };
+            client = client.or_else(|| open(self.site.port));
+            match client.as_mut().map(|client| transfer(client, recipient, &mark)) {
+                Some(Some(250)) => self.acknowledge(mark),
+                Some(Some(_)) => {}
+                Some(None) => client = None,
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    fn send_with_sendmail(&self, number: usize) {
+        for _ in 0..number {
+            let mark = self.next_mark();
+            let mail = format!("Subject: submitted\n{MARK}{mark}\n\nHello.\n");
+            if self.site.run("sendmail", &[self.site.user()], &mail).status == 0 {
+                self.acknowledge(mark);
+            }
+        }
+        self.submitted.store(true, Ordering::Relaxed);
+    }
+}
+
+fn open(port: u16) -> Option<Smtp> {
+    let mut client = Smtp::try_connect(port)?;
+    client.try_read_reply().filter(|greeting| greeting.code == 220)?;
+    (client.try_command("EHLO client.example")?.code == 250).then_some(client)
+}
+
+/// The code of the final reply; none if the server was gone before.
+fn transfer(client: &mut Smtp, recipient: &str, mark: &str) -> Option<u16> {
+    for line in ["MAIL FROM:<>", &format!("RCPT TO:<{recipient}>"), "DATA"] {
+        let reply = client.try_command(line)?;
+        if reply.code >= 400 {
+            client.try_command("RSET")?;
+            return Some(reply.code);
+        }
+    }
+    let lines = format!("From: jane@client.example\r\n{MARK}{mark}\r\n\r\nHello.\r\n.");
+    Some(client.try_command(&lines)?.code)
+}
+
+/// How often each mark was delivered.
+fn delivered(site: &Instance) -> BTreeMap<String, usize> {
+    let mut marks = BTreeMap::new();
+    for mail in [site.user(), "ann"].iter().flat_map(|user| messages(&site.maildir(user))) {
+        let text = String::from_utf8_lossy(&mail).into_owned();
+        let mark = text.lines().find_map(|line| line.strip_prefix(MARK)).expect("a mark in each message");
+        *marks.entry(mark.to_owned()).or_default() += 1;
+    }
+    marks
+}
+
+/// Kills the programs in turn, each at some moment after the next few messages were acknowledged.
+fn kill_in_turn(load: &Load<'_>, programs: &[&str]) -> BTreeMap<String, usize> {
+    let mut killed = BTreeMap::new();
+    for program in programs.iter().cycle() {
+        let before = load.count();
+        wait_for("the next acknowledged messages", || {
+            (load.done() || load.count() >= before + 20).then_some(())
+        });
+        if load.done() {
+            break;
+        }
+        thread::sleep(some_moment());
+        *killed.entry((*program).to_owned()).or_default() += load.site.kill(program);
+        if *program == "master" {
+            wait_for("a new start", || (load.site.postroad(&["start"]).status == 0).then_some(()));
+        }
+    }
+    killed
+}
+
+/// Up to 10 ms; no two runs are the same, and each failure must be one that no run may have.
+fn some_moment() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Duration::from_micros(u64::from(now.subsec_nanos() / 7 % 10_000))
+}
+
+#[test]
+fn no_acknowledged_message_is_lost_whatever_program_is_killed() {
+    let site = usual().start();
+    let load = Load::new(&site, 1000);
+    let programs = ["smtpd", "cleanup", "qmgr", "virtual", "local", "pickup", "master"];
+    let killed = thread::scope(|scope| {
+        (0..8).for_each(|_| drop(scope.spawn(|| load.send_over_smtp())));
+        scope.spawn(|| load.send_with_sendmail(60));
+        kill_in_turn(&load, &programs)
+    });
+    let acknowledged = load.acknowledged.lock().unwrap();
+    let missing = || {
+        site.run("postqueue", &["-f"], "");
+        let marks = delivered(&site);
+        acknowledged.iter().filter(|mark| !marks.contains_key(*mark)).cloned().collect::<Vec<_>>()
+    };
+    let began = std::time::Instant::now();
+    while !missing().is_empty() && began.elapsed() < scenarios::PATIENCE {
+        thread::sleep(Duration::from_millis(200));
+    }
+    let missing = missing();
+    assert!(
+        missing.is_empty(),
+        "{} of {} lost: {missing:?}\n{}",
+        missing.len(),
+        acknowledged.len(),
+        site.log()
+    );
+    let twice: usize = delivered(&site).values().map(|times| times - 1).sum();
+    println!(
+        "killed {killed:?}; {} acknowledged, {twice} delivered once more than needed",
+        acknowledged.len()
+    );
+    let idle = programs.iter().filter(|program| killed.get(**program).is_none_or(|times| *times == 0));
+    assert_eq!(idle.count(), 0, "each program was killed at least once: {killed:?}");
+    assert!(!site.log().contains("panicked"), "{}", site.log());
+}
+
+#[test]
+fn a_message_that_was_not_acknowledged_leaves_nothing() {
+    let site = usual().start();
+    let mut client = crate::site::greeted(&site);
+    client.expect("MAIL FROM:<jane@client.example>", 250);
+    client.expect("RCPT TO:<ann@box.example.com>", 250);
+    client.expect("DATA", 354);
+    client.send_raw(&b"Half a line and then ".repeat(20_000));
+    drop(client);
+    site.wait_for_log(&["lost connection after DATA"]);
+    site.wait_for_empty_queue();
+    assert!(messages(&site.maildir("ann")).is_empty());
+}
