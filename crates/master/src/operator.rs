@@ -18,7 +18,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(crate) struct Operator {
     listener: UnixListener,
-    foreground: bool,
 }
 
 /// Somebody who asked and waits for the answer.
@@ -33,13 +32,7 @@ impl Operator {
         let listener = UnixListener::bind(&path)
             .map_err(|e| io::Error::new(e.kind(), format!("bind {}: {e}", path.display())))?;
         listener.set_nonblocking(true)?;
-        let foreground = std::env::args_os().any(|argument| argument == "-f");
-        Ok(Self { listener, foreground })
-    }
-
-    /// Whether programs may write to master's standard error.
-    pub(crate) fn foreground(&self) -> bool {
-        self.foreground
+        Ok(Self { listener })
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {

@@ -20,9 +20,11 @@ const REPORT: i32 = 3;
 static REPORT_TO: Mutex<Option<File>> = Mutex::new(None);
 
 /// The command line.
-struct Options {
-    directory: PathBuf,
-    foreground: bool,
+pub(crate) struct Options {
+    /// Where main.cf and master.cf are.
+    pub(crate) directory: PathBuf,
+    /// Log to standard error as well, and let the programs write there.
+    pub(crate) foreground: bool,
 }
 
 /// The configuration of one generation.
@@ -45,7 +47,7 @@ pub(crate) fn prepare(arguments: impl Iterator<Item = OsString>) -> io::Result<S
     let signals = take_signals()?;
     start_log(&generation.config, log_file.as_ref(), options.foreground)?;
     problems.iter().for_each(log_diagnostic);
-    Supervisor::new(options.directory, generation, lock, log_file, signals)
+    Supervisor::new(options, generation, lock, log_file, signals)
 }
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Options> {

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use config::{Presence, ServiceEntry, ServiceKind};
@@ -19,7 +18,7 @@ use crate::child::Child;
 use crate::operator::Operator;
 use crate::service::Service;
 use crate::sockets::{Endpoint, Sockets, endpoints_of};
-use crate::startup::{self, Generation};
+use crate::startup::{self, Generation, Options};
 
 /// The program whose configuration is replaced while it runs: a second queue manager beside it would own the same mail.
 const QUEUE_MANAGER: &str = "qmgr";
@@ -29,7 +28,7 @@ const QUEUE_MANAGER: &str = "qmgr";
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Supervisor {
-    directory: PathBuf,
+    options: Options,
     generation: Generation,
     services: Vec<Service>,
     /// Programs of services that a reload has taken out of master.cf, until they have drained.
@@ -62,7 +61,7 @@ enum Source {
 
 impl Supervisor {
     pub(crate) fn new(
-        directory: PathBuf,
+        options: Options,
         generation: Generation,
         lock: File,
         log_file: Option<File>,
@@ -73,7 +72,7 @@ impl Supervisor {
         sockets.open(&endpoints(&services))?;
         let operator = Operator::listen(&generation.config)?;
         Ok(Self {
-            directory,
+            options,
             generation,
             services,
             retired: Vec::new(),
@@ -89,7 +88,7 @@ impl Supervisor {
 
     pub(crate) fn run(mut self) -> io::Result<()> {
         let version = env!("CARGO_PKG_VERSION");
-        log::info!("daemon started -- version {version}, configuration {}", self.directory.display());
+        log::info!("daemon started -- version {version}, configuration {}", self.options.directory.display());
         self.start_wanted();
         startup::report_success();
         while !self.stopped() {
@@ -210,7 +209,7 @@ impl Supervisor {
         }
         let listeners: Vec<_> =
             service.endpoints.iter().filter_map(|endpoint| self.sockets.get(endpoint)).collect();
-        let foreground = self.operator.foreground();
+        let foreground = self.options.foreground;
         match Child::start(&service.entry, &self.generation, &listeners, self.log_file.as_ref(), foreground) {
             Ok(child) => service.children.push(child),
             Err(error) => service.failed_to_start(&error, Instant::now()),
@@ -232,7 +231,7 @@ impl Supervisor {
 
     fn try_reload(&mut self) -> Result<Vec<String>, Vec<String>> {
         let lines = |e: io::Error| vec![e.to_string()];
-        let read = startup::read_generation(&self.directory);
+        let read = startup::read_generation(&self.options.directory);
         let (generation, problems) =
             read.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let services = services_of(&generation).map_err(lines)?;
