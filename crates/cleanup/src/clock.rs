@@ -34,12 +34,6 @@ impl Clock {
     }
 }
 
-/// The fourteen digits of a time in UTC that begin a message identifier.
-pub(crate) fn compact(since_epoch: Duration) -> String {
-    let timestamp = Timestamp::try_from(point_in_time(since_epoch)).unwrap_or(Timestamp::UNIX_EPOCH);
-    timestamp.strftime("%Y%m%d%H%M%S").to_string()
-}
-
 /// A time that a client claims; one that no clock can show becomes the epoch.
 fn point_in_time(since_epoch: Duration) -> SystemTime {
     UNIX_EPOCH.checked_add(since_epoch).unwrap_or(UNIX_EPOCH)

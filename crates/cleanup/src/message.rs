@@ -477,6 +477,8 @@ impl<'a> Message<'a> {
             Action::Discard => self.discards = true,
             Action::Redirect(address) => {
                 self.recipients_may_change("REDIRECT")?;
+                // Who redirects has seen enough.
+                self.inspects = false;
                 let original = self.envelope.recipients.first().map(|recipient| recipient.address.clone());
                 let original = original.filter(|original| original != address);
                 self.envelope.recipients = vec![Recipient { original, ..Recipient::new(address.clone()) }];

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ipc::log;
 use mail::{Address, QueueId};
 
-use crate::clock::{Clock, compact};
+use crate::clock::Clock;
 use crate::fields::{Kind, Seen};
 use crate::rules::Rules;
 
@@ -24,7 +24,8 @@ pub(crate) fn push(out: &mut String, rules: &Rules, seen: Seen, facts: &Facts<'_
     let resent = if seen.resent { "Resent-" } else { "" };
     // Writing to a String cannot fail.
     if seen.lacks(Kind::MessageId, Kind::ResentMessageId) {
-        let identifier = format!("<{}.{}@{}>", compact(facts.arrival), facts.id, rules.myhostname);
+        // A queue id is not used again, so it needs no time beside it.
+        let identifier = format!("<{}@{}>", facts.id, rules.myhostname);
         let _ = writeln!(out, "{resent}Message-Id: {identifier}");
         if seen.resent {
             log::info!("{}: resent-message-id={identifier}", facts.id);

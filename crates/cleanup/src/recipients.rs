@@ -22,16 +22,17 @@ pub(crate) fn finalize(
     let mut list = List::new(rules, id, &envelope, options);
     let given = std::mem::take(&mut envelope.recipients);
     envelope.sender = sender(rules, &envelope.sender, options).map_err(|error| list.unreachable(&error))?;
+    if list.copies
+        && !given.is_empty()
+        && let Some(copy) = rules.sender_bcc(&envelope.sender).map_err(|error| list.unreachable(&error))?
+    {
+        list.add_copy(&copy)?;
+    }
     for recipient in given {
         list.add(recipient)?;
     }
-    if list.copies {
-        if let Some(copy) = rules.sender_bcc(&envelope.sender).map_err(|error| list.unreachable(&error))? {
-            list.add_copy(&copy)?;
-        }
-        if let Some(copy) = rules.always_bcc.as_ref().filter(|_| !list.recipients.is_empty()) {
-            list.add_copy(copy)?;
-        }
+    if let Some(copy) = rules.always_bcc.as_ref().filter(|_| list.copies && !list.recipients.is_empty()) {
+        list.add_copy(copy)?;
     }
     envelope.recipients = list.recipients;
     if envelope.recipients.is_empty() {
@@ -150,11 +151,11 @@ impl<'a> List<'a> {
         notify: Notify,
         orcpt: Option<String>,
     ) {
-        let record = self.options.record_original && self.rules.enable_original_recipient;
         if self.options.record_original && !self.is_new(&address, original, asked, orcpt.as_deref()) {
             return;
         }
-        let original = (record && *original != address).then(|| original.clone());
+        let record = self.options.record_original && *original != address;
+        let original = record.then(|| original.clone());
         self.recipients.push(Recipient { address, original, notify, orcpt });
     }
 
@@ -183,7 +184,7 @@ impl<'a> List<'a> {
     fn not_expanded(&self, address: &Address, error: &lookup::expand::ExpandError) -> Refusal {
         let id = self.id;
         log::warning!("{id}: {address}: {error} -- message not accepted, try again later");
-        Refusal::Temporary("alias expansion error".into())
+        Refusal::Rejected(error.dsn(), "Alias expansion error".into())
     }
 }
 

@@ -27,7 +27,7 @@ impl Instance {
         let root = Root::prepare(folder.path(), None).unwrap();
         let words = manage_queue(folder.path().join("public/qmgr"));
         let door = Arc::new(Door {
-            rules: super::rules(settings),
+            rules: super::rules(folder.path(), settings),
             incoming: root.incoming().unwrap(),
             queue_manager: queue_manager::Client::new(folder.path().join("public/qmgr")),
         });

@@ -15,11 +15,11 @@ myorigin = example.com
 mail_name = Postfix
 ";
 
-fn rules(settings: &str) -> crate::Rules {
+/// The rules of some settings, whose `$config_directory` is `directory`.
+fn rules(directory: &std::path::Path, settings: &str) -> crate::Rules {
     let main_cf = format!("{SETTINGS}{settings}").into_bytes();
     let snapshot = config::Snapshot { main_cf, master_cf: Vec::new() };
-    let (config, _) =
-        config::Config::from_snapshot(std::path::Path::new("/nowhere"), &snapshot, &[]).unwrap();
+    let (config, _) = config::Config::from_snapshot(directory, &snapshot, &[]).unwrap();
     let mut rules = crate::Rules::new(&config).unwrap();
     rules.zone = jiff::tz::TimeZone::UTC;
     rules

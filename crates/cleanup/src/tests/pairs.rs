@@ -1,6 +1,6 @@
 //! The pairs of messages under `tests/messages`: what a client hands over, and what is queued.
 //!
-//! Each folder has `settings` (lines for main.cf), `envelope`, `in`, and `out`: the final envelope, an empty line and the
+//! Each folder has `settings` (lines for main.cf; the folder is `$config_directory`), `envelope`, `in`, and `out`: the final envelope, an empty line and the
 //! content, or the refusal. `BLESS=1 cargo test -p cleanup` writes `out` anew; look at the difference before you keep it.
 
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ fn every_pair_of_messages_holds() {
     for case in cases {
         let read = |name: &str| fs::read(case.join(name)).unwrap_or_default();
         let text = |name: &str| String::from_utf8(read(name)).unwrap();
-        let rules = rules(&text("settings"));
+        let rules = rules(&case, &text("settings"));
         let content = read("in");
         let out = process(&rules, given(&text("envelope")), content.chunks(content.len().max(1)));
         for size in [1, 7, 100] {
