@@ -14,7 +14,7 @@ pub(crate) fn from_cleanup(error: &CleanupError) -> Reply {
             let code = match refusal {
                 Refusal::TooBig => 552,
                 Refusal::NoSpace => 452,
-                Refusal::Rejected(dsn, _) if dsn.class() == 4 => 450,
+                Refusal::Rejected(dsn, _) if dsn.class() == 4 => 451,
                 Refusal::TooManyHops => 554,
                 Refusal::Rejected(..) => 550,
                 Refusal::Temporary(_) => 451,
