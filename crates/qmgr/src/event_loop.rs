@@ -29,6 +29,9 @@ const UNFINISHED_AGE: Duration = Duration::from_secs(24 * 3600);
 /// How long a message waits that could not be taken up, moved or removed.
 const BUSY_WAIT: Duration = Duration::from_secs(30);
 
+/// How long until a message is looked for again that was found in the queue while it was being delivered.
+const HELD_WAIT: Duration = Duration::from_secs(1);
+
 /// How often `incoming/` is looked at for messages whose arrival nobody told of.
 const SCAN_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -44,7 +47,7 @@ pub(crate) struct EventLoop {
     /// Messages that a disk thread was asked to take up.
     claiming: HashSet<QueueId>,
     /// Messages that wait for their turn because enough are active.
-    backlog: VecDeque<(QueueId, bool)>,
+    backlog: VecDeque<(QueueId, Reason)>,
     deferred: Deferred,
     times: Times,
     active_limit: usize,
@@ -63,6 +66,17 @@ pub(crate) enum Input {
     Agent(u64, Heard<ipc::agent::Reply>),
     /// The bounce service's connection, likewise.
     Bounce(u64, Heard<ipc::bounce::Reply>),
+}
+
+/// Why a message is taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// Cleanup has told of it.
+    Arrived,
+    /// A scan found it: its content must be compared with its checksum.
+    Found,
+    /// Its time has come, or an operator wants it tried.
+    Due,
 }
 
 /// What `postroad status` shows.
@@ -182,37 +196,45 @@ impl EventLoop {
 
     fn hear(&mut self, word: Word) {
         match word {
-            Word::Arrived(id) => self.claim(id, false),
+            Word::Arrived(id) => self.claim(id, Reason::Arrived),
             Word::Flush => {
                 self.deliveries.resume_all();
                 self.deferred.flush();
             }
-            Word::FlushMessage(id) => self.claim(id, true),
+            Word::FlushMessage(id) => self.claim(id, Reason::Due),
             // The domains of a deferred message are in its file: all are looked at, and few are the worse for it.
             Word::FlushSite(_) => self.deferred.flush(),
             Word::Rescan => self.disk.ask(Job::Scan { folder: Folder::Incoming }),
         }
     }
 
-    /// Has a message taken up, now or when there is room. `found`: not told of by its writer.
-    fn claim(&mut self, id: QueueId, found: bool) {
-        if self.lifecycle.draining() || self.messages.contains_key(&id) || self.claiming.contains(&id) {
+    /// Has a message taken up, now or when there is room.
+    fn claim(&mut self, id: QueueId, reason: Reason) {
+        if self.lifecycle.draining() || self.claiming.contains(&id) {
+            return;
+        }
+        if self.messages.contains_key(&id) {
+            // An operator has put back a message that is being delivered: its file is looked for again after that.
+            if reason != Reason::Arrived {
+                self.deferred.add(id, SystemTime::now() + HELD_WAIT);
+            }
             return;
         }
         if self.messages.len() + self.claiming.len() >= self.active_limit {
-            self.backlog.push_back((id, found));
+            self.backlog.push_back((id, reason));
             return;
         }
         self.claiming.insert(id);
-        self.disk.ask(Job::Claim { id, found });
+        self.disk.ask(Job::Claim { id, found: reason == Reason::Found });
     }
 
     fn take_due(&mut self) {
         let now = SystemTime::now();
         while self.messages.len() + self.claiming.len() < self.active_limit {
-            let next = self.backlog.pop_front().or_else(|| self.deferred.take_due(now).map(|id| (id, false)));
-            let Some((id, found)) = next else { break };
-            self.claim(id, found);
+            let due = || self.deferred.take_due(now).map(|id| (id, Reason::Due));
+            let next = self.backlog.pop_front().or_else(due);
+            let Some((id, reason)) = next else { break };
+            self.claim(id, reason);
         }
         if self.next_scan <= Instant::now() {
             self.next_scan = Instant::now() + SCAN_INTERVAL;
@@ -238,7 +260,7 @@ impl EventLoop {
                 for (id, next_attempt) in found {
                     match folder {
                         Folder::Deferred => self.deferred.add(id, next_attempt),
-                        _ => self.claim(id, true),
+                        _ => self.claim(id, Reason::Found),
                     }
                 }
             }
@@ -265,6 +287,7 @@ impl EventLoop {
         for (position, way) in (0_u32..).zip(ways) {
             let Some(recipient) = message.recipients.get(position as usize) else { continue };
             match way {
+                _ if message.forced_to_expire => refused.push((position, forced_to_expire())),
                 Ok(way) if self.deliveries.knows(&way.transport) => {
                     let destination = self.deliveries.destination(&way, &recipient.address);
                     groups.entry((way.transport, destination)).or_default().push((way.nexthop, position));
@@ -442,6 +465,11 @@ impl fmt::Display for Counts {
         let (active, deferred, waiting) = (count(&self.active), count(&self.deferred), count(&self.waiting));
         write!(f, "active {active}, deferred {deferred}, waiting {waiting}")
     }
+}
+
+/// The operator gave the message up (`postsuper -e`).
+fn forced_to_expire() -> Outcome {
+    Outcome::bounced("none", Dsn::new(5, 4, 7), "message expired by the administrator")
 }
 
 /// The transport is not in master.cf, or what it names is not here.
