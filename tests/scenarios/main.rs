@@ -5,7 +5,9 @@
 // Clippy knows tests by their attribute; what they share has none.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::print_stdout)]
 
+mod clients;
 mod crash;
 mod delivery;
 mod queue;
+mod reload;
 mod site;

@@ -1,0 +1,151 @@
+//! The configuration: checked before it counts, changed while mail flows.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use scenarios::{Instance, Smtp, wait_for};
+
+use crate::site::{NOTE, greeted, only_mail, send, usual};
+
+/// Adds a line to main.cf and gives its number.
+fn add(site: &Instance, line: &str) -> usize {
+    let text = std::fs::read_to_string(site.path("etc/main.cf")).unwrap();
+    site.write("etc/main.cf", &format!("{text}{line}\n"));
+    text.lines().count() + 1
+}
+
+#[test]
+fn no_session_is_dropped_by_a_reload() {
+    let site = usual().start();
+    let over = AtomicBool::new(false);
+    let sent: usize = thread::scope(|scope| {
+        let sessions: Vec<_> = (0..10).map(|_| scope.spawn(|| send_until(&site, &over))).collect();
+        for _ in 0..20 {
+            site.postroad(&["reload"]).ok();
+        }
+        over.store(true, Ordering::Relaxed);
+        sessions.into_iter().map(|session| session.join().expect("a session without an error")).sum()
+    });
+    site.wait_for_mail("ann", sent);
+    site.wait_for_empty_queue();
+    assert_eq!(site.log().matches("reload -- version").count(), 20);
+}
+
+/// Goes on in one session for some messages, then in another; the session that saw the reload is one of them.
+fn send_until(site: &Instance, over: &AtomicBool) -> usize {
+    let mut sent = 0;
+    while !over.load(Ordering::Relaxed) {
+        let mut client = greeted(site);
+        for _ in 0..5 {
+            assert_eq!(client.message("jane@client.example", &["ann@box.example.com"], NOTE).code, 250);
+            sent += 1;
+        }
+        client.expect("QUIT", 221);
+    }
+    sent
+}
+
+#[test]
+fn a_session_that_is_open_goes_on_after_a_reload_with_what_it_began_with() {
+    let site = usual().start();
+    let mut old: Smtp = greeted(&site);
+    add(&site, "smtpd_banner = $myhostname ESMTP new");
+    site.postroad(&["reload"]).ok();
+    let greeting = wait_for("the new greeting", || {
+        let greeting = Smtp::connect_silently(site.port).read_reply();
+        greeting.text().ends_with("new").then_some(greeting)
+    });
+    assert_eq!(greeting.text(), "mail.example.com ESMTP new");
+    assert_eq!(old.message("jane@client.example", &["ann@box.example.com"], NOTE).code, 250);
+    old.expect("QUIT", 221);
+    only_mail(&site, "ann");
+}
+
+#[test]
+fn a_reload_with_an_error_changes_nothing_and_says_where_it_is() {
+    let site = usual().start();
+    let line = add(&site, "message_size_limit = much");
+    let output = site.postroad(&["reload"]);
+    assert_ne!(output.status, 0);
+    let place = format!("main.cf:{line}: ");
+    assert!(output.stderr.contains(&place) && output.stderr.contains("message_size_limit"), "{output:?}");
+    send(&site, "jane@client.example", &["ann@box.example.com"], NOTE);
+    only_mail(&site, "ann");
+    // A signal asks for the same, and the log is told.
+    let master = site.pids("master")[0];
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(master), nix::sys::signal::Signal::SIGHUP).unwrap();
+    site.wait_for_log(&[&place, "message_size_limit"]);
+    site.wait_for_log(&["the running configuration is kept"]);
+    send(&site, "jane@client.example", &["ann@box.example.com"], NOTE);
+    site.wait_for_mail("ann", 2);
+}
+
+#[test]
+fn a_misspelt_parameter_refuses_the_start() {
+    let site = usual().main("smtpd_recipient_restriction = reject").prepare();
+    let line = std::fs::read_to_string(site.path("etc/main.cf")).unwrap().lines().count();
+    let output = site.postroad(&["start"]);
+    assert_ne!(output.status, 0);
+    assert!(output.stderr.contains(&format!("main.cf:{line}: ")), "{output:?}");
+    assert!(output.stderr.contains("did you mean smtpd_recipient_restrictions"), "{output:?}");
+    assert!(site.pids("master").is_empty());
+    let check = site.postroad(&["check"]);
+    assert_eq!((check.status, check.stderr), (output.status, output.stderr));
+}
+
+#[test]
+fn a_second_start_is_refused() {
+    let site = usual().start();
+    let output = site.postroad(&["start"]);
+    assert_ne!(output.status, 0);
+    let pid = site.pids("master")[0].to_string();
+    assert!(output.stderr.contains("already running") && output.stderr.contains(&pid), "{output:?}");
+    wait_for("the end of the second master", || (site.pids("master").len() == 1).then_some(()));
+    send(&site, "jane@client.example", &["ann@box.example.com"], NOTE);
+    only_mail(&site, "ann");
+}
+
+#[test]
+fn check_names_what_has_no_effect_yet() {
+    let site =
+        usual().main("smtpd_tls_security_level = may").main("smtpd_milters = inet:127.0.0.1:9").prepare();
+    let output = site.postroad(&["check"]).ok();
+    for parameter in ["smtpd_tls_security_level", "smtpd_milters"] {
+        let named = |line: &&str| line.contains("main.cf:") && line.contains(parameter);
+        assert!(output.stdout.lines().any(|line| named(&line)), "{output:?}");
+    }
+}
+
+#[test]
+fn a_table_that_was_made_anew_counts_for_the_next_message() {
+    let site = usual().start();
+    let mut client = greeted(&site);
+    client.expect("MAIL FROM:<jane@client.example>", 250);
+    client.expect("RCPT TO:<new@lists.example.com>", 550);
+    site.write("etc/virtual", "new@lists.example.com ann@box.example.com\n");
+    site.run("postmap", &["etc/virtual"], "").ok();
+    wait_for("the new entry", || {
+        (client.command("RCPT TO:<new@lists.example.com>").code == 250).then_some(())
+    });
+    client.expect("RSET", 250);
+    assert_eq!(client.message("jane@client.example", &["new@lists.example.com"], NOTE).code, 250);
+    only_mail(&site, "ann");
+    site.write("etc/virtual", "new@lists.example.com $user\n".replace("$user", site.user()).as_str());
+    site.run("postmap", &["hash:etc/virtual"], "").ok();
+    send(&site, "jane@client.example", &["new@lists.example.com"], NOTE);
+    only_mail(&site, site.user());
+}
+
+#[test]
+fn status_stop_and_a_new_start() {
+    let site = usual().start();
+    let status = site.postroad(&["status"]).ok();
+    assert!(format!("{}{}", status.stdout, status.stderr).contains(&site.pids("master")[0].to_string()));
+    site.postroad(&["stop"]).ok();
+    wait_for("the end of master", || site.pids("master").is_empty().then_some(()));
+    assert_ne!(site.postroad(&["status"]).status, 0);
+    assert_ne!(site.postroad(&["reload"]).status, 0);
+    site.start();
+    send(&site, "jane@client.example", &["ann@box.example.com"], NOTE);
+    only_mail(&site, "ann");
+}
