@@ -9,85 +9,76 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A folder: device and inode.
-type Folder = (u64, u64);
+type Identity = (u64, u64);
 
 /// The folders that are being synced now; nothing is kept of the others.
 #[derive(Debug, Default)]
 pub struct FolderSync {
-    folders: Mutex<HashMap<Folder, Arc<Rounds>>>,
+    folders: Mutex<HashMap<Identity, Arc<Folder>>>,
 }
 
-/// The syncs of one folder, numbered from 1.
+#[derive(Debug, Default)]
+struct Folder {
+    rounds: Mutex<Rounds>,
+    ended: Condvar,
+}
+
 #[derive(Debug, Default)]
 struct Rounds {
-    state: Mutex<State>,
-    /// Threads wait for the end of an even or of an odd round: only the one under way and the next are ever waited for,
-    /// so that the end of a round wakes those it is for, and one of the others to perform the next.
-    ended: [Condvar; 2],
-}
-
-#[derive(Debug, Default)]
-struct State {
     /// How many syncs have begun, and how many of them have ended.
     begun: u64,
     ended: u64,
+    /// Threads that wait for another's sync to end.
+    waiting: usize,
     /// The latest round that failed, and how.
     failed: Option<(u64, i32)>,
 }
 
 impl FolderSync {
-    /// Makes the names durable that the caller has put into `folder`.
+    /// Makes the names durable that the caller has put into `folder`, whose device and inode are `identity`.
     ///
     /// # Errors
     /// What `fsync` says.
     pub fn sync(&self, folder: &File, identity: (u64, u64)) -> io::Result<()> {
-        let rounds = Arc::clone(lock(&self.folders).entry(identity).or_default());
-        let result = rounds.sync(folder);
+        let shared = Arc::clone(lock(&self.folders).entry(identity).or_default());
+        let result = shared.sync(folder);
         let mut folders = lock(&self.folders);
-        // The map's own reference and this one: nobody else waits for the folder, and nobody can come meanwhile.
-        if Arc::strong_count(&rounds) == 2 {
+        // Two are the map's and this one: nobody else is at it.
+        if Arc::strong_count(&shared) == 2 {
             folders.remove(&identity);
         }
         result
     }
 }
 
-impl Rounds {
-    fn sync(&self, folder: &File) -> io::Result<()> {
-        let mut state = lock(&self.state);
+impl Folder {
+    fn sync(&self, file: &File) -> io::Result<()> {
+        let mut rounds = lock(&self.rounds);
         // A round that has begun may have passed the caller's name already: the next one counts.
-        let wanted = state.begun + 1;
-        while state.ended < wanted {
-            if state.begun > state.ended {
-                state = self.condition(wanted).wait(state).unwrap_or_else(PoisonError::into_inner);
+        let wanted = rounds.begun + 1;
+        while rounds.ended < wanted {
+            if rounds.begun > rounds.ended {
+                rounds.waiting += 1;
+                rounds = self.ended.wait(rounds).unwrap_or_else(PoisonError::into_inner);
+                rounds.waiting -= 1;
             } else {
-                state = self.perform(state, folder);
+                rounds.begun += 1;
+                drop(rounds);
+                let result = file.sync_all();
+                rounds = lock(&self.rounds);
+                rounds.ended = rounds.begun;
+                if let Err(error) = result {
+                    rounds.failed = Some((rounds.ended, error.raw_os_error().unwrap_or(nix::libc::EIO)));
+                }
+                if rounds.waiting > 0 {
+                    self.ended.notify_all();
+                }
             }
         }
-        match state.failed {
+        match rounds.failed {
             Some((round, error)) if round >= wanted => Err(io::Error::from_raw_os_error(error)),
             _ => Ok(()),
         }
-    }
-
-    /// Performs the next round.
-    fn perform<'a>(&'a self, mut state: MutexGuard<'a, State>, folder: &File) -> MutexGuard<'a, State> {
-        state.begun += 1;
-        let round = state.begun;
-        drop(state);
-        let result = folder.sync_all();
-        let mut state = lock(&self.state);
-        state.ended = round;
-        if let Err(error) = result {
-            state.failed = Some((round, error.raw_os_error().unwrap_or(nix::libc::EIO)));
-        }
-        self.condition(round).notify_all();
-        self.condition(round + 1).notify_one();
-        state
-    }
-
-    fn condition(&self, round: u64) -> &Condvar {
-        &self.ended[usize::from(round % 2 == 1)]
     }
 }
 

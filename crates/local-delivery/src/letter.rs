@@ -1,10 +1,15 @@
 //! One message as it is written for one recipient: the fields that delivery adds, then the content, byte for byte.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 
-use mail::Address;
+use mail::{Address, Dsn};
 use memchr::memchr;
+use queue::Content;
+use service::Delivery;
+
+use crate::failure::Failure;
 
 /// How much is read, and written, at once. A message up to this size is one read and one write.
 const CHUNK: usize = 128 * 1024;
@@ -37,13 +42,28 @@ impl Source for &[u8] {
     }
 }
 
+/// The content that a delivery hands over.
+///
+/// # Errors
+/// A deferral: the queue file is not what the queue manager saw.
+pub fn content_of(delivery: &Delivery) -> Result<Content, Failure> {
+    let unusable =
+        |cause: &dyn fmt::Display| Failure::defer(Dsn::new(4, 3, 0), format!("queue file: {cause}"));
+    let file = delivery.file.try_clone().map_err(|error| unusable(&error))?;
+    let content = Content::from_fd(file.into()).map_err(|error| unusable(&error))?;
+    if content.size() != delivery.request.size {
+        return Err(unusable(&"its content is not as long as the queue manager says"));
+    }
+    Ok(content)
+}
+
 /// Content of which the beginning is in memory.
 pub struct Letter<'a> {
     source: &'a dyn Source,
     beginning: Vec<u8>,
 }
 
-impl Source for queue::Content {
+impl Source for Content {
     fn size(&self) -> u64 {
         Self::size(self)
     }

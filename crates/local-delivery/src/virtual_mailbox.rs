@@ -12,11 +12,10 @@ use lookup::address_search::AddressSearch;
 use lookup::{LookupError, Maps};
 use mail::{Address, Dsn, Outcome};
 use nix::unistd::{Gid, Uid};
-use queue::Content;
 use service::{Agent, Delivery, DeliveryRecipient, Fatal, Service};
 
 use crate::failure::{Delivered, Failure, outcome};
-use crate::letter::{Letter, Preamble};
+use crate::letter::{self, Letter, Preamble};
 use crate::local::settings::{locking, open_maps};
 use crate::lock::Locking;
 use crate::rights::Instance;
@@ -71,9 +70,7 @@ impl VirtualAgent {
 
     fn attempt(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Delivered {
         let address = &recipient.address;
-        let content = delivery.file.try_clone().map_err(|error| Failure::from_io(&error, "queue file"))?;
-        let content = Content::from_fd(content.into())
-            .map_err(|error| Failure::defer(Dsn::new(4, 3, 0), format!("queue file: {error}")))?;
+        let content = letter::content_of(delivery)?;
         let letter =
             Letter::open(&content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
         let looped = letter.was_delivered_to(address.as_str());

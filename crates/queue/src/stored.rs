@@ -20,7 +20,7 @@ use crate::format::head::{Flags, HEAD_SIZE, Head, sealed_part};
 use crate::{Content, Damage, Journal, QueueError};
 
 /// What the first read asks for: head, envelope and, of a small message, the content in one call.
-const FIRST_READ: usize = 8 * 1024;
+pub(crate) const FIRST_READ: usize = 8 * 1024;
 
 /// What a later read asks for.
 pub(crate) const READ_SIZE: usize = 64 * 1024;

@@ -4,16 +4,15 @@ use std::path::PathBuf;
 
 use config::{Config, param};
 use ipc::log;
-use mail::{Dsn, Outcome};
-use queue::Content;
+use mail::Outcome;
 use service::{Agent, Delivery, DeliveryRecipient, Fatal, Service};
 
 use super::attempt::Attempt;
 use super::routing::Routing;
 use super::served::Served;
 use super::settings::Settings;
-use crate::failure::{Failure, outcome};
-use crate::letter::Letter;
+use crate::failure::{Delivered, Failure, outcome};
+use crate::letter::{self, Letter};
 use crate::rights::{Instance, SystemUsers, Users};
 
 /// What `relay=` says.
@@ -51,19 +50,17 @@ impl LocalAgent {
     }
 }
 
+impl LocalAgent {
+    fn attempt(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Delivered {
+        let content = letter::content_of(delivery)?;
+        let letter =
+            Letter::open(&content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
+        Attempt::new(self, delivery, recipient, &letter).deliver()
+    }
+}
+
 impl Agent for LocalAgent {
     fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
-        let content = delivery.file.try_clone().map_err(|error| error.to_string());
-        let content =
-            content.and_then(|file| Content::from_fd(file.into()).map_err(|error| error.to_string()));
-        let content = match content {
-            Ok(content) => content,
-            Err(text) => return Outcome::deferred(RELAY, Dsn::new(4, 3, 0), format!("queue file: {text}")),
-        };
-        let delivered = match Letter::open(&content) {
-            Ok(letter) => Attempt::new(self, delivery, recipient, &letter).deliver(),
-            Err(error) => Err(Failure::from_io(&error, "read the queue file")),
-        };
-        outcome(RELAY, delivered)
+        outcome(RELAY, self.attempt(delivery, recipient))
     }
 }
