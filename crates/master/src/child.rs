@@ -71,6 +71,8 @@ impl Child {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LANG", "C")
+            // A thread for each session would otherwise have glibc keep an arena for each of the first dozens of them.
+            .env("MALLOC_ARENA_MAX", "2")
             .current_dir(config.get(param::QUEUE_DIRECTORY));
         if let Some(zone) = std::env::var_os("TZ") {
             command.env("TZ", zone);
