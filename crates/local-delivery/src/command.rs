@@ -33,26 +33,26 @@ const SHELL: &str = "/bin/sh";
 const DEFAULT_PATH: &str = "/usr/bin:/bin";
 
 /// How a command is run.
-pub struct Invocation<'a> {
+pub(crate) struct Invocation<'a> {
     /// The command line.
-    pub command: &'a str,
+    pub(crate) command: &'a str,
     /// `local_command_shell`: this program gets every command as its last argument.
-    pub shell: Option<&'a str>,
+    pub(crate) shell: Option<&'a str>,
     /// Who runs it; `None` where the mail system's own user is the one.
-    pub identity: Option<(Uid, Gid)>,
+    pub(crate) identity: Option<(Uid, Gid)>,
     /// The whole environment but for `PATH`.
-    pub environment: &'a [(String, String)],
+    pub(crate) environment: &'a [(String, String)],
     /// The folder it runs in.
-    pub directory: &'a Path,
+    pub(crate) directory: &'a Path,
     /// `command_time_limit`.
-    pub time_limit: Duration,
+    pub(crate) time_limit: Duration,
 }
 
 /// Runs the command with `preamble` and the content as its input.
 ///
 /// # Errors
 /// [`Failure`] for every end but exit status 0.
-pub fn run(invocation: &Invocation<'_>, preamble: &[u8], letter: &Letter<'_>) -> Result<(), Failure> {
+pub(crate) fn run(invocation: &Invocation<'_>, preamble: &[u8], letter: &Letter<'_>) -> Result<(), Failure> {
     let mut child = spawn(invocation)?;
     let deadline = Instant::now() + invocation.time_limit;
     let conversation = Conversation::new(&mut child).and_then(|c| c.hold(preamble, letter, deadline));

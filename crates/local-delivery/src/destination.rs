@@ -8,7 +8,7 @@ use mail::{Address, header_address};
 
 /// One place where a message goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Destination {
+pub(crate) enum Destination {
     /// `user`, `user@domain`: an address, as yet without a domain where none was written.
     Address(Address),
     /// `\user`: this user's mailbox, past aliases and `.forward`.
@@ -44,7 +44,7 @@ impl Destination {
 
 /// The destinations of one line, in their order.
 #[must_use]
-pub fn parse_line(line: &str) -> Vec<Destination> {
+pub(crate) fn parse_line(line: &str) -> Vec<Destination> {
     let items = header_address::Mailboxes::new(line.as_bytes());
     items
         .map(|item| Destination::from_item(item.address, line.as_bytes()[item.range].starts_with(b"\\")))
@@ -57,7 +57,7 @@ pub fn parse_line(line: &str) -> Vec<Destination> {
 ///
 /// # Errors
 /// [`TooMany`] where the file lists more than `limit`; none is delivered to then, as some would be left out.
-pub fn parse_file(text: &[u8], line_limit: usize, limit: usize) -> Result<Vec<Destination>, TooMany> {
+pub(crate) fn parse_file(text: &[u8], line_limit: usize, limit: usize) -> Result<Vec<Destination>, TooMany> {
     let mut destinations = Vec::new();
     for line in text.split(|b| *b == b'\n').filter(|line| !line.starts_with(b"#")) {
         for piece in line.chunks(line_limit.max(1)) {
@@ -72,7 +72,7 @@ pub fn parse_file(text: &[u8], line_limit: usize, limit: usize) -> Result<Vec<De
 
 /// The list is longer than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooMany;
+pub(crate) struct TooMany;
 
 #[cfg(test)]
 mod tests {

@@ -8,39 +8,39 @@ use nix::libc;
 
 /// A delivery that failed: the class of `dsn` says whether for now (4) or for good (5).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The enhanced status code.
-    pub dsn: Dsn,
+    pub(crate) dsn: Dsn,
     /// Operation, object, cause.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// A delivery's result: what to say behind `status=sent`, or why it failed.
-pub type Delivered = Result<String, Failure>;
+pub(crate) type Delivered = Result<String, Failure>;
 
 impl Failure {
     /// To be tried again.
     #[must_use]
-    pub fn defer(dsn: Dsn, text: impl Into<String>) -> Self {
+    pub(crate) fn defer(dsn: Dsn, text: impl Into<String>) -> Self {
         Self { dsn: dsn.with_class(4), text: text.into() }
     }
 
     /// For good.
     #[must_use]
-    pub fn bounce(dsn: Dsn, text: impl Into<String>) -> Self {
+    pub(crate) fn bounce(dsn: Dsn, text: impl Into<String>) -> Self {
         Self { dsn: dsn.with_class(5), text: text.into() }
     }
 
     /// The administrator must mend something; the mail waits meanwhile.
     #[must_use]
-    pub fn configuration(text: impl fmt::Display) -> Self {
+    pub(crate) fn configuration(text: impl fmt::Display) -> Self {
         Self::defer(Dsn::new(4, 3, 5), format!("mail system configuration error: {text}"))
     }
 
     /// Writing to a mailbox failed. A full disk or quota is somebody's to mend, so the mail waits; only a limit that
     /// this one message exceeds is for good.
     #[must_use]
-    pub fn from_io(error: &io::Error, operation: impl fmt::Display) -> Self {
+    pub(crate) fn from_io(error: &io::Error, operation: impl fmt::Display) -> Self {
         let text = format!("{operation}: {}", describe(error));
         match error.raw_os_error() {
             Some(libc::EDQUOT) => Self::defer(Dsn::new(4, 2, 2), text),
@@ -53,13 +53,13 @@ impl Failure {
 
     /// Whether the delivery is to be tried again.
     #[must_use]
-    pub fn is_temporary(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         self.dsn.class() == 4
     }
 
     /// The same failure with words in front.
     #[must_use]
-    pub fn within(mut self, context: impl fmt::Display) -> Self {
+    pub(crate) fn within(mut self, context: impl fmt::Display) -> Self {
         self.text = format!("{context}{}", self.text);
         self
     }
@@ -67,7 +67,7 @@ impl Failure {
 
 /// The result as the outcome that is logged and recorded.
 #[must_use]
-pub fn outcome(relay: &str, delivered: Delivered) -> Outcome {
+pub(crate) fn outcome(relay: &str, delivered: Delivered) -> Outcome {
     match delivered {
         Ok(text) => Outcome::sent(relay, text),
         Err(failure) if failure.is_temporary() => Outcome::deferred(relay, failure.dsn, failure.text),
@@ -77,7 +77,7 @@ pub fn outcome(relay: &str, delivered: Delivered) -> Outcome {
 
 /// The system's words for an error, without Rust's "(os error 28)".
 #[must_use]
-pub fn describe(error: &io::Error) -> String {
+pub(crate) fn describe(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
         None => error.to_string(),

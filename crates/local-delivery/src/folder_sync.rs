@@ -13,7 +13,7 @@ type Identity = (u64, u64);
 
 /// The folders that are being synced now; nothing is kept of the others.
 #[derive(Debug, Default)]
-pub struct FolderSync {
+pub(crate) struct FolderSync {
     folders: Mutex<HashMap<Identity, Arc<Folder>>>,
 }
 
@@ -39,7 +39,7 @@ impl FolderSync {
     ///
     /// # Errors
     /// What `fsync` says.
-    pub fn sync(&self, folder: &File, identity: (u64, u64)) -> io::Result<()> {
+    pub(crate) fn sync(&self, folder: &File, identity: (u64, u64)) -> io::Result<()> {
         let shared = Arc::clone(lock(&self.folders).entry(identity).or_default());
         let result = shared.sync(folder);
         let mut folders = lock(&self.folders);

@@ -18,7 +18,7 @@ const CHUNK: usize = 128 * 1024;
 const MAX_HEADERS: u64 = 1024 * 1024;
 
 /// Content that can be read at any place, by many threads.
-pub trait Source {
+pub(crate) trait Source {
     /// Its size in bytes.
     fn size(&self) -> u64;
 
@@ -46,7 +46,7 @@ impl Source for &[u8] {
 ///
 /// # Errors
 /// A deferral: the queue file is not what the queue manager saw.
-pub fn content_of(delivery: &Delivery) -> Result<Content, Failure> {
+pub(crate) fn content_of(delivery: &Delivery) -> Result<Content, Failure> {
     let unusable =
         |cause: &dyn fmt::Display| Failure::defer(Dsn::new(4, 3, 0), format!("queue file: {cause}"));
     let file = delivery.file.try_clone().map_err(|error| unusable(&error))?;
@@ -58,7 +58,7 @@ pub fn content_of(delivery: &Delivery) -> Result<Content, Failure> {
 }
 
 /// Content of which the beginning is in memory.
-pub struct Letter<'a> {
+pub(crate) struct Letter<'a> {
     source: &'a dyn Source,
     beginning: Vec<u8>,
 }
@@ -78,7 +78,7 @@ impl<'a> Letter<'a> {
     ///
     /// # Errors
     /// What the file says, also when it ends before its size.
-    pub fn open(source: &'a dyn Source) -> io::Result<Self> {
+    pub(crate) fn open(source: &'a dyn Source) -> io::Result<Self> {
         let mut beginning = Vec::new();
         read_chunk(source, &mut beginning, 0, CHUNK)?;
         Ok(Self { source, beginning })
@@ -86,7 +86,7 @@ impl<'a> Letter<'a> {
 
     /// The size of the content, without what [`Preamble`] adds.
     #[must_use]
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.source.size()
     }
 
@@ -94,7 +94,7 @@ impl<'a> Letter<'a> {
     ///
     /// # Errors
     /// What the file says.
-    pub fn ends_with_newline(&self) -> io::Result<bool> {
+    pub(crate) fn ends_with_newline(&self) -> io::Result<bool> {
         let Some(last) = self.size().checked_sub(1) else { return Ok(true) };
         let mut byte = [0];
         Ok(self.source.read_at(&mut byte, last)? == 1 && byte == *b"\n")
@@ -104,7 +104,7 @@ impl<'a> Letter<'a> {
     ///
     /// # Errors
     /// What the file says.
-    pub fn was_delivered_to(&self, address: &str) -> io::Result<bool> {
+    pub(crate) fn was_delivered_to(&self, address: &str) -> io::Result<bool> {
         let mut more = Vec::new();
         let mut headers = self.beginning.as_slice();
         if end_of_headers(headers).is_none() && self.size() > CHUNK as u64 {
@@ -123,7 +123,7 @@ impl<'a> Letter<'a> {
     ///
     /// # Errors
     /// What the file says, and the first error of `take`.
-    pub fn for_each_chunk(&self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub(crate) fn for_each_chunk(&self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         take(&self.beginning)?;
         let mut offset = self.beginning.len() as u64;
         let mut chunk = Vec::new();
@@ -139,7 +139,7 @@ impl<'a> Letter<'a> {
     ///
     /// # Errors
     /// What the file says.
-    pub fn read_at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut chunk = Vec::new();
         read_chunk(self.source, &mut chunk, offset, length)?;
         Ok(chunk)
@@ -149,7 +149,7 @@ impl<'a> Letter<'a> {
     ///
     /// # Errors
     /// What either file says.
-    pub fn write_to(&self, file: &mut File, preamble: &[u8]) -> io::Result<()> {
+    pub(crate) fn write_to(&self, file: &mut File, preamble: &[u8]) -> io::Result<()> {
         write_both(file, preamble, &self.beginning)?;
         let mut first = true;
         self.for_each_chunk(|chunk| if std::mem::take(&mut first) { Ok(()) } else { file.write_all(chunk) })
@@ -218,19 +218,19 @@ fn names_delivered_to(headers: &[u8], address: &str) -> bool {
 
 /// The fields that delivery puts before a message.
 #[derive(Clone, Copy, Debug)]
-pub struct Preamble<'a> {
+pub(crate) struct Preamble<'a> {
     /// `Return-Path:`.
-    pub sender: &'a Address,
+    pub(crate) sender: &'a Address,
     /// `X-Original-To:`, where `enable_original_recipient` wants it.
-    pub original: Option<&'a str>,
+    pub(crate) original: Option<&'a str>,
     /// `Delivered-To:`, where `prepend_delivered_header` wants it.
-    pub delivered: Option<&'a str>,
+    pub(crate) delivered: Option<&'a str>,
 }
 
 impl Preamble<'_> {
     /// The header fields, each with its line end.
     #[must_use]
-    pub fn headers(&self) -> Vec<u8> {
+    pub(crate) fn headers(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         out.extend_from_slice(b"Return-Path: <");
         out.extend_from_slice(self.sender.to_path().as_bytes());
@@ -247,7 +247,7 @@ impl Preamble<'_> {
 
     /// The line that begins a message in an mbox, for a delivery at `now`, then the header fields.
     #[must_use]
-    pub fn mbox_headers(&self, now: &jiff::Zoned) -> Vec<u8> {
+    pub(crate) fn mbox_headers(&self, now: &jiff::Zoned) -> Vec<u8> {
         let path = self.sender.to_path();
         let sender = if path.is_empty() { "MAILER-DAEMON" } else { &path };
         let mut out = format!("From {sender} {}\n", now.strftime("%a %b %e %H:%M:%S %Y")).into_bytes();

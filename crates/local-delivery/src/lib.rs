@@ -5,17 +5,17 @@
 //! identity for as long as it looks at or writes his files ([`sys::credentials::AsUser`]), and commands run in
 //! processes that are the recipient for good. An instance of an ordinary user delivers to that user alone.
 
-pub mod command;
-pub mod destination;
-pub mod failure;
-pub mod folder_sync;
-pub mod letter;
+mod command;
+mod destination;
+mod failure;
+mod folder_sync;
+mod letter;
 pub mod local;
-pub mod lock;
-pub mod maildir;
-pub mod mbox;
-pub mod rights;
+mod lock;
+mod maildir;
+mod mbox;
+mod rights;
 #[cfg(test)]
 mod scratch;
-pub mod template;
+mod template;
 pub mod virtual_mailbox;

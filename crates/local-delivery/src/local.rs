@@ -10,11 +10,11 @@
 //!
 //! Postfix delivers local addresses of an alias at once, and after one that failed for now expands the alias again: the
 //! others get the message twice. Here a destination that is done is remembered for as long as the process lives (see
-//! [`served`]), so that only a crash or a reload in between makes a command run twice.
+//! `served`), so that only a crash or a reload in between makes a command run twice.
 //!
 //! # What leaves this process
 //! Reading of a user's files happens as that user. An `:include:` file of root's alias database is opened with the
-//! rights of the least trusted owner along its path, see [`include`].
+//! rights of the least trusted owner along its path, see `include`.
 
 mod agent;
 mod alias;

@@ -12,20 +12,20 @@ use nix::libc;
 
 /// How mailboxes are locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Locking {
+pub(crate) struct Locking {
     /// `fcntl`: taken as a lock of the open file, not of the process. It conflicts with other programs' `fcntl` locks
     /// all the same, and holds between the threads of this one.
-    pub fcntl: bool,
+    pub(crate) fcntl: bool,
     /// `flock`.
-    pub flock: bool,
+    pub(crate) flock: bool,
     /// `dotlock`: a file `MAILBOX.lock`.
-    pub dotlock: bool,
+    pub(crate) dotlock: bool,
     /// `deliver_lock_attempts` times `deliver_lock_delay`: how long to wait in all.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
     /// `deliver_lock_delay`: the longest pause between two attempts.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
     /// `stale_lock_time`: an older lock file was left by a crash.
-    pub stale: Duration,
+    pub(crate) stale: Duration,
 }
 
 impl Locking {
@@ -33,7 +33,7 @@ impl Locking {
     ///
     /// # Errors
     /// The word that is no kind of lock.
-    pub fn from_words(
+    pub(crate) fn from_words(
         words: &[String],
         attempts: u32,
         delay: Duration,
@@ -56,7 +56,7 @@ impl Locking {
     ///
     /// # Errors
     /// `WouldBlock` after [`Locking::patience`].
-    pub fn lock_file(&self, file: &File) -> io::Result<()> {
+    pub(crate) fn lock_file(&self, file: &File) -> io::Result<()> {
         if self.fcntl {
             self.retry(|| try_fcntl(file))?;
         }
@@ -74,7 +74,7 @@ impl Locking {
     ///
     /// # Errors
     /// What creating it says; `WouldBlock` after [`Locking::patience`].
-    pub fn make_lock_file(&self, path: &Path) -> io::Result<LockFile> {
+    pub(crate) fn make_lock_file(&self, path: &Path) -> io::Result<LockFile> {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
         let lock = PathBuf::from(name);
@@ -146,7 +146,7 @@ fn create_lock_file(lock: &Path) -> io::Result<()> {
 
 /// Removes the lock file when it goes.
 #[derive(Debug)]
-pub struct LockFile(PathBuf);
+pub(crate) struct LockFile(PathBuf);
 
 impl Drop for LockFile {
     fn drop(&mut self) {
@@ -159,7 +159,7 @@ impl Drop for LockFile {
 ///
 /// # Errors
 /// What `fstat` says.
-pub fn is_still_named(file: &File, path: &Path) -> io::Result<bool> {
+pub(crate) fn is_still_named(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     Ok(std::fs::metadata(path).is_ok_and(|theirs| (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino())))
 }

@@ -35,7 +35,7 @@ static FOLDER_SYNC: LazyLock<FolderSync> = LazyLock::new(FolderSync::default);
 ///
 /// # Errors
 /// [`Failure`]; nothing was delivered then.
-pub fn deliver(folder: &Path, letter: &Letter<'_>, preamble: &Preamble<'_>, limit: u64) -> Delivered {
+pub(crate) fn deliver(folder: &Path, letter: &Letter<'_>, preamble: &Preamble<'_>, limit: u64) -> Delivered {
     let headers = preamble.headers();
     if limit > 0 && letter.size() + headers.len() as u64 > limit {
         let text =

@@ -26,28 +26,28 @@ const MAX_REOPENS: usize = 10;
 
 /// What is asked of the target besides being writable.
 #[derive(Clone, Debug)]
-pub struct Rules<'a> {
+pub(crate) struct Rules<'a> {
     /// How it is locked.
-    pub locking: &'a Locking,
+    pub(crate) locking: &'a Locking,
     /// `strict_mailbox_ownership`: the uid it must belong to.
-    pub owner: Option<u32>,
+    pub(crate) owner: Option<u32>,
     /// Whether it must be a regular file: a mailbox must, the `/dev/null` of an alias need not.
-    pub regular_only: bool,
+    pub(crate) regular_only: bool,
     /// An executable file is refused: mail in it could be run.
-    pub refuse_executable: bool,
+    pub(crate) refuse_executable: bool,
     /// A lock file that may not be made for want of rights is done without.
-    pub lock_file_optional: bool,
+    pub(crate) lock_file_optional: bool,
     /// The owner and group that a file made by root is given.
-    pub chown: Option<(u32, u32)>,
+    pub(crate) chown: Option<(u32, u32)>,
     /// The largest size of the file in bytes, 0 for none.
-    pub limit: u64,
+    pub(crate) limit: u64,
 }
 
 /// Appends one message to the file at `path`, which is made where it is missing.
 ///
 /// # Errors
 /// [`Failure`]; nothing was delivered then.
-pub fn deliver(
+pub(crate) fn deliver(
     path: &Path,
     letter: &Letter<'_>,
     preamble: &Preamble<'_>,

@@ -14,21 +14,21 @@ use crate::failure::{Failure, describe};
 
 /// A user of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
+pub(crate) struct User {
     /// The login name.
-    pub name: String,
+    pub(crate) name: String,
     /// The user.
-    pub uid: Uid,
+    pub(crate) uid: Uid,
     /// The primary group; no other group is ever used, as in Postfix.
-    pub gid: Gid,
+    pub(crate) gid: Gid,
     /// The home directory.
-    pub home: PathBuf,
+    pub(crate) home: PathBuf,
     /// The login shell.
-    pub shell: PathBuf,
+    pub(crate) shell: PathBuf,
 }
 
 /// Where users are looked up.
-pub trait Users: Send + Sync {
+pub(crate) trait Users: Send + Sync {
     /// The user of this name; `None` where there is none.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ const MAX_REMEMBERED: usize = 1024;
 /// The system's user database. A user who was found is remembered for a second, so that much mail to few users asks
 /// seldom; who was not found is asked for each time.
 #[derive(Debug, Default)]
-pub struct SystemUsers {
+pub(crate) struct SystemUsers {
     remembered: Mutex<HashMap<String, (Instant, User)>>,
 }
 
@@ -96,13 +96,13 @@ impl Users for SystemUsers {
 impl User {
     /// The home directory as text for templates.
     #[must_use]
-    pub fn home_text(&self) -> &str {
+    pub(crate) fn home_text(&self) -> &str {
         self.home.to_str().unwrap_or_default()
     }
 
     /// The login shell as text for templates.
     #[must_use]
-    pub fn shell_text(&self) -> &str {
+    pub(crate) fn shell_text(&self) -> &str {
         self.shell.to_str().unwrap_or_default()
     }
 }
@@ -130,26 +130,32 @@ fn found(
 
 /// What this process may become: anybody where root started it, only itself otherwise.
 #[derive(Clone, Copy, Debug)]
-pub struct Instance {
+pub(crate) struct Instance {
     own: Uid,
 }
 
 impl Instance {
     /// As this process was started.
     #[must_use]
-    pub fn current() -> Self {
+    pub(crate) fn current() -> Self {
         Self { own: Uid::effective() }
+    }
+
+    /// As an ordinary user would have started it.
+    #[cfg(test)]
+    pub(crate) fn of_user(own: u32) -> Self {
+        Self { own: Uid::from_raw(own) }
     }
 
     /// Whether it can become others.
     #[must_use]
-    pub fn is_root(self) -> bool {
+    pub(crate) fn is_root(self) -> bool {
         self.own.is_root()
     }
 
     /// The user this process is.
     #[must_use]
-    pub fn own_uid(self) -> Uid {
+    pub(crate) fn own_uid(self) -> Uid {
         self.own
     }
 
@@ -157,7 +163,7 @@ impl Instance {
     ///
     /// # Errors
     /// A deferral that says what this instance cannot do, and why.
-    pub fn act_as(self, uid: Uid, gid: Gid) -> Result<AsUser, Failure> {
+    pub(crate) fn act_as(self, uid: Uid, gid: Gid) -> Result<AsUser, Failure> {
         self.check(uid)?;
         AsUser::become_user(uid, gid, &[gid]).map_err(|error| {
             Failure::defer(Dsn::new(4, 3, 0), format!("act as uid {uid}: {}", describe(&error)))
@@ -168,7 +174,7 @@ impl Instance {
     ///
     /// # Errors
     /// As [`Instance::act_as`].
-    pub fn identity(self, uid: Uid, gid: Gid) -> Result<Option<(Uid, Gid)>, Failure> {
+    pub(crate) fn identity(self, uid: Uid, gid: Gid) -> Result<Option<(Uid, Gid)>, Failure> {
         self.check(uid)?;
         Ok(self.is_root().then_some((uid, gid)))
     }
@@ -201,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_ordinary_users_instance_says_what_it_cannot_do() {
-        let instance = Instance { own: Uid::from_raw(1000) };
+        let instance = Instance::of_user(1000);
         let failure = instance.identity(Uid::from_raw(0), Gid::from_raw(0)).unwrap_err();
         assert!(failure.is_temporary() && failure.text.contains("started by uid 1000"), "{failure:?}");
         assert_eq!(instance.identity(Uid::from_raw(1000), Gid::from_raw(1000)), Ok(None));

@@ -5,37 +5,37 @@
 
 /// The names a template may use. An empty value counts as not defined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names<'a> {
+pub(crate) struct Names<'a> {
     /// The bare user name.
-    pub user: &'a str,
+    pub(crate) user: &'a str,
     /// The user's home directory.
-    pub home: &'a str,
+    pub(crate) home: &'a str,
     /// The user's login shell.
-    pub shell: &'a str,
+    pub(crate) shell: &'a str,
     /// The whole address.
-    pub recipient: &'a str,
+    pub(crate) recipient: &'a str,
     /// The address extension.
-    pub extension: &'a str,
+    pub(crate) extension: &'a str,
     /// What follows the `@`.
-    pub domain: &'a str,
+    pub(crate) domain: &'a str,
     /// What precedes the `@`.
-    pub local: &'a str,
+    pub(crate) local: &'a str,
     /// The delimiter that was found, or else the first that is configured.
-    pub recipient_delimiter: &'a str,
+    pub(crate) recipient_delimiter: &'a str,
 }
 
 /// What became of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expanded {
+pub(crate) struct Expanded {
     /// The text.
-    pub text: String,
+    pub(crate) text: String,
     /// A plain `$name` had no value: a `.forward` path with an extension that was not given is not tried at all.
-    pub undefined: bool,
+    pub(crate) undefined: bool,
 }
 
 /// The template cannot be read; the text says where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateError(pub String);
+pub(crate) struct TemplateError(pub String);
 
 /// Conditions nest no deeper; each level is one recursion.
 const MAX_DEPTH: usize = 20;
@@ -44,7 +44,7 @@ const MAX_DEPTH: usize = 20;
 ///
 /// # Errors
 /// [`TemplateError`] for an unknown name or a brace that is not closed.
-pub fn expand(template: &str, names: &Names<'_>, allowed: &str) -> Result<Expanded, TemplateError> {
+pub(crate) fn expand(template: &str, names: &Names<'_>, allowed: &str) -> Result<Expanded, TemplateError> {
     let mut expanded = Expanded { text: String::with_capacity(template.len() + 32), undefined: false };
     expand_into(&mut expanded, template, names, allowed, 0)?;
     Ok(expanded)

@@ -34,6 +34,13 @@ impl LocalAgent {
         if !agent.instance.is_root() {
             log::info!("not started by root: delivering to uid {} only", agent.instance.own_uid());
         }
+        let (limit, size) = (agent.settings.limit, service.config.get(param::MESSAGE_SIZE_LIMIT));
+        if limit > 0 && (size == 0 || limit < size) {
+            log::warning!(
+                "mailbox_size_limit = {limit} is smaller than message_size_limit = {size}: messages between them are \
+                 taken in and then returned; set mailbox_size_limit to 0 or to something larger"
+            );
+        }
         Ok(agent)
     }
 

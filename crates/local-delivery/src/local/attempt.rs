@@ -307,9 +307,14 @@ impl<'a> Attempt<'a> {
         forwarding::forward(&agent.cleanup, self.delivery, self.recipient, context, addresses, header, letter)
     }
 
+    /// `\user`: past aliases and `.forward`.
     fn deliver_mailbox_of(&self, name: &str, context: &Context) -> Delivered {
-        match self.agent.users.by_name(name)? {
-            Some(user) => self.deliver_mailbox(&self.mailbox_way(name, &user)?, &user, None, context),
+        let name = self.agent.settings.delimiters.split(name).map_or(name, |(user, _)| user);
+        if let Some(user) = self.agent.users.by_name(name)? {
+            return self.deliver_mailbox(&self.mailbox_way(name, &user)?, &user, None, context);
+        }
+        match self.mailbox_transport(name)? {
+            Some(route) => self.pass(&route, context),
             None => Err(Failure::bounce(Dsn::new(5, 1, 1), format!("unknown user: \"{name}\""))),
         }
     }

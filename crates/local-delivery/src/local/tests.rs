@@ -478,3 +478,36 @@ fn what_a_pattern_matched_never_gets_into_a_command() {
     assert_eq!(bounced(&site.deliver("run-id@example.com")), "5.1.1 unknown user: \"run-id\"");
     assert_eq!(sent(&site.deliver("fixed@example.com")), "delivered to command: true");
 }
+
+#[test]
+fn an_ordinary_users_instance_delivers_to_that_user_only() {
+    let mut site = Site::new("");
+    let alice = site.agent.users.by_name("alice").unwrap().unwrap();
+    site.agent.instance = crate::rights::Instance::of_user(alice.uid.as_raw());
+    if Uid::effective().is_root() {
+        let text = deferred(&site.deliver("bob@example.com"));
+        assert!(
+            text.starts_with("4.3.5 cannot deliver as uid 61002: this mail system was started by uid 61001"),
+            "{text}"
+        );
+        assert!(site.maildir("bob").is_empty());
+    }
+}
+
+#[test]
+fn a_full_disk_makes_mail_wait() {
+    let site = Site::new("").aliases("full /dev/full\n");
+    let text = deferred(&site.deliver("full@example.com"));
+    assert_eq!(
+        text,
+        "4.3.1 cannot append message to file /dev/full: error writing message: No space left on device"
+    );
+}
+
+#[test]
+fn a_backslash_leads_to_the_mailbox() {
+    let site = Site::new("").aliases("alice carol@example.org\n").home_file("alice", ".forward", "bob\n");
+    assert_eq!(sent(&site.deliver("\\alice+x@example.com")), "delivered to maildir");
+    assert_eq!(site.maildir("alice").len(), 1);
+    assert_eq!(bounced(&site.deliver("\\carol@example.com")), "5.1.1 unknown user: \"carol\"");
+}
