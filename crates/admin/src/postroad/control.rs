@@ -24,12 +24,17 @@ pub(super) fn abort(directory: &Path) -> Result<Vec<String>, Failure> {
 }
 
 pub(super) fn reload(directory: &Path) -> Result<Vec<String>, Failure> {
-    let mut lines = request(directory, Request::Reload).map_err(|mut lines| {
-        lines.push("reload refused; the mail system goes on with the configuration it has".into());
-        lines
-    })?;
-    lines.push("reloaded".into());
-    Ok(lines)
+    match ask(&queue_directory(directory)?, Request::Reload) {
+        Ok(Answer::Failed(mut lines)) => {
+            lines.push("reload refused; the mail system goes on with the configuration it has".into());
+            Err(lines)
+        }
+        Ok(Answer::Done(mut lines)) => {
+            lines.push("reloaded".into());
+            Ok(lines)
+        }
+        Err(error) => Err(not_running(&error)),
+    }
 }
 
 pub(super) fn status(directory: &Path) -> Result<Vec<String>, Failure> {
@@ -51,7 +56,7 @@ pub(super) fn flush(directory: &Path) -> Result<Vec<String>, Failure> {
 }
 
 fn request(directory: &Path, request: Request) -> Result<Vec<String>, Failure> {
-    match ask(&queue_directory(directory), request) {
+    match ask(&queue_directory(directory)?, request) {
         Ok(Answer::Done(lines)) => Ok(lines),
         Ok(Answer::Failed(lines)) => Err(lines),
         Err(error) => Err(not_running(&error)),
@@ -71,7 +76,7 @@ fn not_running(error: &io::Error) -> Failure {
 }
 
 fn wait_until_gone(directory: &Path) -> Result<Vec<String>, Failure> {
-    let pid_file = queue_directory(directory).join("pid").join("master.pid");
+    let pid_file = queue_directory(directory)?.join("pid").join("master.pid");
     let give_up = Instant::now() + STOP_PATIENCE;
     while is_locked(&pid_file) {
         if Instant::now() > give_up {

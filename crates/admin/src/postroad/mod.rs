@@ -83,7 +83,9 @@ pub fn run() -> ExitCode {
 }
 
 /// The queue directory, read from main.cf without a judgement on the rest of it: a mail system that runs must be
-/// reachable whatever the files have become.
-fn queue_directory(config_directory: &std::path::Path) -> PathBuf {
-    Config::load_regardless(config_directory).get(param::QUEUE_DIRECTORY)
+/// reachable whatever the files have become. A file that cannot be read at all leaves nothing to go by.
+fn queue_directory(config_directory: &std::path::Path) -> Result<PathBuf, Failure> {
+    let path = config_directory.join("main.cf");
+    std::fs::File::open(&path).map_err(|error| vec![format!("open {}: {error}", path.display())])?;
+    Ok(Config::load_regardless(config_directory).get(param::QUEUE_DIRECTORY))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use config::{Config, param};
+use ipc::master::{Request, ask};
 
 use super::{Failure, check};
 
@@ -40,7 +41,7 @@ pub(super) fn start_in_foreground(directory: &Path) -> Result<Vec<String>, Failu
 }
 
 fn is_running(directory: &Path) -> bool {
-    ipc::master::ask(&super::queue_directory(directory), ipc::master::Request::Status).is_ok()
+    super::queue_directory(directory).is_ok_and(|queue| ask(&queue, Request::Status).is_ok())
 }
 
 /// Checks, makes the folders, and gives the command that runs master, with the check's remarks.
