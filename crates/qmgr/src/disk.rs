@@ -22,8 +22,8 @@ const THREADS: usize = 4;
 
 /// What the loop wants done.
 pub(crate) enum Job {
-    /// Take a message up. `found`: by a scan, so that its content must be compared with its checksum.
-    Claim { id: QueueId, found: bool },
+    /// Take a message up. `verify`: it has lain on the disk, so that its content must be compared with its checksum.
+    Claim { id: QueueId, verify: bool },
     /// Read its recipients from this number on.
     Slice { id: QueueId, from: u32 },
     /// Write down what became of a recipient.
@@ -172,7 +172,7 @@ impl Shard {
 
     fn perform(&mut self, job: Job) -> Option<Done> {
         match job {
-            Job::Claim { id, found } => Some(self.claim(id, found)),
+            Job::Claim { id, verify } => Some(self.claim(id, verify)),
             Job::Slice { id, from } => Some(self.read_slice(id, from)),
             Job::Record { id, index, state, attempt } => {
                 self.record(id, index, state, attempt.as_ref());
@@ -193,8 +193,8 @@ impl Shard {
         }
     }
 
-    fn claim(&mut self, id: QueueId, found: bool) -> Done {
-        let claimed = if found { self.active.claim_verified(id) } else { self.active.claim(id) };
+    fn claim(&mut self, id: QueueId, verify: bool) -> Done {
+        let claimed = if verify { self.active.claim_verified(id) } else { self.active.claim(id) };
         // It may be in active/ still, from a removal or deferral that failed.
         let claimed = match claimed {
             Err(QueueError::NotFound(_)) => self.active.reclaim(id),

@@ -71,9 +71,9 @@ pub(crate) enum Input {
 /// Why a message is taken up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
-    /// Cleanup has told of it.
+    /// Cleanup has told of it: what was synced a moment ago needs no proof. All others are compared with their checksum.
     Arrived,
-    /// A scan found it: its content must be compared with its checksum.
+    /// A scan found it.
     Found,
     /// Its time has come, or an operator wants it tried.
     Due,
@@ -225,7 +225,7 @@ impl EventLoop {
             return;
         }
         self.claiming.insert(id);
-        self.disk.ask(Job::Claim { id, found: reason == Reason::Found });
+        self.disk.ask(Job::Claim { id, verify: reason != Reason::Arrived });
     }
 
     fn take_due(&mut self) {
