@@ -7,7 +7,9 @@
 
 mod clients;
 mod crash;
+mod damage;
 mod delivery;
+mod limits;
 mod queue;
 mod reload;
 mod site;
