@@ -43,6 +43,11 @@ const PROGRAMS: [&str; 24] = [
     "anvil",
 ];
 
+/// Who the daemons run as, and the group of postdrop, where root starts the mail system: every Debian has them, nobody
+/// uses them.
+pub(crate) const MAIL_OWNER: &str = "news";
+pub(crate) const SUBMISSION_GROUP: &str = "irc";
+
 const FIRST_PORT: u32 = 10_000;
 const PORTS: u32 = 20_000;
 
@@ -205,7 +210,11 @@ impl Builder {
 
     fn main_cf(&self, instance: &Instance) -> String {
         let root = instance.root_text();
-        let owner = if self.as_root { "mail_owner = nobody\nsetgid_group = nogroup\n" } else { "" };
+        let owner = if self.as_root {
+            format!("mail_owner = {MAIL_OWNER}\nsetgid_group = {SUBMISSION_GROUP}\n")
+        } else {
+            String::new()
+        };
         format!(
             "compatibility_level = 3.6\n\
              queue_directory = {root}/queue\n\
@@ -512,7 +521,7 @@ fn user_for(as_root: bool) -> User {
 
 /// A port that nobody listens at: below those that the system gives to clients, and another one for each instance of
 /// this process.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let own = std::process::id().wrapping_mul(64);
     let ports =

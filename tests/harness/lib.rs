@@ -9,6 +9,7 @@
 mod instance;
 mod maildir;
 mod peer;
+mod postfix;
 mod smtp;
 
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 pub use instance::{Builder, Instance, Output, run};
 pub use maildir::messages;
 pub use peer::{is_root, peer, postfix_package, postfix_peer};
+pub use postfix::Postfix;
 pub use smtp::{Reply, Smtp};
 
 /// How long a scenario waits for what must happen. Far longer than it takes, so that a loaded machine fails no test.

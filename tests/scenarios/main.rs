@@ -12,4 +12,5 @@ mod delivery;
 mod limits;
 mod queue;
 mod reload;
+mod rights;
 mod site;
