@@ -1,7 +1,6 @@
 //! Real Postfix in a scratch folder, to compare with. It needs root; nothing is installed.
 
 use std::fs;
-use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,7 +39,7 @@ impl Postfix {
         master.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let master = master.spawn().expect("start Postfix");
         let postfix = Self { folder, master, port };
-        wait_for("Postfix to open its port", || TcpStream::connect(("127.0.0.1", port)).ok());
+        wait_for("Postfix to start", || postfix.log().contains("daemon started").then_some(()));
         postfix
     }
 

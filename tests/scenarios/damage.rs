@@ -178,7 +178,7 @@ fn a_corrupt_table_defers_and_the_log_says_what_to_do() {
 #[test]
 fn an_unreadable_configuration_refuses_the_start_and_keeps_what_runs() {
     let site = usual().start();
-    fs::set_permissions(site.path("etc/main.cf"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(site.path("etc/main.cf"), Permissions::from_mode(0o0)).unwrap();
     let reload = site.postroad(&["reload"]);
     assert!(reload.status != 0 && reload.stderr.contains("main.cf: Permission denied"), "{reload:?}");
     let mut client: Smtp = greeted(&site);
