@@ -79,8 +79,13 @@ fn spawn(invocation: &Invocation<'_>) -> Result<Child, Failure> {
     let spawned = match (invocation.shell, plain_words(words)) {
         (Some(shell), _) => spawn_words(invocation, shell.split_whitespace().chain([words])),
         (None, Some(plain)) => match spawn_words(invocation, plain) {
-            // `exit 67` and other commands of the shell's own.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && invocation.directory.is_dir() => {
+            // `exit 67` and other commands of the shell's own. A program that is named by its path and is not there
+            // may come back, as after an upgrade: the mail waits.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && !words.split_whitespace().next().is_some_and(|program| program.contains('/'))
+                    && invocation.directory.is_dir() =>
+            {
                 spawn_words(invocation, [SHELL, "-c", words])
             }
             result => result,
@@ -246,14 +251,15 @@ fn judge(command: &str, status: ExitStatus, output: &[u8]) -> Result<(), Failure
     if status.success() {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(output).trim().to_owned();
+    let text = one_line(output);
     if let Some((dsn, rest)) = enhanced_status(&text) {
         return Err(Failure { dsn, text: rest.to_owned() });
     }
     let Some(code) = status.code() else {
         let signal = status.signal().unwrap_or_default();
         let text = format!("Command died with signal {signal}: \"{command}\"{}", quote_output(output));
-        return Err(Failure::bounce(Dsn::new(5, 3, 0), text));
+        // Killed from outside, by want of memory or a shutdown: not the mail's fault.
+        return Err(Failure::defer(Dsn::new(4, 3, 0), text));
     };
     match sysexits(code) {
         Some((dsn, words)) => {
@@ -269,14 +275,18 @@ fn judge(command: &str, status: ExitStatus, output: &[u8]) -> Result<(), Failure
 
 /// An enhanced status code of class 4 or 5 at the beginning of the output, and the text behind it.
 fn enhanced_status(text: &str) -> Option<(Dsn, &str)> {
-    let (code, rest) = text.split_once([' ', '\t', '\n']).unwrap_or((text, ""));
+    let (code, rest) = text.split_once(' ').unwrap_or((text, ""));
     let dsn: Dsn = code.parse().ok()?;
     (dsn.class() != 2).then_some((dsn, rest.trim()))
 }
 
+/// The output as it stands in a log line and a report: a blank for each line end and tab.
+fn one_line(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).trim().replace(['\r', '\n', '\t'], " ")
+}
+
 fn quote_output(output: &[u8]) -> String {
-    let text = String::from_utf8_lossy(output);
-    let text = text.trim();
+    let text = one_line(output);
     if text.is_empty() { String::new() } else { format!(". Command output: {text}") }
 }
 

@@ -17,6 +17,8 @@ pub(crate) enum Destination {
     Command(String),
     /// `/file`, or `/folder/` for a Maildir.
     File(PathBuf),
+    /// `~/file`, or `~/folder/`: the same, below the home directory of whoever wrote the list.
+    HomeFile(PathBuf),
     /// `:include:/file`: the destinations that the file lists.
     Include(PathBuf),
 }
@@ -33,6 +35,7 @@ impl Destination {
         }
         match text.as_bytes().first() {
             Some(b'/') => Self::File(PathBuf::from(text)),
+            Some(b'~') if text.starts_with("~/") => Self::HomeFile(PathBuf::from(&text[2..])),
             Some(b'|') => Self::Command(text[1..].trim().to_owned()),
             Some(b':') if text.get(..INCLUDE.len()).is_some_and(|t| t.eq_ignore_ascii_case(INCLUDE)) => {
                 Self::Include(PathBuf::from(&text[INCLUDE.len()..]))
@@ -95,6 +98,7 @@ mod tests {
             Destination::Mailbox(user) => format!("mailbox {user}"),
             Destination::Command(command) => format!("command {command}"),
             Destination::File(path) => format!("file {}", path.display()),
+            Destination::HomeFile(path) => format!("home file {}", path.display()),
             Destination::Include(path) => format!("include {}", path.display()),
         }
     }

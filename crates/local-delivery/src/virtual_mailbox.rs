@@ -73,10 +73,6 @@ impl VirtualAgent {
         let content = letter::content_of(delivery)?;
         let letter =
             Letter::open(&content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
-        let looped = letter.was_delivered_to(address.as_str());
-        if looped.map_err(|error| Failure::from_io(&error, "read the queue file"))? {
-            return Err(Failure::bounce(Dsn::new(5, 4, 6), format!("mail forwarding loop for {address}")));
-        }
         let key = Address::new(lookup::fold(address.as_str()).into_owned());
         let key = key.map_err(|error| Failure::bounce(Dsn::new(5, 1, 3), error.to_string()))?;
         let Some(mailbox) = self.find(&self.mailboxes, &key)? else {

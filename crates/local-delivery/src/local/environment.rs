@@ -79,14 +79,14 @@ pub(super) fn environment(
     let parts = Parts::new(context, settings);
     let mut environment = settings.exported.clone();
     if let Some(user) = user {
-        for (name, value) in
-            [("HOME", user.home_text()), ("SHELL", user.shell_text()), ("LOGNAME", &user.name)]
-        {
+        for (name, value) in [("HOME", user.home_text()), ("SHELL", user.shell_text())] {
             environment.push((name.to_owned(), value.to_owned()));
         }
     }
     let told = [
         ("USER", parts.user()),
+        // An alias's command has it, too, though no user of that name need exist.
+        ("LOGNAME", user.map_or(parts.user(), |user| &user.name)),
         ("EXTENSION", parts.extension()),
         ("DOMAIN", parts.domain),
         ("LOCAL", parts.local.as_str()),

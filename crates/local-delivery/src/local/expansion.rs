@@ -138,15 +138,25 @@ impl<'a> Expansion<'a> {
                     let leaf = Leaf::Command(command, place.rights.clone());
                     self.push(if allowed { leaf } else { restricted(&leaf, "command") })?;
                 }
-                Destination::File(path) => {
-                    let allowed = self.agent.settings.files_from.contain(place.origin);
-                    let leaf = Leaf::File(path, place.rights.clone());
-                    self.push(if allowed { leaf } else { restricted(&leaf, "file") })?;
-                }
+                Destination::File(path) => self.add_file(path, place)?,
+                Destination::HomeFile(path) => match place.rights {
+                    Rights::User(user) => self.add_file(user.home.join(path), place)?,
+                    Rights::Root => {
+                        let text = format!("~/{}", path.display());
+                        let failure = Failure::configuration(format_args!("{text}: an alias has no home"));
+                        self.push(Leaf::Refused(text, failure))?;
+                    }
+                },
                 Destination::Include(path) => self.add_include(&path, place, trail)?,
             }
         }
         Ok(())
+    }
+
+    fn add_file(&mut self, path: PathBuf, place: Place<'_>) -> Result<(), Failure> {
+        let allowed = self.agent.settings.files_from.contain(place.origin);
+        let leaf = Leaf::File(path, place.rights.clone());
+        self.push(if allowed { leaf } else { restricted(&leaf, "file") })
     }
 
     fn add_address(&mut self, address: &Address, place: Place<'_>, trail: &mut Trail) -> Result<(), Failure> {
@@ -158,11 +168,21 @@ impl<'a> Expansion<'a> {
         };
         let local = address.local_part().to_lowercase();
         let user = self.agent.settings.delimiters.split(&local).map_or(local.as_str(), |(user, _)| user);
-        if trail.users.iter().any(|name| name == user) {
+        // His own name means his mailbox; a way back to him over others is a circle.
+        if trail.users.last().is_some_and(|name| name == user) {
             return self.push(Leaf::Mailbox(user.to_owned()));
         }
+        if trail.users.iter().any(|name| name == user) {
+            let failure = Failure::bounce(Dsn::new(5, 4, 6), format!("mail forwarding loop for {address}"));
+            return self.push(Leaf::Refused(address.as_str().to_owned(), failure));
+        }
         match self.agent.find_alias(&local)? {
-            Some(alias) if trail.aliases.contains(&alias.name) => self.push(Leaf::User(address)),
+            Some(alias) if trail.aliases.contains(&alias.name) => {
+                let names_itself =
+                    place.origin != Origin::Forward && trail.aliases.last() == Some(&alias.name);
+                let refused = || Leaf::Refused(alias.name.clone(), too_deep(&alias.name));
+                self.push(if names_itself { Leaf::User(address) } else { refused() })
+            }
             Some(alias) if !self.agent.has_owner(&alias.name)? => self.add_nested(&alias, trail),
             // A list with an owner of its own is expanded on its own.
             Some(_) | None => self.push(Leaf::Local(address)),

@@ -134,7 +134,7 @@ impl Settings {
             command_directory: config.get(param::COMMAND_EXECUTION_DIRECTORY),
             command_directory_filter: config.get(param::EXECUTION_DIRECTORY_EXPANSION_FILTER),
             command_time_limit: config.get(param::COMMAND_TIME_LIMIT),
-            exported: exported(&config.get(param::EXPORT_ENVIRONMENT)),
+            exported: exported(config),
         })
     }
 }
@@ -172,11 +172,14 @@ fn default_privs(config: &Config) -> Result<String, Fatal> {
     Ok(name)
 }
 
-/// `export_environment`: names, whose values are this process's, and `name=value`.
-fn exported(items: &[String]) -> Vec<(String, String)> {
+/// `export_environment`: names, whose values are this process's, and `name=value`. `MAIL_CONFIG` is this instance's
+/// folder, so that a `sendmail` in a command is this mail system's.
+fn exported(config: &Config) -> Vec<(String, String)> {
     let item = |item: &String| match item.split_once('=') {
         Some((name, value)) => Some((name.trim().to_owned(), value.trim().to_owned())),
+        None if item == "MAIL_CONFIG" => Some((item.clone(), config.directory().display().to_string())),
         None => Some((item.clone(), std::env::var(item).ok()?)),
     };
+    let items: Vec<String> = config.get(param::EXPORT_ENVIRONMENT);
     items.iter().filter_map(item).filter(|(name, _)| !name.is_empty()).collect()
 }
