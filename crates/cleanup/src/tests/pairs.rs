@@ -1,7 +1,8 @@
 //! The pairs of messages under `tests/messages`: what a client hands over, and what is queued.
 //!
-//! Each folder has `settings` (lines for main.cf; the folder is `$config_directory`), `envelope`, `in`, and `out`: the final envelope, an empty line and the
-//! content, or the refusal. `BLESS=1 cargo test -p cleanup` writes `out` anew; look at the difference before you keep it.
+//! Each folder has `settings` (lines for main.cf; the folder is `$config_directory`), `envelope`, `in`, and `out`: the
+//! final envelope, an empty line and the content, or the refusal. `BLESS=1 cargo test -p cleanup` writes `out` anew; look
+//! at the difference before you keep it.
 
 use std::fmt::Write as _;
 use std::fs;
