@@ -191,8 +191,9 @@ fn mail_that_goes_in_circles_is_ended() {
     let reply = greeted(&site).message("jane@client.example", &[ANN], &format!("{hops}{NOTE}"));
     assert_eq!(reply.code, 554, "{reply:?}");
     assert_starts(&reply, "5.4.0 Error: too many hops");
-    let delivered = format!("Delivered-To: {ANN}\r\n{NOTE}");
-    assert_eq!(greeted(&site).message("", &[ANN], &delivered).code, 250);
-    site.wait_for_log(&["dsn=5.4.6, status=bounced (mail forwarding loop for ann@box.example.com)"]);
+    let local = format!("{}@example.com", site.user());
+    let again = format!("Delivered-To: {local}\r\n{NOTE}");
+    assert_eq!(greeted(&site).message("", &[&local], &again).code, 250);
+    site.wait_for_log(&["dsn=5.4.6, status=bounced (mail forwarding loop for "]);
     site.wait_for_empty_queue();
 }

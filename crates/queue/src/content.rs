@@ -44,7 +44,8 @@ impl Content {
         let path = || Path::new("the descriptor handed over").into();
         let stat = fstat(&file).map_err(|errno| QueueError::new("stat", path(), errno.into()))?;
         let mut bytes = vec![0; FIRST_READ];
-        let read = read_up_to(&file, &mut bytes, 0).map_err(|error| QueueError::new("read", path(), error))?;
+        let read =
+            read_up_to(&file, &mut bytes, 0).map_err(|error| QueueError::new("read", path(), error))?;
         bytes.truncate(read);
         let head = Head::decode(&bytes, u64::try_from(stat.st_size).unwrap_or_default())
             .map_err(|damage| QueueError::Damaged { path: path(), damage })?;
@@ -77,7 +78,8 @@ impl Content {
         if wanted == 0 {
             return Ok(0);
         }
-        let known = usize::try_from(offset).ok().and_then(|at| self.beginning.get(at..at.checked_add(wanted)?));
+        let known =
+            usize::try_from(offset).ok().and_then(|at| self.beginning.get(at..at.checked_add(wanted)?));
         if let Some(known) = known {
             buffer[..wanted].copy_from_slice(known);
             return Ok(wanted);

@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: all gates, the quick ones first.
 
 use crate::shell::{self, Result, cargo};
-use crate::{man, peers, test, tidy};
+use crate::{deb, man, peers, test, tidy};
 
 /// Runs every gate; the first that fails ends it.
 pub fn run() -> Result<()> {
@@ -13,6 +13,7 @@ pub fn run() -> Result<()> {
     gate("clippy", || {
         shell::run(&cargo, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
     })?;
+    gate("package", deb::gate)?;
     gate("documentation", || shell::run(&cargo, &["doc", "--workspace", "--no-deps", "--quiet"]))?;
     gate("tests", || test::run(&[]))
 }

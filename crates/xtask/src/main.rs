@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod deb;
 mod man;
 mod peers;
 mod shell;
@@ -38,6 +39,8 @@ enum Command {
     Ci,
     /// Measure against Postfix, in turns, on fresh file systems. Needs root for loop devices.
     Bench(bench::Options),
+    /// Build the Debian package, `target/deb/postroad_VERSION_amd64.deb`.
+    Deb(deb::Options),
     /// Write the generated parts of the manual pages.
     Man {
         /// Only say whether they are up to date; exit status 1 if not.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Test { arguments } => test::run(&arguments),
         Command::Ci => ci::run(),
         Command::Bench(options) => bench::run(&options),
+        Command::Deb(options) => deb::run(&options),
         Command::Man { check } => man::run(check),
         Command::Tidy => tidy::run(),
     };

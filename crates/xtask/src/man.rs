@@ -81,7 +81,8 @@ fn lint() -> Result<()> {
         .map_err(|e| format!("run mandoc (package mandoc): {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     // A page may refer to one that comes with a later part of the system; everything else is to be mended.
-    let remarks: Vec<&str> = text.lines().filter(|line| !line.contains("referenced manual not found")).collect();
+    let remarks: Vec<&str> =
+        text.lines().filter(|line| !line.contains("referenced manual not found")).collect();
     if remarks.is_empty() {
         println!("{} manual pages are up to date and clean", pages.len());
         return Ok(());

@@ -31,12 +31,18 @@ pub fn ensure() -> Result<()> {
 fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if !Uid::effective().is_root() {
-        return Err(format!("packages are missing; run: sudo apt-get install --no-install-recommends {list}"));
+        return Err(format!(
+            "packages are missing; run: sudo apt-get install --no-install-recommends {list}"
+        ));
     }
     let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(packages);
     // On a fresh machine the lists of packages are missing or old: then once more, with new ones.
-    if command("apt-get", &arguments).env("DEBIAN_FRONTEND", "noninteractive").status().is_ok_and(|s| s.success()) {
+    if command("apt-get", &arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status()
+        .is_ok_and(|s| s.success())
+    {
         return Ok(());
     }
     run("apt-get", &["update", "-qq"])?;
@@ -53,7 +59,8 @@ pub fn unpack_postfix() -> Result<PathBuf> {
     fs::create_dir_all(&download).map_err(|e| format!("create {}: {e}", download.display()))?;
     let archive = fetch_package("postfix", &download)?;
     let needs = libraries_of(&archive)?;
-    let missing: Vec<&str> = needs.iter().map(String::as_str).filter(|package| !is_installed(package)).collect();
+    let missing: Vec<&str> =
+        needs.iter().map(String::as_str).filter(|package| !is_installed(package)).collect();
     if !missing.is_empty() {
         install(&missing)?;
     }
@@ -87,7 +94,10 @@ fn fetch_package(package: &str, folder: &Path) -> Result<PathBuf> {
 fn libraries_of(archive: &Path) -> Result<Vec<String>> {
     let text = output_of("dpkg-deb", &["-f", &archive.display().to_string(), "Depends"])?;
     let names = text.split(',').filter_map(|part| part.split_whitespace().next());
-    Ok(names.filter(|name| name.starts_with("lib")).map(|name| name.split(':').next().unwrap_or(name).to_owned()).collect())
+    Ok(names
+        .filter(|name| name.starts_with("lib"))
+        .map(|name| name.split(':').next().unwrap_or(name).to_owned())
+        .collect())
 }
 
 fn is_installed(package: &str) -> bool {

@@ -8,14 +8,35 @@ use crate::shell::{Result, cargo, output_of, root};
 
 /// What may stand at the top of the repository.
 const TOP: [&str; 14] = [
-    ".cargo", ".ci", ".gitignore", "Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "clippy.toml", "crates", "etc",
-    "man", "packaging", "rustfmt.toml", "tests",
+    ".cargo",
+    ".ci",
+    ".gitignore",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "clippy.toml",
+    "crates",
+    "etc",
+    "man",
+    "packaging",
+    "rustfmt.toml",
+    "tests",
 ];
 
 /// Licences that may be linked with Apache-2.0 code; an expression needs one alternative of which all parts are here.
 const LICENCES: [&str; 11] = [
-    "0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0",
-    "CDLA-Permissive-2.0", "ISC", "MIT", "Unicode-3.0", "Zlib",
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CDLA-Permissive-2.0",
+    "ISC",
+    "MIT",
+    "Unicode-3.0",
+    "Zlib",
 ];
 const PUBLIC_DOMAIN: [&str; 2] = ["Unlicense", "CC0-1.0"];
 
@@ -60,7 +81,8 @@ fn texts(files: &[String]) -> Vec<String> {
         }
         for (number, line) in (1..).zip(text.lines()) {
             // Written in pieces, so that this file does not find itself.
-            let marks = [concat!("FIX", "ME"), concat!("XX", "X"), concat!("to", "do!("), concat!("#[igno", "re]")];
+            let marks =
+                [concat!("FIX", "ME"), concat!("XX", "X"), concat!("to", "do!("), concat!("#[igno", "re]")];
             if let Some(mark) = marks.iter().find(|mark| line.contains(**mark)) {
                 wrong.push(format!("{file}:{number}: {mark} is for unfinished work"));
             }
@@ -89,7 +111,8 @@ struct Package {
 impl Metadata {
     fn read() -> Result<Self> {
         let text = output_of(&cargo(), &["metadata", "--format-version", "1", "--locked"])?;
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| format!("cargo metadata: {e}"))?;
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|e| format!("cargo metadata: {e}"))?;
         let packages = value["packages"].as_array().ok_or("cargo metadata: no packages")?;
         let packages = packages.iter().map(Package::from_json).collect::<Vec<_>>();
         Ok(Self { packages })
@@ -101,7 +124,10 @@ impl Metadata {
 
     fn licences(&self) -> Vec<String> {
         let bad = self.packages.iter().filter(|package| !is_permitted(&package.licence));
-        bad.map(|package| format!("{}: licence {:?} is not one of the permitted", package.name, package.licence)).collect()
+        bad.map(|package| {
+            format!("{}: licence {:?} is not one of the permitted", package.name, package.licence)
+        })
+        .collect()
     }
 
     /// `crates/README.md` has a table of who may depend on whom; it must be what the Cargo.toml files say.
@@ -124,7 +150,10 @@ impl Metadata {
             if rows.get(package.name.as_str()) != Some(&depends_on) {
                 let list: Vec<String> = depends_on.iter().map(|name| format!("`{name}`")).collect();
                 let list = if list.is_empty() { "–".into() } else { list.join(", ") };
-                wrong.push(format!("crates/README.md: the table needs the row | `{}` | {list} |", package.name));
+                wrong.push(format!(
+                    "crates/README.md: the table needs the row | `{}` | {list} |",
+                    package.name
+                ));
             }
         }
         wrong
@@ -135,8 +164,12 @@ impl Metadata {
             .iter()
             .filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))
             .collect();
-        let programs = self.ours().filter(|package| package.name != "xtask").flat_map(|package| &package.programs);
-        Ok(programs.filter(|name| !pages.contains(*name)).map(|name| format!("{name}: no manual page")).collect())
+        let programs =
+            self.ours().filter(|package| package.name != "xtask").flat_map(|package| &package.programs);
+        Ok(programs
+            .filter(|name| !pages.contains(*name))
+            .map(|name| format!("{name}: no manual page"))
+            .collect())
     }
 }
 
@@ -154,7 +187,11 @@ impl Package {
                 .filter(|dependency| dependency["kind"].is_null())
                 .map(|dependency| text(&dependency["name"]))
                 .collect(),
-            programs: list(&value["targets"]).iter().filter(is_program).map(|target| text(&target["name"])).collect(),
+            programs: list(&value["targets"])
+                .iter()
+                .filter(is_program)
+                .map(|target| text(&target["name"]))
+                .collect(),
         }
     }
 }

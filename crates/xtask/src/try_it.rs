@@ -50,7 +50,12 @@ fn build() -> Result<()> {
 fn send_over_smtp(instance: &Instance) {
     say("One message over SMTP, to the alias:");
     let mut client = instance.smtp();
-    for line in ["EHLO client.example.com", "MAIL FROM:<jane@example.com>", "RCPT TO:<admin@lists.example.com>", "DATA"] {
+    for line in [
+        "EHLO client.example.com",
+        "MAIL FROM:<jane@example.com>",
+        "RCPT TO:<admin@lists.example.com>",
+        "DATA",
+    ] {
         let reply = client.command(line);
         println!("C: {line}\nS: {} {}", reply.code, reply.lines.last().map_or("", String::as_str));
     }

@@ -37,7 +37,11 @@ impl Load {
         self.send(port, recipient)?;
         while count(maildir) < before + self.messages {
             if began.elapsed() > PATIENCE {
-                return Err(format!("only {} of {} messages arrived", count(maildir) - before, self.messages));
+                return Err(format!(
+                    "only {} of {} messages arrived",
+                    count(maildir) - before,
+                    self.messages
+                ));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -50,7 +54,8 @@ impl Load {
         let (sessions, messages, size) =
             (self.sessions.to_string(), self.messages.to_string(), self.size.to_string());
         let server = format!("inet:127.0.0.1:{port}");
-        let mut arguments = vec!["-s", &sessions, "-m", &messages, "-l", &size, "-f", "sender@example.net", "-t", recipient];
+        let mut arguments =
+            vec!["-s", &sessions, "-m", &messages, "-l", &size, "-f", "sender@example.net", "-t", recipient];
         if !self.reconnect {
             arguments.push("-d");
         }

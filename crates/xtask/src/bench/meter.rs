@@ -131,7 +131,8 @@ impl Calls {
     /// Ends counting; gives all calls and the syncs among them, per message.
     pub fn finish(mut self, messages: usize) -> Result<String> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.strace.id()).unwrap_or(0));
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).map_err(|e| format!("end strace: {e}"))?;
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT)
+            .map_err(|e| format!("end strace: {e}"))?;
         self.strace.wait().map_err(|e| format!("wait for strace: {e}"))?;
         let text = fs::read_to_string(&self.report).map_err(|e| format!("read strace's report: {e}"))?;
         let rows: Vec<(u64, &str)> = text
@@ -144,7 +145,11 @@ impl Calls {
             .collect();
         let each = |count: u64| count as f64 / messages as f64;
         let all: u64 = rows.iter().map(|(count, _)| count).sum();
-        let syncs = rows.iter().filter(|(_, name)| matches!(*name, "fsync" | "fdatasync")).map(|(count, _)| count).sum();
+        let syncs = rows
+            .iter()
+            .filter(|(_, name)| matches!(*name, "fsync" | "fdatasync"))
+            .map(|(count, _)| count)
+            .sum();
         let mut often = rows.clone();
         often.sort_by(|a, b| b.cmp(a));
         let often: Vec<String> =

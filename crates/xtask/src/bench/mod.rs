@@ -57,7 +57,8 @@ pub fn run(options: &Options) -> Result<()> {
         reconnect: options.reconnect,
     };
     println!("\nSMTP in, Maildir out: {load}; {} rounds, fresh ext4 image for each run", options.rounds);
-    let sides: Vec<Side> = options.only.map_or_else(|| vec![Side::Postroad, Side::Postfix], |side| vec![side]);
+    let sides: Vec<Side> =
+        options.only.map_or_else(|| vec![Side::Postroad, Side::Postfix], |side| vec![side]);
     let mut figures: Vec<Vec<Figures>> = sides.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {
         for (side, list) in sides.iter().zip(&mut figures) {

@@ -139,7 +139,8 @@ fn prepare(root: &Path) -> Result<()> {
         fs::create_dir(&path).map_err(|e| format!("create {}: {e}", path.display()))?;
     }
     let owner = user(MAILBOX_OWNER)?;
-    chown(root.join("mail"), Some(owner.uid.as_raw()), Some(owner.gid.as_raw())).map_err(|e| format!("chown mail: {e}"))
+    chown(root.join("mail"), Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))
+        .map_err(|e| format!("chown mail: {e}"))
 }
 
 fn user(name: &str) -> Result<User> {
@@ -170,7 +171,11 @@ fn write(root: &Path, name: &str, text: &str) -> Result<()> {
 fn postroad(root: &Path, port: u16) -> Result<Command> {
     let programs = target().join("release");
     let main = main_cf(root)?;
-    write(root, "main.cf", &format!("{main}daemon_directory = {0}\ncommand_directory = {0}\n", programs.display()))?;
+    write(
+        root,
+        "main.cf",
+        &format!("{main}daemon_directory = {0}\ncommand_directory = {0}\n", programs.display()),
+    )?;
     write(
         root,
         "master.cf",
@@ -232,7 +237,10 @@ fn make_postfix_folders(root: &Path) -> Result<()> {
     let own = |path: &Path, gid: Option<u32>| {
         chown(path, Some(owner.uid.as_raw()), gid).map_err(|e| format!("chown {}: {e}", path.display()))
     };
-    for name in ["active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace"] {
+    for name in [
+        "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved",
+        "trace",
+    ] {
         fs::create_dir(queue.join(name)).map_err(|e| format!("create {name}: {e}"))?;
         own(&queue.join(name), None)?;
     }
@@ -245,6 +253,7 @@ fn make_postfix_folders(root: &Path) -> Result<()> {
 }
 
 fn free_port() -> Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(|e| format!("find a free port: {e}"))?;
+    let listener =
+        std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(|e| format!("find a free port: {e}"))?;
     Ok(listener.local_addr().map_err(|e| format!("find a free port: {e}"))?.port())
 }
