@@ -49,6 +49,8 @@ pub(crate) struct Buffers {
     out: Vec<u8>,
     /// The beginning of a body line that is to be looked at, and whose end has not come yet.
     pub(crate) line: Vec<u8>,
+    /// A piece of content without its stray carriage returns.
+    clean: Vec<u8>,
 }
 
 /// A message that is being taken.
@@ -156,6 +158,18 @@ impl<'a> Message<'a> {
         if self.discards {
             return Ok(());
         }
+        if !self.rules.replace_stray_cr || memchr(b'\r', content).is_none() {
+            return self.take_clean(content, sink);
+        }
+        let mut clean = std::mem::take(&mut self.buffers.clean);
+        clean.clear();
+        clean.extend(content.iter().map(|byte| if *byte == b'\r' { b' ' } else { *byte }));
+        let taken = self.take_clean(&clean, sink);
+        self.buffers.clean = clean;
+        taken
+    }
+
+    fn take_clean(&mut self, content: &[u8], sink: &mut impl Sink) -> Result<(), Refusal> {
         match self.stage {
             Stage::Body => self.take_body(content, sink),
             _ => self.take_headers(content, false, sink),

@@ -18,6 +18,9 @@ pub struct Rules {
     /// 0 for no limit.
     pub(crate) message_size_limit: u64,
     pub(crate) header_size_limit: usize,
+    /// `cleanup_replace_stray_cr_lf`: lines end with LF here, so that every CR is stray. Left in, the next mail system
+    /// could take it for a line end, and what follows for a command.
+    pub(crate) replace_stray_cr: bool,
     pub(crate) hopcount_limit: u64,
     /// 0 for no limit.
     pub(crate) duplicate_filter_limit: usize,
@@ -56,6 +59,7 @@ impl Rules {
             mail_name: config.get(param::MAIL_NAME),
             message_size_limit: config.get(param::MESSAGE_SIZE_LIMIT),
             header_size_limit: whole(param::HEADER_SIZE_LIMIT),
+            replace_stray_cr: config.get(param::CLEANUP_REPLACE_STRAY_CR_LF),
             hopcount_limit: config.get(param::HOPCOUNT_LIMIT),
             duplicate_filter_limit: whole(param::DUPLICATE_FILTER_LIMIT),
             enable_original_recipient: config.get(param::ENABLE_ORIGINAL_RECIPIENT),
