@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -414,6 +415,13 @@ impl Instance {
             );
             ids.is_empty().then_some(())
         });
+    }
+
+    /// Has all mail tried that waits: what is deferred, and submissions that were not taken up.
+    pub fn try_all(&self) {
+        self.run("postqueue", &["-f"], "");
+        // Whoever connects pokes pickup; where nobody listens, the next start looks by itself.
+        let _ = UnixStream::connect(self.path("queue/public/pickup"));
     }
 
     /// The pids of the instance's programs of this name.

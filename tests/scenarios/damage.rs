@@ -170,7 +170,7 @@ fn a_corrupt_table_defers_and_the_log_says_what_to_do() {
         (client.command("RCPT TO:<admin@lists.example.com>").code == 250).then_some(())
     });
     wait_for("the message from within", || {
-        site.run("postqueue", &["-f"], "");
+        site.try_all();
         (messages(&site.maildir(site.user())).len() == 1).then_some(())
     });
 }

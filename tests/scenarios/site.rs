@@ -15,6 +15,7 @@ pub(crate) fn usual() -> Builder {
         .main("virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ } }")
         .main("virtual_uid_maps = static:$uid")
         .main("virtual_gid_maps = static:$gid")
+        .main("virtual_minimum_uid = 1")
         .main("smtpd_error_sleep_time = 0")
         .file(
             "aliases",
