@@ -189,7 +189,14 @@ pub(crate) fn commit(program: &str, file: Maildrop, queue: &Path) -> Result<(), 
 
 /// What is said where `maildrop/` does not take a file.
 pub(crate) fn create_failed(queue: &Path, error: &io::Error) -> Failure {
-    Failure::new(Exit::Temporary, format!("create a file in {}: {error}", queue.join("maildrop").display()))
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; postdrop must be installed with setgid_group as its group and the set-group-id bit"
+        }
+        _ => "",
+    };
+    let folder = queue.join("maildrop");
+    Failure::new(Exit::Temporary, format!("create a file in {}: {error}{hint}", folder.display()))
 }
 
 /// Waits for postdrop, which reports its own failures: its exit code is passed on.

@@ -169,4 +169,5 @@ fn postdrop_takes_what_sendmail_may_not_write() {
     // Here postdrop has no more rights either, and its exit code and reason come through.
     assert_eq!((code(&output), instance.files().len()), (75, 0), "{}", stderr(&output));
     assert!(stderr(&output).contains("postdrop: fatal: create a file in"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the set-group-id bit"), "{}", stderr(&output));
 }
