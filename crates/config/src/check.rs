@@ -34,6 +34,7 @@ pub(crate) fn all(
     }
     inherited_values(settings, &mut remarks);
     sizes(settings, &mut remarks);
+    log_file(settings, &mut remarks);
 
     let mut remarks = Remarks { file: master.to_owned(), list: found };
     for service in services.iter().filter(|service| !service.overrides.is_empty()) {
@@ -145,7 +146,9 @@ fn one_setting(settings: &Settings, setting: &Setting, names: &Names, remarks: &
         if let Some(row) = row {
             check_value(settings, setting, row, remarks);
         }
-        if !names.transports.contains(service) && !names.uses(name) {
+        if row.is_some_and(|row| !row.implemented) {
+            remarks.warning(setting.line, format!("{name} is not implemented yet and has no effect"));
+        } else if !names.transports.contains(service) && !names.uses(name) {
             remarks
                 .warning(setting.line, format!("{name} has no effect: master.cf has no service {service}"));
         }
@@ -157,6 +160,10 @@ fn one_setting(settings: &Settings, setting: &Setting, names: &Names, remarks: &
         remarks.warning(setting.line, format!("there is no parameter {name}, and nothing refers to ${name}"));
     }
 }
+
+/// Paths on which programs with different working directories must agree.
+const ABSOLUTE: [&str; 5] =
+    ["command_directory", "daemon_directory", "data_directory", "maillog_file", "queue_directory"];
 
 /// Whether the value is one that the parameter can have.
 fn check_value(settings: &Settings, setting: &Setting, row: &Parameter, remarks: &mut Remarks<'_>) -> bool {
@@ -174,6 +181,8 @@ fn check_value(settings: &Settings, setting: &Setting, row: &Parameter, remarks:
     }
     let judged = if name == param::COMPATIBILITY_LEVEL.name() {
         expand::level(&text).map(drop).map_err(|_| "must be a version such as 3.6".to_owned())
+    } else if ABSOLUTE.contains(&name) && !text.is_empty() && !text.starts_with('/') {
+        Err("must begin with /".to_owned())
     } else {
         value::check(&text, row)
     };
@@ -235,6 +244,11 @@ fn inherited_values(settings: &Settings, remarks: &mut Remarks<'_>) {
     for row in PARAMETERS.iter().filter(can_be_wrong).filter(inherits) {
         let culprit = expand::names_in(row.default).into_iter().find_map(|name| settings.get(name));
         let Some(culprit) = culprit else { continue };
+        let is_bad_itself = find(&culprit.name)
+            .is_some_and(|row| settings.value_of(row).is_ok_and(|text| value::check(&text, row).is_err()));
+        if is_bad_itself {
+            continue;
+        }
         if let Ok(text) = settings.value_of(row)
             && let Err(right) = value::check(&text, row)
         {
@@ -265,5 +279,22 @@ fn sizes(settings: &Settings, remarks: &mut Remarks<'_>) {
                 format!("{name} ({mailbox}) is smaller than message_size_limit ({message}); raise it, or set it to 0"),
             );
         }
+    }
+}
+
+/// A slip in `maillog_file` must not make root append to any file there is.
+fn log_file(settings: &Settings, remarks: &mut Remarks<'_>) {
+    let Some(setting) = settings.get(param::MAILLOG_FILE.name()) else { return };
+    let path = settings.value_of(param::MAILLOG_FILE.row()).unwrap_or_default();
+    let prefixes = settings.value_of(param::MAILLOG_FILE_PREFIXES.row()).unwrap_or_default();
+    let lies_in = |prefix: &String| {
+        let rest = path.strip_prefix(prefix.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if path.starts_with('/') && !split_list(&prefixes).iter().any(lies_in) {
+        remarks.error(
+            setting.line,
+            format!("maillog_file = {path}: must lie in one of maillog_file_prefixes, which is “{prefixes}”"),
+        );
     }
 }

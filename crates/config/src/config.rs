@@ -123,7 +123,9 @@ impl Config {
     /// The text of any name before it is expanded.
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<String> {
-        self.inner.settings.lookup(name).map(Cow::into_owned)
+        // As it is written, also where a file's content stands for it.
+        let set = self.inner.settings.get(name).map(|setting| setting.value.clone());
+        set.or_else(|| self.inner.settings.lookup(name).map(Cow::into_owned))
     }
 
     /// The names that main.cf makes up for itself and uses, such as restriction classes.

@@ -8,7 +8,6 @@ use std::path::Path;
 use crate::check;
 use crate::config::{Config, Settings, Snapshot};
 use crate::diagnostic::{Diagnostic, Remarks, Severity};
-use crate::expand;
 use crate::main_cf::{self, Setting};
 use crate::master_cf::{self, Defaults};
 use crate::parameter::param;
@@ -156,7 +155,13 @@ fn text_of(bytes: &[u8], remarks: &mut Remarks<'_>) -> String {
         let line = u32::try_from(lines + 1).unwrap_or(u32::MAX);
         remarks.warning(line, "is not UTF-8; save the file in UTF-8");
     }
-    String::from_utf8_lossy(bytes).into_owned()
+    let text = String::from_utf8_lossy(bytes);
+    // Some editors put it there; it would become part of the first name.
+    if let Some(rest) = text.strip_prefix('\u{feff}') {
+        remarks.warning(1, "begins with a byte order mark, which is ignored; save the file without");
+        return rest.to_owned();
+    }
+    text.into_owned()
 }
 
 fn last_definitions(settings: Vec<Setting>, remarks: &mut Remarks<'_>) -> HashMap<String, Setting> {
@@ -176,7 +181,5 @@ fn last_definitions(settings: Vec<Setting>, remarks: &mut Remarks<'_>) -> HashMa
 fn defaults(settings: &Settings) -> Defaults {
     let row = param::DEFAULT_PROCESS_LIMIT.row();
     let limit = settings.value_of(row).ok().and_then(|text| u32::parse(&text, row).ok());
-    let level = settings.value_of(param::COMPATIBILITY_LEVEL.row()).ok();
-    let level = level.and_then(|text| expand::level(&text).ok()).unwrap_or_default();
-    Defaults { process_limit: limit.unwrap_or(100), chroot: level < [1, 0, 0] }
+    Defaults { process_limit: limit.unwrap_or(100) }
 }

@@ -22,7 +22,7 @@ pub struct ServiceEntry {
     pub private: bool,
     /// Whether it runs as `mail_owner`.
     pub unprivileged: bool,
-    /// Whether it runs chrooted into the queue directory.
+    /// Whether the line asks for a chroot; `-` does not, whatever it stood for in former times.
     pub chroot: bool,
     /// When it is woken by itself.
     pub wakeup: Option<Wakeup>,
@@ -82,12 +82,12 @@ pub enum Presence {
 }
 
 /// Programs of this suite that master starts.
-const PROGRAMS: &[&str] = &[
-    "anvil", "bounce", "cleanup", "discard", "error", "local", "pickup", "qmgr", "showq", "smtpd", "virtual",
-];
+const PROGRAMS: &[&str] =
+    &["bounce", "cleanup", "discard", "error", "local", "pickup", "qmgr", "showq", "smtpd", "virtual"];
 
 /// Programs of Postfix whose work is done elsewhere here.
 const ABSORBED: &[&str] = &[
+    "anvil",
     "dnsblog",
     "flush",
     "postlogd",
@@ -129,7 +129,6 @@ pub(crate) struct Argument {
 /// What a column needs to know that is set in main.cf.
 pub(crate) struct Defaults {
     pub(crate) process_limit: u32,
-    pub(crate) chroot: bool,
 }
 
 /// The services of `source` in their order; of two with the same name and type the last one counts.
@@ -157,6 +156,7 @@ pub(crate) fn parse(source: &str, defaults: &Defaults, remarks: &mut Remarks<'_>
         }
     }
     note_absorbed(&services, remarks);
+    warn_of_chroot(&services, remarks);
     services
 }
 
@@ -257,6 +257,10 @@ fn interpret(raw: &RawService, defaults: &Defaults, remarks: &mut Remarks<'_>) -
         }
         entry.private = false;
     }
+    if let Err(what) = check_name(&entry) {
+        remarks.error(raw.line, what);
+        return None;
+    }
     if let Some((former, now)) = FORMER.iter().find(|(former, _)| *former == entry.command) {
         remarks.note(raw.line, format!("{former} is a former program; {now} stands for it"));
         (*now).clone_into(&mut entry.command);
@@ -283,9 +287,57 @@ fn interpret(raw: &RawService, defaults: &Defaults, remarks: &mut Remarks<'_>) -
     }
 }
 
+/// Ports that master.cf files name and that a machine without /etc/services must know as well.
+const WELL_KNOWN: [(&str, u16); 6] =
+    [("smtp", 25), ("smtps", 465), ("submissions", 465), ("submission", 587), ("lmtp", 24), ("qmqp", 628)];
+
+/// A port by number, by /etc/services, or by what everybody knows.
+fn port_number(name: &str) -> Option<u16> {
+    if let Ok(number) = name.parse() {
+        return Some(number).filter(|number| *number > 0);
+    }
+    let services = std::fs::read_to_string("/etc/services").unwrap_or_default();
+    let listed = services.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let (first, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
+        (first == name || words.any(|alias| alias == name)).then(|| port.parse().ok())?
+    });
+    listed.or_else(|| WELL_KNOWN.iter().find(|(known, _)| *known == name).map(|(_, port)| *port))
+}
+
+impl ServiceEntry {
+    /// Where a service of type inet listens, by its name `port`, `host:port` or `[v6]:port`: the host, if one is named,
+    /// and the port. `None` for a name without a port.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<(Option<&str>, u16)> {
+        let (host, port) = match self.name.rsplit_once(':') {
+            Some((host, port)) => (host.trim_start_matches('[').trim_end_matches(']'), port),
+            None => ("", self.name.as_str()),
+        };
+        Some((Some(host).filter(|host| !host.is_empty()), port_number(port)?))
+    }
+}
+
+/// Whether there can be a socket of that name.
+fn check_name(entry: &ServiceEntry) -> Result<(), String> {
+    let name = &entry.name;
+    if entry.kind == ServiceKind::Inet {
+        entry.host_and_port().map(drop).ok_or_else(|| {
+            let port = name.rsplit_once(':').map_or(name.as_str(), |(_, port)| port);
+            format!("there is no port “{port}”; column 1 of a service of type inet is PORT or HOST:PORT")
+        })
+    } else if name.contains('/') || name.starts_with('.') {
+        Err(format!(
+            "the service name “{name}” would lead out of its folder; write a name without / and dots"
+        ))
+    } else {
+        Ok(())
+    }
+}
+
 /// Whether the seven columns are right; the command may be any.
 pub(crate) fn interpret_strictly(raw: &RawService) -> Result<(), String> {
-    let defaults = Defaults { process_limit: 100, chroot: false };
+    let defaults = Defaults { process_limit: 100 };
     Columns { raw, defaults: &defaults }.read().map(drop)
 }
 
@@ -302,7 +354,7 @@ impl Columns<'_> {
             kind: kind_of(&columns[1])?,
             private: self.flag(2, "private", true)?,
             unprivileged: self.flag(3, "unpriv", true)?,
-            chroot: self.flag(4, "chroot", self.defaults.chroot)?,
+            chroot: self.flag(4, "chroot", false)?,
             wakeup: wakeup_of(&columns[5])?,
             maxproc: self.maxproc()?,
             command: self.raw.argv.first().map(|command| command.text.clone()).unwrap_or_default(),
@@ -443,5 +495,30 @@ fn note_absorbed(services: &[ServiceEntry], remarks: &mut Remarks<'_>) {
         let names: Vec<&str> = absorbed.iter().map(|entry| entry.name.as_str()).collect();
         let line = first.line;
         remarks.note(line, format!("no process of their own is needed here for: {}", names.join(", ")));
+    }
+}
+
+/// Said where it was asked for; what was the default of old compatibility levels was nobody's wish.
+fn warn_of_chroot(services: &[ServiceEntry], remarks: &mut Remarks<'_>) {
+    let confined: Vec<&ServiceEntry> =
+        services.iter().filter(|entry| entry.chroot && entry.presence == Presence::Program).collect();
+    if let Some(first) = confined.first() {
+        let names: Vec<&str> = confined.iter().map(|entry| entry.name.as_str()).collect();
+        let what = format!("chroot (column 5) has no effect yet on: {}", names.join(", "));
+        remarks.warning(first.line, what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::port_number;
+
+    #[test]
+    fn ports_have_names() {
+        assert_eq!(port_number("smtp"), Some(25));
+        assert_eq!(port_number("submissions"), Some(465));
+        assert_eq!(port_number("10025"), Some(10025));
+        assert_eq!(port_number("no-such-port"), None);
+        assert_eq!(port_number("0"), None);
     }
 }

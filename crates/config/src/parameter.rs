@@ -34,11 +34,11 @@ pub struct Parameter {
     pub default: &'static str,
     /// The unit of a time that is written without one.
     pub unit: char,
-    /// The smallest number allowed (seconds for a time).
+    /// The smallest number allowed (seconds for a time); above 0, a text may not be empty.
     pub minimum: u64,
     /// The largest number allowed (seconds for a time).
     pub maximum: u64,
-    /// The words allowed, for [`Kind::Choice`].
+    /// The words allowed, for [`Kind::Choice`] and the items of [`Kind::List`]; none for any.
     pub choices: &'static [&'static str],
     /// The programs that read it; `all` stands for every daemon.
     pub users: &'static [&'static str],

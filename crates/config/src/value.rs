@@ -81,10 +81,14 @@ impl Value for Duration {
             _ => return Err(RIGHT.to_owned()),
         };
         let number = digits(number).ok_or(RIGHT)?;
-        let seconds = number.checked_mul(scale).ok_or("is too long a time")?;
+        let seconds = number.checked_mul(scale).filter(|seconds| *seconds <= LONGEST_TIME);
+        let seconds = seconds.ok_or("is too long a time")?;
         Ok(Self::from_secs(within(seconds, row, " seconds")?))
     }
 }
+
+/// The longest time in seconds, as in Postfix: some 68 years, and far from where dates overflow.
+const LONGEST_TIME: u64 = i32::MAX as u64;
 
 /// Whether `text` can be the value of a parameter; says what would be right if not.
 pub(crate) fn check(text: &str, row: &Parameter) -> Result<(), String> {
@@ -95,6 +99,15 @@ pub(crate) fn check(text: &str, row: &Parameter) -> Result<(), String> {
         Kind::Choice if text.is_empty() && row.default.is_empty() => Ok(()),
         Kind::Choice if row.choices.iter().any(|choice| choice.eq_ignore_ascii_case(text)) => Ok(()),
         Kind::Choice => Err(format!("must be one of: {}", row.choices.join(", "))),
+        Kind::Text | Kind::Raw | Kind::Path | Kind::List if text.is_empty() && row.minimum > 0 => {
+            Err("must not be empty".to_owned())
+        }
+        Kind::List
+            if !row.choices.is_empty()
+                && !split_list(text).iter().all(|item| row.choices.contains(&item.as_str())) =>
+        {
+            Err(format!("each item must be one of: {}", row.choices.join(", ")))
+        }
         Kind::Text | Kind::Raw | Kind::Path | Kind::List => Ok(()),
     }
 }

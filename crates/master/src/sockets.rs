@@ -17,10 +17,6 @@ use nix::sys::socket::{
 /// How many clients may wait for a session; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// Ports that master.cf files name and that a machine without /etc/services must know as well.
-const WELL_KNOWN: [(&str, u16); 6] =
-    [("smtp", 25), ("smtps", 465), ("submissions", 465), ("submission", 587), ("lmtp", 24), ("qmqp", 628)];
-
 /// What a socket listens at: the key by which one generation finds the sockets of the one before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Endpoint {
@@ -102,7 +98,7 @@ fn listen_unix(path: &std::path::Path) -> io::Result<OwnedFd> {
 /// Where a service of master.cf listens.
 pub(crate) fn endpoints_of(entry: &ServiceEntry, config: &Config) -> io::Result<Vec<Endpoint>> {
     match entry.kind {
-        ServiceKind::Inet => inet_endpoints(&entry.name, config),
+        ServiceKind::Inet => inet_endpoints(entry, config),
         _ => {
             let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
             Ok(vec![Endpoint::Unix(ipc::socket_path(&queue_directory, entry.private, &entry.name))])
@@ -110,21 +106,17 @@ pub(crate) fn endpoints_of(entry: &ServiceEntry, config: &Config) -> io::Result<
     }
 }
 
-/// `port`, `host:port` or `[v6]:port` of master.cf's first column.
-fn inet_endpoints(name: &str, config: &Config) -> io::Result<Vec<Endpoint>> {
-    let (host, port) = match name.rsplit_once(':') {
-        Some((host, port)) => (Some(host.trim_start_matches('[').trim_end_matches(']')), port),
-        None => (None, name),
-    };
-    let port = port_number(port)
-        .ok_or_else(|| io::Error::other(format!("master.cf: service {name}: unknown port \"{port}\"")))?;
+fn inet_endpoints(entry: &ServiceEntry, config: &Config) -> io::Result<Vec<Endpoint>> {
+    let name = entry.name.as_str();
+    let (host, port) =
+        entry.host_and_port().ok_or_else(|| io::Error::other(format!("service {name}: no such port")))?;
     let protocols = config.get(param::INET_PROTOCOLS);
     let wanted = |ip: &IpAddr| {
         let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
         protocols.iter().any(|p| p == "all" || p == family)
     };
     let interfaces = match host {
-        Some("") | None => config.get(param::INET_INTERFACES),
+        None => config.get(param::INET_INTERFACES),
         Some(host) => vec![host.to_owned()],
     };
     let mut addresses = Vec::new();
@@ -154,31 +146,9 @@ fn interface_addresses(interface: &str, service: &str) -> io::Result<Vec<IpAddr>
     }
 }
 
-/// A port by number, by /etc/services, or by what everybody knows.
-fn port_number(name: &str) -> Option<u16> {
-    if let Ok(number) = name.parse() {
-        return Some(number);
-    }
-    let services = fs::read_to_string("/etc/services").unwrap_or_default();
-    let listed = services.lines().find_map(|line| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let (first, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
-        (first == name || words.any(|alias| alias == name)).then(|| port.parse().ok())?
-    });
-    listed.or_else(|| WELL_KNOWN.iter().find(|(known, _)| *known == name).map(|(_, port)| *port))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_have_names() {
-        assert_eq!(port_number("smtp"), Some(25));
-        assert_eq!(port_number("submissions"), Some(465));
-        assert_eq!(port_number("10025"), Some(10025));
-        assert_eq!(port_number("no-such-port"), None);
-    }
 
     #[test]
     fn a_unix_socket_takes_the_place_of_a_stale_one() {

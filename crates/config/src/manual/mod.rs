@@ -74,6 +74,10 @@ fn kind(row: &Parameter) -> String {
         Kind::List => "list",
         Kind::Path => "file name",
     };
+    if matches!(row.kind, Kind::Text | Kind::Raw | Kind::Path | Kind::List) {
+        // A text has no bounds but that some may not be empty.
+        return kind.to_owned();
+    }
     let unit = if row.kind == Kind::Time { " s" } else { "" };
     match (row.minimum, row.maximum) {
         (0, u64::MAX) => kind.to_owned(),
