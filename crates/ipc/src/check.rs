@@ -1,13 +1,14 @@
 //! master and `postroad check` → a daemon's program, before it serves: could you work with this configuration?
 //!
-//! What only a program knows (the restrictions of smtpd, say) is judged by that program and nobody else. It is run with
-//! the argument `check`, is handed a [`Question`] on standard input, and answers with [`Remark`]s on standard output.
+//! What only a program knows (the restrictions of smtpd, say) is judged by that program and nobody else; what all of them
+//! know (lists and tables) is judged by one of them for each set of `-o` settings. A program is run with the argument
+//! `check`, is handed a [`Question`] on standard input, and answers with diagnostics on standard output.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use config::{Config, Diagnostic, Presence, Severity, Snapshot, param};
+use config::{Config, Diagnostic, Presence, ServiceEntry, Severity, Snapshot, param};
 use serde::{Deserialize, Serialize};
 
 use crate::frame;
@@ -15,7 +16,7 @@ use crate::frame;
 /// The argument that asks a program for its judgement.
 pub const ARGUMENT: &str = "check";
 
-/// The programs that have a judgement of their own.
+/// The programs that have a judgement of their own, besides the one that all share.
 const JUDGES: [&str; 1] = ["smtpd"];
 
 /// The most that is read of a question or an answer.
@@ -27,45 +28,68 @@ struct Question {
     directory: PathBuf,
     snapshot: Snapshot,
     overrides: Vec<(String, String)>,
+    /// Where in master.cf the overrides stand.
+    line: u32,
 }
 
-/// What a program says of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remark {
-    /// It cannot work with it.
-    pub is_error: bool,
-    /// What is wrong, and what would be right.
-    pub text: String,
-}
-
-/// Asks all programs that have a judgement about the services they are named for in master.cf. What several services
-/// say alike is given once.
+/// Asks about every service of master.cf that is a program here. What several say alike is given once.
 ///
 /// # Errors
 /// A program that cannot be asked, by its path and the reason.
-pub fn ask_all(config: &Config, snapshot: &Snapshot) -> io::Result<Vec<Remark>> {
+pub fn ask_all(config: &Config, snapshot: &Snapshot) -> io::Result<Vec<Diagnostic>> {
     let daemons: PathBuf = config.get(param::DAEMON_DIRECTORY);
-    let mut remarks = Vec::new();
-    let judged = config.services().iter().filter(|entry| entry.presence == Presence::Program);
-    for entry in judged.filter(|entry| JUDGES.contains(&entry.command.as_str())) {
+    let mut services: Vec<&ServiceEntry> =
+        config.services().iter().filter(|entry| entry.presence == Presence::Program).collect();
+    let mut found = missing_programs(&services, &daemons);
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let is_judge = |entry: &ServiceEntry| JUDGES.contains(&entry.command.as_str());
+    // The judges first: they say what the others would say as well.
+    services.sort_by_key(|entry| !is_judge(entry));
+    let mut judged: Vec<&ServiceEntry> = Vec::new();
+    for entry in services {
+        let says_as_much = |other: &&ServiceEntry| {
+            other.overrides == entry.overrides && (!is_judge(entry) || other.command == entry.command)
+        };
+        if judged.iter().any(says_as_much) {
+            continue;
+        }
+        judged.push(entry);
         let question = Question {
             directory: config.directory().to_owned(),
             snapshot: snapshot.clone(),
             overrides: entry.overrides.clone(),
+            line: entry.line,
         };
         let program = daemons.join(&entry.command);
         let answer = ask(&program, &question)
             .map_err(|e| io::Error::new(e.kind(), format!("run {} {ARGUMENT}: {e}", program.display())))?;
-        for remark in answer {
-            if !remarks.contains(&remark) {
-                remarks.push(remark);
+        for diagnostic in answer {
+            if !found.contains(&diagnostic) {
+                found.push(diagnostic);
             }
         }
     }
-    Ok(remarks)
+    Ok(found)
 }
 
-fn ask(program: &Path, question: &Question) -> io::Result<Vec<Remark>> {
+fn missing_programs(services: &[&ServiceEntry], daemons: &Path) -> Vec<Diagnostic> {
+    let missing = services.iter().filter(|entry| !daemons.join(&entry.command).is_file());
+    missing
+        .map(|entry| Diagnostic {
+            severity: Severity::Error,
+            file: entry.file.clone(),
+            line: entry.line,
+            text: format!(
+                "there is no {}; set daemon_directory in main.cf to where Postroad's daemons are",
+                daemons.join(&entry.command).display()
+            ),
+        })
+        .collect()
+}
+
+fn ask(program: &Path, question: &Question) -> io::Result<Vec<Diagnostic>> {
     let mut child =
         Command::new(program).arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut bytes = Vec::new();
@@ -96,16 +120,31 @@ fn try_answer(judge: impl FnOnce(&Config) -> Vec<Diagnostic>) -> io::Result<()> 
     let mut bytes = Vec::new();
     io::stdin().lock().take(MAX_BYTES).read_to_end(&mut bytes)?;
     let question: Question = frame::decode(bytes.get(frame::HEAD..).unwrap_or_default())?;
-    let found = match Config::from_snapshot(&question.directory, &question.snapshot, &question.overrides) {
-        Ok((config, _)) => judge(&config),
+    let mut found = match Config::from_snapshot(&question.directory, &question.snapshot, &question.overrides)
+    {
+        Ok((config, _)) => {
+            let mut found = judge(&config);
+            found.iter_mut().for_each(|diagnostic| locate(diagnostic, &config, question.line));
+            found
+        }
         // An error that only this service's own settings make; the rest was judged before.
         Err(found) => found,
     };
-    let told = found.into_iter().filter(|remark| remark.severity > Severity::Note);
-    let remarks: Vec<Remark> = told
-        .map(|remark| Remark { is_error: remark.severity == Severity::Error, text: remark.to_string() })
-        .collect();
+    found.retain(|diagnostic| diagnostic.severity > Severity::Note);
     let mut out = Vec::new();
-    frame::push_message(&mut out, &remarks)?;
+    frame::push_message(&mut out, &found)?;
     io::stdout().lock().write_all(&out)
+}
+
+/// A text that begins with the name of a parameter is about the line that sets it.
+fn locate(diagnostic: &mut Diagnostic, config: &Config, line_of_service: u32) {
+    let name = diagnostic.text.split([':', ' ']).next().unwrap_or_default();
+    match config.line_of(name).filter(|_| diagnostic.line == 0) {
+        Some(0) => {
+            diagnostic.file = config.directory().join("master.cf");
+            diagnostic.line = line_of_service;
+        }
+        Some(line) => diagnostic.line = line,
+        None => {}
+    }
 }

@@ -19,7 +19,7 @@ pub struct Findings {
 /// Opens all that the daemons will open, and looks for domains in more than one class.
 #[must_use]
 pub fn check(config: &Config) -> Findings {
-    let mut errors = Vec::new();
+    let mut errors = tables(config);
     for result in [
         MatchList::mynetworks(config).map(drop),
         RecipientCheck::new(config).map(drop),
@@ -27,10 +27,40 @@ pub fn check(config: &Config) -> Findings {
         Canonical::new(config).map(drop),
         Masquerade::new(config).map(drop),
     ] {
-        errors.extend(result.err().filter(|error| !errors.contains(error)));
+        errors.extend(result.err().filter(|error| !is_told(&errors, error)));
     }
     let warnings = if errors.is_empty() { domains_in_two_classes(config) } else { Vec::new() };
     Findings { errors, warnings }
+}
+
+/// Opens every table that a parameter names.
+fn tables(config: &Config) -> Vec<OpenError> {
+    let mut errors = Vec::new();
+    // The two that begin with proxy_ list the tables of others, where Postfix's proxymap may go.
+    let names_tables = |name: &str| name.ends_with("_maps") && !name.starts_with("proxy_");
+    for parameter in config::PARAMETERS.iter().filter(|row| row.implemented && names_tables(row.name)) {
+        for spec in config::split_list(&config.text(parameter.name).unwrap_or_default()) {
+            let named = |text| format!("{}: {text}", parameter.name);
+            let error = crate::open(&spec).err().map(|error| match error {
+                OpenError::Configuration(text) => OpenError::Configuration(named(text)),
+                OpenError::Unavailable(text) => OpenError::Unavailable(named(text)),
+            });
+            errors.extend(error.filter(|error| !is_told(&errors, error)));
+        }
+    }
+    errors
+}
+
+/// One table may stand in several parameters; the first one is enough to find it.
+fn is_told(errors: &[OpenError], error: &OpenError) -> bool {
+    let error = error.to_string();
+    errors.iter().any(|other| without_parameter(&other.to_string()) == without_parameter(&error))
+}
+
+/// A text about a parameter without the name of that in front.
+#[must_use]
+pub fn without_parameter(text: &str) -> &str {
+    text.split_once(": ").filter(|(name, _)| config::find(name).is_some()).map_or(text, |(_, rest)| rest)
 }
 
 /// The lists of the classes, in the order in which they are tried.
@@ -106,11 +136,22 @@ mod tests {
     }
 
     #[test]
+    fn every_table_that_a_parameter_names_is_opened() {
+        let found =
+            findings("alias_database = hsh:/x\nmailbox_command_maps = hsh:/x\nproxy_read_maps = hsh:/y\n");
+        let texts: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 1, "{texts:?}");
+        let start = "mailbox_command_maps: table hsh:/x: there is no table type \"hsh\"; did you mean hash?";
+        assert!(texts[0].starts_with(start), "{texts:?}");
+    }
+
+    #[test]
     fn what_can_never_work_is_told_once_with_its_parameter() {
         let found = findings("mynetworks = 10.1.0.0/8\nrelay_transport = :host\ntransport_maps = nosuch:x\n");
         let texts: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-        assert_eq!(texts.len(), 2, "{texts:?}");
-        assert!(texts[0].starts_with("mynetworks: \"10.1.0.0/8\": bits are set"), "{texts:?}");
-        assert!(texts[1].starts_with("relay_transport = :host: no transport is named"), "{texts:?}");
+        assert_eq!(texts.len(), 3, "{texts:?}");
+        assert!(texts[0].starts_with("transport_maps: table nosuch:x: there is no"), "{texts:?}");
+        assert!(texts[1].starts_with("mynetworks: \"10.1.0.0/8\": bits are set"), "{texts:?}");
+        assert!(texts[2].starts_with("relay_transport = :host: no transport is named"), "{texts:?}");
     }
 }

@@ -32,7 +32,7 @@ mod watch;
 
 pub use address_search::{AddressSearch, Found};
 pub use braces::split_list;
-pub use check::{Findings, check};
+pub use check::{Findings, check, without_parameter};
 pub use destination::{Class, Destination};
 pub use extension::Delimiters;
 pub use fold::fold;

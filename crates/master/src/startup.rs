@@ -81,15 +81,14 @@ fn ask_programs(
     snapshot: &Snapshot,
     problems: &mut Vec<Diagnostic>,
 ) -> Result<(), Vec<Diagnostic>> {
-    let diagnostic =
-        |severity, text| Diagnostic { severity, file: config.directory().join("main.cf"), line: 0, text };
-    let remarks = ipc::check::ask_all(config, snapshot)
-        .map_err(|error| vec![diagnostic(Severity::Error, error.to_string())])?;
-    let (errors, warnings): (Vec<_>, Vec<_>) = remarks.into_iter().partition(|remark| remark.is_error);
-    if !errors.is_empty() {
-        return Err(errors.into_iter().map(|remark| diagnostic(Severity::Error, remark.text)).collect());
+    let found = ipc::check::ask_all(config, snapshot).map_err(|error| {
+        let file = config.directory().join("master.cf");
+        vec![Diagnostic { severity: Severity::Error, file, line: 0, text: error.to_string() }]
+    })?;
+    if found.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+        return Err(found);
     }
-    problems.extend(warnings.into_iter().map(|remark| diagnostic(Severity::Warning, remark.text)));
+    problems.extend(found);
     Ok(())
 }
 
@@ -134,7 +133,9 @@ pub(crate) fn open_log(config: &Config) -> io::Result<Option<File>> {
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
-    let file = OpenOptions::new().append(true).create(true).mode(0o644).open(&path);
+    // The table of parameters keeps it to what a log may be.
+    let mode = u32::from_str_radix(&config.get(param::MAILLOG_FILE_PERMISSIONS), 8).unwrap_or(0o600);
+    let file = OpenOptions::new().append(true).create(true).mode(mode).open(&path);
     file.map(Some).map_err(|e| io::Error::new(e.kind(), format!("open maillog_file {}: {e}", path.display())))
 }
 

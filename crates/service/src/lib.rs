@@ -12,6 +12,7 @@
 
 mod agent;
 mod connection;
+mod judgement;
 mod lifecycle;
 mod mailbox;
 mod sessions;
@@ -22,6 +23,7 @@ use std::fmt;
 
 pub use agent::{Agent, Delivery, DeliveryRecipient};
 pub use connection::{Connection, Stream};
+pub use judgement::judge;
 pub use lifecycle::{Event, Lifecycle};
 pub use mailbox::Mailbox;
 pub use startup::{Listener, Service, daemon};

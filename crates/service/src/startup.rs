@@ -74,7 +74,12 @@ impl AsFd for Listener {
 }
 
 /// Runs a daemon: `fn main() -> ExitCode { service::daemon("smtpd", smtpd::run) }`.
+///
+/// With the argument `check` it judges a configuration instead; see [`ipc::check`].
 pub fn daemon(program: &'static str, serve: fn(Service) -> Result<(), Fatal>) -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == ipc::check::ARGUMENT) {
+        return ipc::check::answer(crate::judge);
+    }
     let service = match birth(program) {
         Ok(service) => service,
         Err((code, text)) => {

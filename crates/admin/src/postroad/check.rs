@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use config::{Config, Severity, Snapshot, param};
-use lookup::OpenError;
 use nix::unistd::{Group, Uid, User};
 use queue::{Owner, Root};
 
@@ -15,68 +14,35 @@ pub(super) fn check(directory: &Path) -> Result<Vec<String>, Failure> {
     let (config, more) =
         Config::from_snapshot(directory, &snapshot, &[]).map_err(|problems| lines(&problems))?;
     problems.extend(more);
-    problems.retain(|problem| problem.severity == Severity::Warning);
-    let mut found = Found { errors: Vec::new(), remarks: lines(&problems) };
-    found.tables(&config);
-    found.programs(&config, &snapshot);
-    if let Err(error) = folders(&config) {
-        found.errors.push(format!("error: {error}"));
+    match ipc::check::ask_all(&config, &snapshot) {
+        Ok(found) => problems.extend(found),
+        Err(error) => return Err(vec![format!("error: {error}")]),
     }
-    if found.errors.is_empty() {
-        return Ok(found.remarks);
+    problems.retain(|problem| problem.severity > Severity::Note);
+    let is_wrong = problems.iter().any(|problem| problem.severity == Severity::Error);
+    let mut told = lines(&problems);
+    if let Err(error) = folders(&config).and_then(|()| log_file(&config)) {
+        told.push(format!("error: {error}"));
+        return Err(told);
     }
-    found.errors.append(&mut found.remarks);
-    Err(found.errors)
+    if is_wrong { Err(told) } else { Ok(told) }
 }
 
-/// Lines for the operator.
-struct Found {
-    errors: Vec<String>,
-    remarks: Vec<String>,
-}
-
-impl Found {
-    /// Opens every list and table that a set parameter names, as the daemons will.
-    fn tables(&mut self, config: &Config) {
-        // These two list the tables of others, where Postfix's proxymap may go.
-        let names_tables = |name: &str| name.ends_with("_maps") && !name.starts_with("proxy_");
-        for parameter in config::PARAMETERS.iter().filter(|p| p.implemented && names_tables(p.name)) {
-            let items = config.text(parameter.name).unwrap_or_default();
-            for spec in config::split_list(&items) {
-                if let Err(error) = lookup::open(&spec) {
-                    self.unopened(&error, parameter.name);
-                }
-            }
-        }
-        let findings = lookup::check(config);
-        findings.errors.iter().for_each(|error| self.unopened(error, "main.cf"));
-        self.remarks.extend(findings.warnings.iter().map(|text| format!("warning: {text}")));
+/// Whether lines can be written where master will write them.
+fn log_file(config: &Config) -> Result<(), String> {
+    let path: PathBuf = config.get(param::MAILLOG_FILE);
+    if path.as_os_str().is_empty() || path.starts_with("/dev") {
+        return Ok(());
     }
-
-    fn unopened(&mut self, error: &OpenError, place: &str) {
-        let told = self.errors.iter().chain(&self.remarks).any(|line| line.contains(&error.to_string()));
-        match error {
-            _ if told => {}
-            OpenError::Configuration(text) => self.errors.push(format!("error: {place}: {text}")),
-            // It can be mended while the daemons run, who defer what depends on it until then.
-            OpenError::Unavailable(text) => self.remarks.push(format!("warning: {place}: {text}")),
-        }
-    }
-
-    /// Asks the programs what only they can judge.
-    fn programs(&mut self, config: &Config, snapshot: &Snapshot) {
-        match ipc::check::ask_all(config, snapshot) {
-            Ok(answers) => {
-                for answer in answers {
-                    if answer.is_error {
-                        self.errors.push(format!("error: {}", answer.text));
-                    } else {
-                        self.remarks.push(format!("warning: {}", answer.text));
-                    }
-                }
-            }
-            Err(error) => self.errors.push(format!("error: {error}")),
-        }
+    let folder = path.parent().unwrap_or(&path);
+    if path.exists() {
+        let file = std::fs::OpenOptions::new().append(true).open(&path);
+        file.map(drop).map_err(|e| format!("main.cf: maillog_file: open {}: {e}", path.display()))
+    } else if !folder.is_dir() {
+        Err(format!("main.cf: maillog_file: there is no folder {}", folder.display()))
+    } else {
+        nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK)
+            .map_err(|e| format!("main.cf: maillog_file: write to {}: {}", folder.display(), e.desc()))
     }
 }
 

@@ -57,12 +57,16 @@ fn open_at(spec: &str, options: Options, depth: u8) -> Result<Arc<dyn Table>, Op
     if let Some(kind) = TYPES.iter().find(|kind| kind.name == request.kind) {
         return (kind.open)(&request);
     }
+    let near = config::nearest(request.kind, types().iter().copied());
+    let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     let known = types().join(", ");
     Err(OpenError::Configuration(match not_supported(request.kind) {
         Some(way_out) => {
             format!("table {spec}: type {} is not supported yet: {way_out}", request.kind)
         }
-        None => format!("table {spec}: there is no table type \"{}\" (there are {known})", request.kind),
+        None => {
+            format!("table {spec}: there is no table type \"{}\"{near} (there are {known})", request.kind)
+        }
     }))
 }
 
