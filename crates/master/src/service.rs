@@ -13,8 +13,9 @@ use crate::sockets::Endpoint;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 
-/// A program that ran this long is taken to have started well.
-const GOOD_RUN: Duration = Duration::from_secs(10);
+/// A program that ran this long has started well: what ended it then is answered with the shortest wait. Short, because
+/// the wait is there against programs that cannot start, and mail waits meanwhile.
+const GOOD_RUN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Service {
     pub(crate) entry: ServiceEntry,
