@@ -69,7 +69,9 @@ fn a_slip_of_the_pen_is_told_at_once() {
 #[test]
 fn a_wrong_request_changes_nothing() {
     let directory = instance("relayhost = a\n");
-    for arguments in [&["-e", "relayhost"][..], &["-e", "=b"], &["-e", "relayhost=b\nc"], &["-X", "relayhost=b"]] {
+    for arguments in
+        [&["-e", "relayhost"][..], &["-e", "=b"], &["-e", "relayhost=b\nc"], &["-X", "relayhost=b"]]
+    {
         let output = postconf(directory.path(), arguments);
         assert!(!output.status.success(), "{arguments:?}");
     }
