@@ -51,6 +51,8 @@ pub(crate) struct EventLoop {
     deferred: Deferred,
     times: Times,
     active_limit: usize,
+    /// Transports whose mail waits for an operator's flush after `defer_transports` was changed.
+    defer_transports: Vec<String>,
     next_scan: Instant,
 }
 
@@ -120,6 +122,7 @@ impl EventLoop {
         Ok(Self {
             times: Times::new(&config),
             active_limit: active_limit(&config),
+            defer_transports: config.get(param::DEFER_TRANSPORTS),
             lifecycle: service.lifecycle,
             disk,
             deliveries,
@@ -188,6 +191,7 @@ impl EventLoop {
         self.disk.ask(Job::Configure { router, slice: recipients_at_once(&config) });
         self.times = Times::new(&config);
         self.active_limit = active_limit(&config);
+        self.defer_transports = config.get(param::DEFER_TRANSPORTS);
         self.deliveries.configure(&config);
         self.reports.renew_when_idle();
         self.config = config;
@@ -288,6 +292,9 @@ impl EventLoop {
             let Some(recipient) = message.recipients.get(position as usize) else { continue };
             match way {
                 _ if message.forced_to_expire => refused.push((position, forced_to_expire())),
+                Ok(way) if self.defer_transports.contains(&way.transport) => {
+                    refused.push((position, put_off()));
+                }
                 Ok(way) if self.deliveries.knows(&way.transport) => {
                     let destination = self.deliveries.destination(&way, &recipient.address);
                     groups.entry((way.transport, destination)).or_default().push((way.nexthop, position));
@@ -465,6 +472,11 @@ impl fmt::Display for Counts {
         let (active, deferred, waiting) = (count(&self.active), count(&self.deferred), count(&self.waiting));
         write!(f, "active {active}, deferred {deferred}, waiting {waiting}")
     }
+}
+
+/// `defer_transports` names the transport.
+fn put_off() -> Outcome {
+    Outcome::deferred("none", Dsn::new(4, 3, 2), "deferred transport")
 }
 
 /// The operator gave the message up (`postsuper -e`).
