@@ -18,14 +18,30 @@ const NEEDED: [(&str, &str); 7] = [
     ("strace", "strace"),
 ];
 
+/// The same for building the package, inspecting it and trying it.
+const PACKAGING: [(&str, &str); 5] = [
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("objdump", "binutils"),
+    ("lintian", "lintian"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("ip", "iproute2"),
+];
+
 /// Sees to it that the peers are there: installs what is missing if root runs this, or says what to install.
 pub fn ensure() -> Result<()> {
-    let missing: Vec<&str> =
-        NEEDED.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
-    if !missing.is_empty() {
-        install(&missing)?;
-    }
+    ensure_programs(&NEEDED)?;
     unpack_postfix().map(drop)
+}
+
+/// The same for what `cargo xtask deb` runs.
+pub fn ensure_packaging() -> Result<()> {
+    ensure_programs(&PACKAGING)
+}
+
+fn ensure_programs(needed: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> =
+        needed.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -106,7 +122,7 @@ fn is_installed(package: &str) -> bool {
 }
 
 /// Where a program is in the search path.
-fn find(program: &str) -> Option<PathBuf> {
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
 }

@@ -9,6 +9,7 @@ mod trial;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::peers;
 use crate::shell::{self, Result, cargo, command, output_of, root, target};
 use tree::Tree;
 
@@ -34,6 +35,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Builds and tries a package of the programs that the tests are run with, so that nothing is compiled for it alone.
 pub fn gate() -> Result<()> {
+    peers::ensure_packaging()?;
     let package = Recipe::new("dev")?.build()?;
     if let Some(reason) = trial::impossible() {
         println!("the package is not tried: {reason}");
@@ -119,17 +121,18 @@ impl Recipe {
     fn pack(&self, tree: &Path) -> Result<PathBuf> {
         let package = self.folder.join(format!("postroad_{}_amd64.deb", self.version));
         // What is only tried out need not be small.
-        let compression = if self.profile == "shipped" { "-Zxz" } else { "-Znone" };
+        let compression: &[&str] = if self.profile == "shipped" { &["-Zxz"] } else { &["-Zgzip", "-z1"] };
         pack(tree, &package, compression, &self.epoch)?;
         Ok(package)
     }
 }
 
 /// Makes a package of a tree.
-fn pack(tree: &Path, package: &Path, compression: &str, epoch: &str) -> Result<()> {
+fn pack(tree: &Path, package: &Path, compression: &[&str], epoch: &str) -> Result<()> {
     let (tree, into) = (tree.display().to_string(), package.display().to_string());
-    let mut build = command("dpkg-deb", &["--root-owner-group", compression, "--build", &tree, &into]);
-    succeed(build.env("SOURCE_DATE_EPOCH", epoch))
+    let mut build = command("dpkg-deb", &["--root-owner-group"]);
+    build.args(compression).args(["--build", &tree, &into]).env("SOURCE_DATE_EPOCH", epoch);
+    succeed(&mut build)
 }
 
 /// A field of the changelog's newest entry.

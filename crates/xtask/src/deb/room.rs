@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::unistd::Uid;
 
 use super::succeed;
+use crate::peers;
 use crate::shell::{Result, target};
 
 const SUITE: &str = "bookworm";
@@ -36,8 +37,9 @@ impl Room {
         if !Uid::effective().is_root() {
             return Some("only root can have a Debian of its own".into());
         }
-        let missing =
-            ["mmdebstrap", "unshare", "nsenter", "ip"].into_iter().find(|program| !is_there(program));
+        let missing = ["mmdebstrap", "unshare", "nsenter", "ip"]
+            .into_iter()
+            .find(|program| peers::find(program).is_none());
         missing.map(|program| format!("{program} is not installed"))
     }
 
@@ -166,9 +168,4 @@ fn base() -> Result<PathBuf> {
     succeed(Command::new("mmdebstrap").args(["--variant=minbase", &include, SUITE]).arg(&partial))?;
     fs::rename(&partial, &archive).map_err(|e| format!("rename {}: {e}", partial.display()))?;
     Ok(archive)
-}
-
-fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).is_file())
 }

@@ -11,7 +11,7 @@ use super::{pack, succeed};
 use crate::shell::{Result, command, output_of};
 
 /// What a purged package leaves behind: what other mail programs use as well, and what others did meanwhile.
-const MAY_STAY: [&str; 12] = [
+const MAY_STAY: [&str; 14] = [
     "etc/aliases",
     "etc/mailname",
     "var/mail/root",
@@ -20,11 +20,16 @@ const MAY_STAY: [&str; 12] = [
     "etc/shadow-",
     "etc/gshadow-",
     "home/",
-    "var/lib/dpkg/",
-    "var/lib/apt/",
+    "run/adduser",
     "var/cache/",
+    "var/lib/apt/",
+    "var/lib/dpkg/",
+    "var/lib/ucf/",
     "var/log/",
 ];
+
+/// What the files of configuration of a later version end with.
+const LATER: &str = "\n# Of a later version, ";
 
 /// What follows an administrator's entry in master.cf.
 const ENTRY: &str = "\n2525 inet n - n - - smtpd\n";
@@ -49,6 +54,7 @@ pub fn run(package: &Path) -> Result<()> {
     trial.install(package)?;
     trial.is_laid_out()?;
     trial.delivers_once_started()?;
+    trial.brings_what_nobody_changed(package)?;
     trial.takes_configuration()?;
     trial.survives_upgrade(package)?;
     trial.keeps_what_is_not_its_own_on_remove(package)?;
@@ -110,6 +116,16 @@ impl Trial {
         demand(queue.contains("empty"), || format!("postqueue -p as an ordinary user: {queue}"))
     }
 
+    /// A later version's master.cf, while nobody has changed the earlier one's; main.cf stays what it is.
+    fn brings_what_nobody_changed(&self, package: &Path) -> Result<()> {
+        self.install(&self.later(package, 1)?)?;
+        let [main, master] =
+            ["main.cf", "master.cf"].map(|name| read(&self.room.path("etc/postroad").join(name)));
+        demand(master?.contains(LATER), || "the upgrade brings no new master.cf".into())?;
+        demand(!main?.contains(LATER), || "the upgrade brings a new main.cf".into())?;
+        demand(self.runs()?, || "the mail system does not run after the upgrade".into())
+    }
+
     fn takes_configuration(&self) -> Result<()> {
         self.room.run(&["postconf", "-e", "home_mailbox = Maildir/"])?;
         let master = read(&self.room.path("etc/postroad/master.cf"))?;
@@ -121,16 +137,15 @@ impl Trial {
 
     /// A new version comes while mail waits; it has new files of configuration, which an administrator has changed.
     fn survives_upgrade(&self, package: &Path) -> Result<()> {
-        self.room.run(&["postconf", "-e", "defer_transports = local"])?;
+        self.room.run(&["postconf", "-e", "local_transport = retry:4.3.0 wait"])?;
         self.room.run(&["postroad", "reload"])?;
         self.send(&["sendmail", "jane"], "waits")?;
         self.wait_for_queue("jane@")?;
-        let newer = newer(package)?;
-        self.install(&newer)?;
+        self.install(&self.later(package, 2)?)?;
         demand(self.runs()?, || "the mail system does not run after the upgrade".into())?;
         self.is_configured()?;
         self.wait_for_queue("jane@")?;
-        self.room.run(&["postconf", "-X", "defer_transports"])?;
+        self.room.run(&["postconf", "-X", "local_transport"])?;
         self.room.run(&["postroad", "reload"])?;
         self.room.run(&["postroad", "flush"])?;
         self.wait_for("home/jane/Maildir/new", "Subject: waits")
@@ -140,11 +155,13 @@ impl Trial {
         let value = self.room.run(&["postconf", "-h", "home_mailbox"])?;
         demand(value.trim() == "Maildir/", || format!("main.cf: home_mailbox is now {value}"))?;
         let master = read(&self.room.path("etc/postroad/master.cf"))?;
-        demand(master.ends_with(ENTRY), || format!("master.cf has lost what was added:\n{master}"))
+        demand(master.ends_with(ENTRY) && !master.contains("later version, 2"), || {
+            format!("master.cf is not as the administrator left it:\n{master}")
+        })
     }
 
     fn keeps_what_is_not_its_own_on_remove(&self, package: &Path) -> Result<()> {
-        self.room.run(&["postconf", "-e", "defer_transports = local"])?;
+        self.room.run(&["postconf", "-e", "local_transport = retry:4.3.0 wait"])?;
         self.room.run(&["postroad", "reload"])?;
         self.send(&["sendmail", "jane"], "outlives the package")?;
         self.wait_for_queue("jane@")?;
@@ -157,7 +174,7 @@ impl Trial {
         self.install(package)?;
         self.is_configured()?;
         self.is_laid_out()?;
-        self.room.run(&["postconf", "-X", "defer_transports"])?;
+        self.room.run(&["postconf", "-X", "local_transport"])?;
         self.room.run(&["postroad", "start"])?;
         self.room.run(&["postroad", "flush"])?;
         self.wait_for("home/jane/Maildir/new", "Subject: outlives the package")
@@ -174,6 +191,9 @@ impl Trial {
             let found = self.room.ask(&["getent", database, name], "")?;
             demand(!found.success, || format!("{name} is still in {database}"))?;
         }
+        let registered =
+            self.room.ask(&["grep", "postroad", "/var/lib/ucf/hashfile", "/var/lib/ucf/registry"], "")?;
+        demand(!registered.success, || format!("ucf still knows of {}", registered.text))?;
         let overrides = self.room.ask(&["dpkg-statoverride", "--list", "/usr/sbin/post*"], "")?;
         demand(!overrides.success, || format!("overrides are left: {}", overrides.text))
     }
@@ -206,6 +226,29 @@ impl Trial {
         patiently(listed, || format!("{text} is not in the queue"))
     }
 
+    /// The same package with a higher version, and with other files of configuration in it.
+    fn later(&self, package: &Path, number: u32) -> Result<PathBuf> {
+        let folder = self.room.path("tmp/later");
+        let tree = folder.display().to_string();
+        let _ = fs::remove_dir_all(&folder);
+        succeed(&mut command("dpkg-deb", &["--raw-extract", &package.display().to_string(), &tree]))?;
+        let version = output_of("dpkg-deb", &["--field", &package.display().to_string(), "Version"])?;
+        let control = folder.join("DEBIAN/control");
+        let text = read(&control)?.replace(
+            &format!("Version: {}", version.trim()),
+            &format!("Version: {}.{number}", version.trim()),
+        );
+        write(&control, &text)?;
+        for name in ["main.cf", "master.cf"] {
+            let path = folder.join("usr/share/postroad").join(name);
+            write(&path, &format!("{}{LATER}{number}\n", read(&path)?))?;
+        }
+        let later = self.room.path("tmp/later.deb");
+        pack(&folder, &later, &["-Znone"], "0")?;
+        fs::remove_dir_all(&folder).map_err(|e| format!("remove {tree}: {e}"))?;
+        Ok(later)
+    }
+
     /// Everything that is there, by name.
     fn files(&self) -> Result<BTreeSet<String>> {
         let list = self.room.run(&[
@@ -213,27 +256,6 @@ impl Trial {
         ])?;
         Ok(list.lines().map(str::to_owned).collect())
     }
-}
-
-/// The same package with a higher version, and with other files of configuration in it.
-fn newer(package: &Path) -> Result<PathBuf> {
-    let folder = package.with_extension("newer");
-    let tree = folder.display().to_string();
-    let _ = fs::remove_dir_all(&folder);
-    succeed(&mut command("dpkg-deb", &["--raw-extract", &package.display().to_string(), &tree]))?;
-    let version = output_of("dpkg-deb", &["--field", &package.display().to_string(), "Version"])?;
-    let control = folder.join("DEBIAN/control");
-    let text = read(&control)?
-        .replace(&format!("Version: {}", version.trim()), &format!("Version: {}.1", version.trim()));
-    write(&control, &text)?;
-    for name in ["main.cf", "master.cf"] {
-        let path = folder.join("usr/share/postroad").join(name);
-        write(&path, &(read(&path)? + "\n# Of a later version.\n"))?;
-    }
-    let newer = package.with_extension("newer.deb");
-    pack(&folder, &newer, "-Znone", "0")?;
-    fs::remove_dir_all(&folder).map_err(|e| format!("remove {tree}: {e}"))?;
-    Ok(newer)
 }
 
 fn may_stay(file: &str) -> bool {
