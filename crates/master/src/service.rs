@@ -51,6 +51,11 @@ impl Service {
         self.not_before.is_some_and(|time| time > now)
     }
 
+    /// How long the program that failed is not to be started yet, if none runs.
+    pub(crate) fn wait_before_start(&self, now: Instant) -> Option<Duration> {
+        self.deadline().map(|time| time.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+
     /// When this service next wants attention by itself.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.not_before.filter(|_| self.current().is_none())

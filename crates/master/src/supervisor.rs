@@ -315,6 +315,12 @@ impl Supervisor {
         let mut lines = vec![format!("master pid {pid}, running for {} s", self.started.elapsed().as_secs())];
         for service in self.services.iter_mut().chain(&mut self.retired) {
             let (name, command) = (service.entry.name.clone(), service.entry.command.clone());
+            if let Some(wait) = service.wait_before_start(Instant::now()) {
+                lines.push(format!(
+                    "{name}: {command} failed, see the log; next start in {} ms",
+                    wait.as_millis()
+                ));
+            }
             for child in &mut service.children {
                 let (pid, seconds) = (child.pid, child.started.elapsed().as_secs());
                 let state = if child.draining { ", draining" } else { "" };
