@@ -250,7 +250,9 @@ impl CommandLine {
                 }
                 Ok(())
             }
-            _ => Err(usage(format!("-q{value} is not implemented"))),
+            _ => Err(usage(format!(
+                "-q{value}: mail can be chosen by message (-qI) or by site (-qR) only; plain -q tries all of it"
+            ))),
         }
     }
 
