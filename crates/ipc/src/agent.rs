@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mail::{Address, Body, Client, DsnReturn, Notify, Outcome, QueueId};
+use mail::{Address, Body, Client, Dsn, DsnReturn, Notify, Outcome, QueueId};
 use serde::{Deserialize, Serialize};
 
 /// One delivery: a message, a next hop, some of its recipients. A read-only descriptor of the queue file goes with it.
@@ -68,5 +68,17 @@ pub enum Reply {
     Done {
         /// The delivery's number.
         delivery: u64,
+        /// Set where the destination itself could not be reached or would not talk, whoever the recipients are.
+        site: Option<SiteFailure>,
     },
+}
+
+/// Why a destination takes no mail at all: what the queue manager's concurrency feedback goes by, and what it says
+/// of the mail that waits for a destination it gave up for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteFailure {
+    /// The enhanced status code.
+    pub dsn: Dsn,
+    /// The reason, as in an outcome.
+    pub text: String,
 }

@@ -214,7 +214,7 @@ impl Deliveries {
                 running.undecided.remove(place);
                 Some(Verdict::Outcome { id: running.started.job.message, index: recipient, outcome })
             }
-            Reply::Done { delivery } => {
+            Reply::Done { delivery, .. } => {
                 let running = self.running.remove(&delivery)?;
                 self.answered(link);
                 let id = running.started.job.message;

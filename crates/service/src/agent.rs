@@ -113,7 +113,7 @@ fn deliver(agent: &impl Agent, relay: &str, job: &Job) {
             send(&job.replies, &mut out);
         }
     }
-    if frame::push_message(&mut out, &Reply::Done { delivery: request.delivery }).is_ok() {
+    if frame::push_message(&mut out, &Reply::Done { delivery: request.delivery, site: None }).is_ok() {
         send(&job.replies, &mut out);
     }
 }
