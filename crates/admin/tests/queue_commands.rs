@@ -85,6 +85,8 @@ fn envelope(sender: &str) -> Envelope {
         ret: None,
         body: Body::Unspecified,
         smtputf8: false,
+        content_filter: None,
+        trace: mail::Trace::default(),
     }
 }
 
@@ -236,6 +238,7 @@ fn every_part_of_a_message_is_shown() {
         port: 40_000,
         helo: "client".into(),
         protocol: "ESMTP".into(),
+        ..Client::default()
     };
     let envelope = Envelope {
         recipients: vec![recipient, Recipient::new(address("joe@example.com"))],

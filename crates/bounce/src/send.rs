@@ -88,6 +88,8 @@ fn attempt(
         ret: None,
         body: if report.eight_bit { Body::EightBitMime } else { Body::SevenBit },
         smtputf8: stored.smtputf8(),
+        content_filter: None,
+        trace: mail::Trace::default(),
     };
     let options = Options { filter: policy.filter, ..Options::default() };
     let mut out = client.begin(id, &envelope, options)?;

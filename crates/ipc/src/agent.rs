@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mail::{Address, Body, Client, Dsn, DsnReturn, Notify, Outcome, QueueId};
+use mail::{Address, Body, Client, Dsn, DsnReturn, Notify, Outcome, QueueId, Trace};
 use serde::{Deserialize, Serialize};
 
 /// One delivery: a message, a next hop, some of its recipients. A read-only descriptor of the queue file goes with it.
@@ -31,6 +31,9 @@ pub struct Request {
     pub body: Body,
     /// The message needs SMTPUTF8.
     pub smtputf8: bool,
+    /// Whether the sender is told of each step. [`Trace::is_probe`]: find out whether it could be delivered, and let
+    /// it be; the outcome is `sent` where it could.
+    pub trace: Trace,
     /// The client it came from, for `XFORWARD` and the environment of commands.
     pub client: Client,
     /// Who shall get it.

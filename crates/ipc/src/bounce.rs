@@ -4,15 +4,21 @@
 use mail::QueueId;
 use serde::{Deserialize, Serialize};
 
-/// What kind of report.
+/// What kind of report. What it says of each recipient comes from the last record of the queue file's journal: the
+/// status of the outcome, and of those that are done how they were served ([`mail::Served`]). One without a record and
+/// with [`mail::Notify::EXPANDED`] was expanded when the message arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// The recipients cannot be reached (RFC 3464 `Action: failed`).
     Failure,
     /// The recipients are still being tried (`Action: delayed`).
     Delay,
-    /// The recipients were reached and the sender asked to know (`Action: delivered` or `relayed`).
+    /// The recipients were reached and the sender asked to know (`Action: delivered`, `relayed` or `expanded`). Those
+    /// whose request was passed on ([`mail::Served::PassedOn`]) are left out.
     Success,
+    /// What became of every recipient, because the sender of the message asked for it ([`mail::Trace::Deliveries`] and
+    /// [`mail::Trace::Probe`]): whatever NOTIFY says, and instead of all other reports on a message that is a probe.
+    Trace,
 }
 
 /// A report to be written.

@@ -398,6 +398,8 @@ mod tests {
             ret: None,
             body: Body::default(),
             smtputf8: false,
+            content_filter: None,
+            trace: mail::Trace::default(),
         }
     }
 

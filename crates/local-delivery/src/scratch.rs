@@ -31,6 +31,8 @@ pub(crate) fn delivery(folder: &Path, id: QueueId, text: &[u8]) -> Delivery {
         ret: None,
         body: Body::Unspecified,
         smtputf8: false,
+        content_filter: None,
+        trace: mail::Trace::default(),
     };
     let incoming = queue::Root::prepare(folder, None).unwrap().incoming().unwrap();
     let file_id = self::id();
@@ -49,6 +51,7 @@ pub(crate) fn delivery(folder: &Path, id: QueueId, text: &[u8]) -> Delivery {
         ret: None,
         body: Body::Unspecified,
         smtputf8: false,
+        trace: envelope.trace,
         client: envelope.client,
         recipients: Vec::new(),
     };

@@ -27,6 +27,11 @@ pub struct Envelope {
     pub body: Body,
     /// SMTPUTF8 of RFC 6531 was asked for, or found to be needed.
     pub smtputf8: bool,
+    /// `transport:nexthop` of `content_filter` or a `FILTER` action: where the message goes for all its recipients,
+    /// whatever their addresses say.
+    pub content_filter: Option<String>,
+    /// Whether what becomes of it is reported in any case.
+    pub trace: Trace,
 }
 
 impl Envelope {
@@ -34,6 +39,28 @@ impl Envelope {
     #[must_use]
     pub fn arrived_at(&self) -> SystemTime {
         UNIX_EPOCH + self.arrival
+    }
+}
+
+/// What is asked for besides, or instead of, delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Trace {
+    /// Nothing: the message is delivered.
+    #[default]
+    None,
+    /// `sendmail -v`: the message is delivered, and its sender is told what came of the first attempt.
+    Deliveries,
+    /// `sendmail -bv`: nothing is delivered; the sender is told what would have become of it.
+    Probe,
+    /// Address verification: nothing is delivered; the mail system itself wants to know.
+    Verification,
+}
+
+impl Trace {
+    /// Whether the message must not be delivered: agents find out whether they could.
+    #[must_use]
+    pub const fn is_probe(self) -> bool {
+        matches!(self, Self::Probe | Self::Verification)
     }
 }
 
@@ -73,6 +100,9 @@ impl Notify {
     pub const FAILURE: Self = Self(4);
     /// `NOTIFY=DELAY`, alone or with others.
     pub const DELAY: Self = Self(8);
+    /// No request of a sender: the address was replaced by what it stands for. Nothing is delivered to it; that it was
+    /// expanded is all that its success report says.
+    pub const EXPANDED: Self = Self(16);
 
     /// Both requests.
     #[must_use]
@@ -92,7 +122,7 @@ impl Notify {
         self.0 == 0 || self.contains(Self::FAILURE)
     }
 
-    /// The bits as they are stored: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY.
+    /// The bits as they are stored: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY, 16 EXPANDED.
     #[must_use]
     pub const fn bits(self) -> u8 {
         self.0
@@ -101,7 +131,7 @@ impl Notify {
     /// From stored bits; unknown ones are dropped.
     #[must_use]
     pub const fn from_bits(bits: u8) -> Self {
-        Self(bits & 15)
+        Self(bits & 31)
     }
 }
 
@@ -156,4 +186,10 @@ pub struct Client {
     pub helo: String,
     /// `SMTP`, `ESMTP`, `ESMTPS`, `ESMTPA`, `UTF8SMTP` … (RFC 3848, RFC 6531), empty where there was none.
     pub protocol: String,
+    /// The mechanism of AUTH (RFC 4954), empty where there was none; so are the following two.
+    pub sasl_method: String,
+    /// Who authenticated.
+    pub sasl_username: String,
+    /// AUTH of MAIL: who submitted the message elsewhere.
+    pub sasl_sender: String,
 }

@@ -16,6 +16,6 @@ pub mod submission;
 
 pub use address::{Address, AddressError};
 pub use dsn::Dsn;
-pub use envelope::{Body, Client, DsnReturn, Envelope, Notify, Origin, Recipient};
-pub use outcome::{Outcome, Status};
+pub use envelope::{Body, Client, DsnReturn, Envelope, Notify, Origin, Recipient, Trace};
+pub use outcome::{Outcome, Served, Status};
 pub use queue_id::{QueueId, QueueIdError};

@@ -316,7 +316,10 @@ fn slice_of(message: &Message, from: u32, most: usize, router: &Router) -> Resul
             continue;
         }
         let recipient = stored.recipient;
-        let way = router.way_of(message.sender(), &recipient.address);
+        let way = match message.content_filter() {
+            Some(filter) => Ok(router.way_through(filter, &recipient.address)),
+            None => router.way_of(message.sender(), &recipient.address),
+        };
         let address = way.as_ref().map_or_else(|_| recipient.address.clone(), |way| way.recipient.clone());
         slice.recipients.push(RequestRecipient {
             index: stored.index,
@@ -345,6 +348,7 @@ fn template_of(message: &Message) -> Request {
         ret: message.ret(),
         body: message.body(),
         smtputf8: message.smtputf8(),
+        trace: message.trace(),
         client: message.client().clone(),
         recipients: Vec::new(),
     }

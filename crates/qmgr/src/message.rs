@@ -151,6 +151,7 @@ mod tests {
             ret: None,
             body: Body::default(),
             smtputf8: false,
+            trace: mail::Trace::default(),
             client: Client::default(),
             recipients: Vec::new(),
         };

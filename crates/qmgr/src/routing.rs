@@ -1,6 +1,6 @@
 //! Which transport takes a recipient, and which destination it counts for.
 
-use config::Config;
+use config::{Config, param};
 use ipc::log;
 use lookup::resolve::Resolver;
 use mail::{Address, Dsn, Outcome};
@@ -20,12 +20,34 @@ pub(crate) struct Way {
 /// Asks the same tables as cleanup and smtpd do, on the disk threads: a table may be slow.
 pub(crate) struct Router {
     resolver: Resolver,
+    /// `default_filter_nexthop`
+    filter_nexthop: String,
+    myhostname: String,
 }
 
 impl Router {
     pub(crate) fn new(config: &Config) -> Result<Self, Fatal> {
         let resolver = Resolver::new(config).map_err(|error| Fatal::new(error.to_string()))?;
-        Ok(Self { resolver })
+        Ok(Self {
+            resolver,
+            filter_nexthop: config.get(param::DEFAULT_FILTER_NEXTHOP),
+            myhostname: config.get(param::MYHOSTNAME),
+        })
+    }
+
+    /// The way of a recipient of a message that goes through the content filter `transport:nexthop` first.
+    pub(crate) fn way_through(&self, filter: &str, recipient: &Address) -> Way {
+        let (transport, nexthop) = filter.split_once(':').unwrap_or((filter, ""));
+        let nexthop = match nexthop {
+            "" if !self.filter_nexthop.is_empty() => &self.filter_nexthop,
+            "" => recipient.domain().unwrap_or(&self.myhostname),
+            nexthop => nexthop,
+        };
+        Way {
+            transport: transport.to_owned(),
+            nexthop: nexthop.to_owned(),
+            recipient: recipient.clone(),
+        }
     }
 
     /// The way of a recipient, or the deferral where a table cannot tell.

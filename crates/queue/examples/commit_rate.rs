@@ -68,6 +68,8 @@ fn commit(incoming: &Incoming, size: usize) -> Result<QueueId, QueueError> {
         ret: None,
         body: Body::Unspecified,
         smtputf8: false,
+        content_filter: None,
+        trace: mail::Trace::default(),
     };
     let id = QueueId::generate(now);
     let mut writer = incoming.create(id, &envelope, false)?;

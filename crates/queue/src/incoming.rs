@@ -114,6 +114,58 @@ impl Writer {
         Ok(())
     }
 
+    /// Puts another envelope, with its recipients, in the place of the one that was begun with: a rule may say so when
+    /// it sees the content. What was written of that moves to its new place.
+    ///
+    /// # Errors
+    /// What reading or writing the file says; the message can then only be dropped.
+    pub fn replace_envelope(&mut self, envelope: &Envelope) -> Result<(), QueueError> {
+        let mut records = Records::default();
+        encode_message(envelope, &mut records.message)?;
+        let before = std::mem::replace(&mut self.stage, Stage::Envelope(records));
+        envelope.recipients.iter().try_for_each(|recipient| self.add_recipient(recipient))?;
+        let Stage::Content { head: before, .. } = before else { return Ok(()) };
+        let unwritten = std::mem::take(&mut self.buffer);
+        self.lay_out();
+        let Stage::Content { head, .. } = &self.stage else { return Ok(()) };
+        let (from, to) = (before.content_offset, head.content_offset);
+        if self.written == 0 {
+            let start = usize::try_from(from).unwrap_or(usize::MAX);
+            self.buffer.extend_from_slice(unwritten.get(start..).unwrap_or_default());
+            return Ok(());
+        }
+        let moved = self.written.saturating_sub(from);
+        self.move_within(from, to, moved)?;
+        let front = std::mem::replace(&mut self.buffer, unwritten);
+        self.write_at(&front, 0)?;
+        self.written = to + moved;
+        Ok(())
+    }
+
+    /// Moves a part of the file, in pieces, from the end that is not overwritten before it was read.
+    fn move_within(&mut self, from: u64, to: u64, length: u64) -> Result<(), QueueError> {
+        let piece_size = BUFFER_SIZE as u64;
+        let pieces = length.div_ceil(piece_size);
+        let mut piece = vec![0; BUFFER_SIZE];
+        for number in 0..pieces {
+            let start = piece_size * if to > from { pieces - 1 - number } else { number };
+            let size = usize::try_from((length - start).min(piece_size)).unwrap_or(BUFFER_SIZE);
+            if let Some((file, _)) = &self.file {
+                file.read_exact_at(&mut piece[..size], from + start).map_err(|error| {
+                    self.broken = true;
+                    QueueError::new("read", self.directory().path_of(self.id), error)
+                })?;
+            }
+            self.write_at(&piece[..size], to + start)?;
+        }
+        // What is left behind the content would be taken for a journal.
+        let Some((file, _)) = &self.file else { return Ok(()) };
+        file.set_len(to + length).map_err(|error| {
+            self.broken = true;
+            QueueError::new("truncate", self.directory().path_of(self.id), error)
+        })
+    }
+
     /// Sends the message to `hold/` after all: a rule may say so when it sees the content.
     pub fn set_hold(&mut self) {
         self.hold = true;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use mail::{Body, Client, DsnReturn, Envelope, Origin, Recipient};
+use mail::{Body, Client, DsnReturn, Envelope, Origin, Recipient, Trace};
 use nix::sys::stat::fstat;
 
 use crate::folder::{is_ready, modified};
@@ -89,6 +89,8 @@ impl Stored {
             ret: None,
             body: Body::Unspecified,
             smtputf8: false,
+            content_filter: None,
+            trace: mail::Trace::default(),
         };
         let (modified, ready) = (modified(&stat), is_ready(&stat));
         let mut stored =
@@ -145,6 +147,18 @@ impl Stored {
         self.envelope.smtputf8
     }
 
+    /// Whether what becomes of it is reported in any case.
+    #[must_use]
+    pub fn trace(&self) -> Trace {
+        self.envelope.trace
+    }
+
+    /// `transport:nexthop` where the message goes whatever its recipients are.
+    #[must_use]
+    pub fn content_filter(&self) -> Option<&str> {
+        self.envelope.content_filter.as_deref()
+    }
+
     /// The records of the message itself: everything but the recipients, whose list is empty here.
     #[must_use]
     pub fn envelope_without_recipients(&self) -> &Envelope {
@@ -173,6 +187,12 @@ impl Stored {
     #[must_use]
     pub fn delay_was_reported(&self) -> bool {
         self.flags.has(Flags::DELAY_REPORTED)
+    }
+
+    /// The report that [`mail::Trace::Deliveries`] asks for was written.
+    #[must_use]
+    pub fn trace_was_reported(&self) -> bool {
+        self.flags.has(Flags::TRACE_REPORTED)
     }
 
     /// The file's modification time when it was opened: in `deferred/`, when the message is to be tried next.

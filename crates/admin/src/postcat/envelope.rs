@@ -60,9 +60,13 @@ fn write_attributes(stored: &Stored, out: &mut impl Write) -> Result<(), ShowErr
         ("log_client_port", &port),
         ("log_helo_name", &client.helo),
         ("log_protocol_name", &client.protocol),
+        ("sasl_method", &client.sasl_method),
+        ("sasl_username", &client.sasl_username),
+        ("sasl_sender", &client.sasl_sender),
         ("dsn_envid", stored.envid().unwrap_or_default()),
         ("dsn_ret", ret),
         ("body_encoding", body),
+        ("content_filter", stored.content_filter().unwrap_or_default()),
         ("smtputf8", if stored.smtputf8() { "yes" } else { "" }),
     ];
     for (name, value) in attributes.into_iter().filter(|(_, value)| !value.is_empty()) {

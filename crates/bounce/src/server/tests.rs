@@ -123,6 +123,8 @@ fn envelope(sender: &str, recipients: Vec<Recipient>) -> Envelope {
         ret: None,
         body: Body::Unspecified,
         smtputf8: false,
+        content_filter: None,
+        trace: mail::Trace::default(),
     }
 }
 

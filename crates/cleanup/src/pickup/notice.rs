@@ -40,6 +40,8 @@ impl Notice<'_> {
             ret: None,
             body: Body::Unspecified,
             smtputf8: self.envelope.smtputf8,
+            content_filter: None,
+            trace: mail::Trace::default(),
         };
         // A notice that header checks refuse, too, would go round in circles.
         let options = Options { filter: false, ..Options::default() };

@@ -183,5 +183,7 @@ fn envelope(head: &Head, uid: u32, modified: SystemTime) -> Envelope {
         ret: head.ret,
         body: head.body,
         smtputf8: head.smtputf8,
+        content_filter: None,
+        trace: mail::Trace::default(),
     }
 }

@@ -87,5 +87,7 @@ pub(crate) fn envelope() -> Envelope {
         ret: None,
         body: Body::Unspecified,
         smtputf8: false,
+        content_filter: None,
+        trace: mail::Trace::default(),
     }
 }

@@ -56,6 +56,8 @@ fn given(text: &str) -> Given {
         ret: None,
         body: Body::Unspecified,
         smtputf8: false,
+        content_filter: None,
+        trace: mail::Trace::default(),
     };
     let mut options = Options::default();
     let mut full_name = String::new();
@@ -93,7 +95,7 @@ fn origin(text: &str) -> Origin {
 fn client(text: &str) -> Client {
     let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
     let [name, address, helo, protocol] = words.try_into().unwrap();
-    Client { name, address, port: 4711, helo, protocol }
+    Client { name, address, port: 4711, helo, protocol, ..Client::default() }
 }
 
 fn process<'a>(rules: &Rules, given: Given, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {

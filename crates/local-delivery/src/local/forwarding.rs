@@ -42,6 +42,8 @@ pub(super) fn forward(
         ret: if context.list { None } else { request.ret },
         body: request.body,
         smtputf8: request.smtputf8,
+        content_filter: None,
+        trace: request.trace,
     };
     let id = QueueId::generate(SystemTime::now());
     let options = Options { filter: false, ..Options::default() };

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mail::{Dsn, Outcome, Status};
+use mail::{Dsn, Outcome, Served, Status};
 
 use crate::format::fields::Fields;
 
@@ -15,9 +15,10 @@ pub(crate) const PREFIX: usize = 8;
 /// The longest body a reader believes in.
 pub(crate) const MAX_BODY: usize = 8192;
 
-/// The longest text and relay that are kept; what is longer is cut at a character.
+/// The longest text, relay and diagnostic that are kept; what is longer is cut at a character.
 const MAX_TEXT: usize = 4096;
 const MAX_RELAY: usize = 512;
+const MAX_DIAGNOSTIC: usize = 2048;
 
 /// The last second of the year 9999: times beyond are damage, and would overflow somewhere.
 pub(crate) const LATEST: u64 = 253_402_300_799;
@@ -50,6 +51,7 @@ pub(crate) fn encode(attempt: &Attempt, out: &mut Vec<u8>) {
     push_text(out, &attempt.outcome.dsn.to_string(), usize::from(u8::MAX));
     push_text(out, &attempt.outcome.relay, MAX_RELAY);
     push_text(out, &attempt.outcome.text, MAX_TEXT);
+    push_details(out, &attempt.outcome);
     let body = out.get(start + PREFIX..).unwrap_or_default();
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
     let checksum = crc32fast::hash(body);
@@ -57,6 +59,22 @@ pub(crate) fn encode(attempt: &Attempt, out: &mut Vec<u8>) {
         prefix[..4].copy_from_slice(&length.to_le_bytes());
         prefix[4..].copy_from_slice(&checksum.to_le_bytes());
     }
+}
+
+/// What most outcomes have not, and the records of earlier versions neither.
+fn push_details(out: &mut Vec<u8>, outcome: &Outcome) {
+    let served = match outcome.served {
+        Served::Delivered => b'.',
+        Served::Relayed => b'R',
+        Served::Expanded => b'E',
+        Served::PassedOn => b'P',
+    };
+    if served == b'.' && outcome.remote_mta.is_none() && outcome.diagnostic.is_none() {
+        return;
+    }
+    out.push(served);
+    push_text(out, outcome.remote_mta.as_deref().unwrap_or_default(), MAX_RELAY);
+    push_text(out, outcome.diagnostic.as_deref().unwrap_or_default(), MAX_DIAGNOSTIC);
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str, most: usize) {
@@ -91,13 +109,30 @@ fn decode_body(mut body: Fields<'_>) -> Option<Attempt> {
         b'B' => Status::Bounced,
         _ => return None,
     };
-    let mut text = || {
-        let length = body.u16()?;
-        body.text(usize::from(length))
+    let dsn: Dsn = take_text(&mut body)?.parse().ok()?;
+    let (relay, text) = (take_text(&mut body)?.to_owned(), take_text(&mut body)?.to_owned());
+    let mut outcome = match status {
+        Status::Sent => Outcome { dsn, ..Outcome::sent(&relay, text) },
+        Status::Deferred => Outcome { dsn, ..Outcome::deferred(&relay, dsn, text) },
+        Status::Bounced => Outcome { dsn, ..Outcome::bounced(&relay, dsn, text) },
     };
-    let dsn: Dsn = text()?.parse().ok()?;
-    let (relay, text) = (text()?.to_owned(), text()?.to_owned());
-    Some(Attempt { time, recipient, outcome: Outcome { status, dsn, text, relay }, next_attempt })
+    if !body.is_empty() {
+        outcome.served = match body.u8()? {
+            b'R' => Served::Relayed,
+            b'E' => Served::Expanded,
+            b'P' => Served::PassedOn,
+            _ => Served::Delivered,
+        };
+        let details = [take_text(&mut body)?, take_text(&mut body)?];
+        [outcome.remote_mta, outcome.diagnostic] =
+            details.map(|text| (!text.is_empty()).then(|| text.to_owned()));
+    }
+    Some(Attempt { time, recipient, outcome, next_attempt })
+}
+
+fn take_text<'a>(body: &mut Fields<'a>) -> Option<&'a str> {
+    let length = body.u16()?;
+    body.text(usize::from(length))
 }
 
 fn micros(time: SystemTime) -> u64 {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mail::{Address, Body, Client, DsnReturn, Envelope, Notify, Origin, Recipient};
+use mail::{Address, Body, Client, DsnReturn, Envelope, Notify, Origin, Recipient, Trace};
 
 use crate::format::fields::Fields;
 use crate::{Damage, QueueError};
@@ -18,8 +18,13 @@ const CLIENT_ADDRESS: u8 = b'A';
 const CLIENT_PORT: u8 = b'P';
 const CLIENT_HELO: u8 = b'H';
 const CLIENT_PROTOCOL: u8 = b'X';
+const SASL_METHOD: u8 = b'm';
+const SASL_USERNAME: u8 = b'u';
+const SASL_SENDER: u8 = b's';
 const ENVID: u8 = b'I';
+const CONTENT_FILTER: u8 = b'F';
 const OPTIONS: u8 = b'O';
+const TRACE: u8 = b'V';
 const RECIPIENT: u8 = b'R';
 
 /// The size of what stands before a record's bytes.
@@ -93,6 +98,16 @@ pub(crate) fn encode_message(envelope: &Envelope, out: &mut Vec<u8>) -> Result<(
     if let Some(envid) = &envelope.envid {
         push(out, ENVID, &[envid.as_bytes()], "ENVID")?;
     }
+    if let Some(filter) = &envelope.content_filter {
+        push(out, CONTENT_FILTER, &[filter.as_bytes()], "content filter")?;
+    }
+    let trace = match envelope.trace {
+        Trace::None => None,
+        Trace::Deliveries => Some(b'D'),
+        Trace::Probe => Some(b'P'),
+        Trace::Verification => Some(b'V'),
+    };
+    trace.map_or(Ok(()), |letter| push(out, TRACE, &[&[letter]], "trace"))?;
     encode_client(&envelope.client, out)
 }
 
@@ -101,6 +116,9 @@ fn encode_client(client: &Client, out: &mut Vec<u8>) -> Result<(), QueueError> {
     push_unless_empty(out, CLIENT_ADDRESS, &client.address, "client address")?;
     push_unless_empty(out, CLIENT_HELO, &client.helo, "client HELO name")?;
     push_unless_empty(out, CLIENT_PROTOCOL, &client.protocol, "client protocol")?;
+    push_unless_empty(out, SASL_METHOD, &client.sasl_method, "SASL method")?;
+    push_unless_empty(out, SASL_USERNAME, &client.sasl_username, "SASL user name")?;
+    push_unless_empty(out, SASL_SENDER, &client.sasl_sender, "SASL sender")?;
     if client.port != 0 {
         push(out, CLIENT_PORT, &[&client.port.to_le_bytes()], "client port")?;
     }
@@ -153,6 +171,8 @@ pub(crate) fn decode_message(bytes: &[u8]) -> Result<Envelope, Damage> {
         ret: None,
         body: Body::Unspecified,
         smtputf8: false,
+        content_filter: None,
+        trace: mail::Trace::default(),
     };
     let mut sender = None;
     let mut fields = Fields::new(bytes);
@@ -197,12 +217,24 @@ fn decode_record(envelope: &mut Envelope, kind: u8, record: Fields<'_>) -> Optio
             };
             envelope.smtputf8 = record.u8()? == b'U';
         }
+        TRACE => {
+            envelope.trace = match record.u8()? {
+                b'D' => Trace::Deliveries,
+                b'P' => Trace::Probe,
+                b'V' => Trace::Verification,
+                _ => return None,
+            };
+        }
         ENVID => envelope.envid = Some(text(record)?.to_owned()),
         CLIENT_NAME => text(record)?.clone_into(&mut envelope.client.name),
         CLIENT_ADDRESS => text(record)?.clone_into(&mut envelope.client.address),
         CLIENT_HELO => text(record)?.clone_into(&mut envelope.client.helo),
         CLIENT_PROTOCOL => text(record)?.clone_into(&mut envelope.client.protocol),
         CLIENT_PORT => envelope.client.port = record.u16()?,
+        SASL_METHOD => text(record)?.clone_into(&mut envelope.client.sasl_method),
+        SASL_USERNAME => text(record)?.clone_into(&mut envelope.client.sasl_username),
+        SASL_SENDER => text(record)?.clone_into(&mut envelope.client.sasl_sender),
+        CONTENT_FILTER => envelope.content_filter = Some(text(record)?.to_owned()),
         RECIPIENT => return None,
         _ => {}
     }
@@ -225,11 +257,16 @@ fn name_of(kind: u8) -> &'static str {
         ORIGIN => "origin",
         OPTIONS => "options",
         ENVID => "ENVID",
+        TRACE => "trace",
         CLIENT_NAME => "client name",
         CLIENT_ADDRESS => "client address",
         CLIENT_HELO => "client HELO name",
         CLIENT_PROTOCOL => "client protocol",
         CLIENT_PORT => "client port",
+        SASL_METHOD => "SASL method",
+        SASL_USERNAME => "SASL user name",
+        SASL_SENDER => "SASL sender",
+        CONTENT_FILTER => "content filter",
         RECIPIENT => "recipient among the records of the message",
         _ => "record",
     }

@@ -89,6 +89,33 @@ fn a_descriptor_that_is_no_queue_file_is_refused() {
     assert!(Content::from_fd(File::open("/").unwrap().into()).is_err());
 }
 
+/// The records that most messages do not have.
+#[test]
+fn the_golden_file_with_every_optional_record_is_what_is_written() {
+    let name = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/version-1-filtered.queue");
+    let client = mail::Client {
+        sasl_method: "PLAIN".into(),
+        sasl_username: "jane".into(),
+        sasl_sender: "jane@example.com".into(),
+        ..full().client
+    };
+    let envelope =
+        mail::Envelope { content_filter: Some("scan:[127.0.0.1]:10024".into()), client, ..full() };
+    let queue = queue();
+    let id = queue.commit(&envelope, b"Subject: golden\n\nThis file never changes.\n");
+    let written = fs::read(queue.only_file()).unwrap();
+    if std::env::var_os("WRITE_GOLDEN").is_some() {
+        fs::write(name, &written).unwrap();
+    }
+    assert_eq!(written, fs::read(name).unwrap());
+    let message = queue.active.claim(id).unwrap();
+    let read = mail::Envelope {
+        recipients: envelope.recipients.clone(),
+        ..message.envelope_without_recipients().clone()
+    };
+    assert_eq!(read, envelope);
+}
+
 /// Files of version 1 must be readable for ever; and as long as version 1 is written, it is written like this.
 #[test]
 fn the_golden_file_is_what_is_written() {

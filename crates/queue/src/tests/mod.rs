@@ -83,6 +83,8 @@ fn plain(recipients: &[&str]) -> Envelope {
         ret: None,
         body: Body::Unspecified,
         smtputf8: false,
+        content_filter: None,
+        trace: mail::Trace::default(),
     }
 }
 
@@ -105,6 +107,7 @@ fn full() -> Envelope {
             port: 40_000,
             helo: "[IPv6:2001:db8::1]".into(),
             protocol: "ESMTPSA".into(),
+            ..Client::default()
         },
         envid: Some("QQ314159+2B".into()),
         ret: Some(DsnReturn::Headers),

@@ -10,6 +10,32 @@ fn recipients(stored: &Stored) -> Vec<Recipient> {
     stored.recipients_from(0, usize::MAX).unwrap().into_iter().map(|r| r.recipient).collect()
 }
 
+/// The content comes through, however much of it was on the disk when the envelope changed, and whichever way it moves.
+#[test]
+fn an_envelope_may_be_replaced_while_content_comes() {
+    for size in [0, 10, 70_000, 400_000] {
+        for (first, second) in [(plain(&["a@example.com"]), full()), (full(), plain(&["a@example.com"]))] {
+            let queue = queue();
+            let id = QueueId::generate(SystemTime::now());
+            let mut writer = queue.incoming.create(id, &first, false).unwrap();
+            let text: Vec<u8> = (0..size).map(|at: u32| b'a' + u8::try_from(at % 23).unwrap()).collect();
+            text.chunks(7_000).for_each(|piece| writer.append(piece).unwrap());
+            writer.replace_envelope(&second).unwrap();
+            writer.append(b"end\n").unwrap();
+            assert_eq!(writer.commit().unwrap(), u64::from(size) + 4);
+            let message = queue.active.claim_verified(id).unwrap();
+            assert_eq!(message.envelope_without_recipients().client, second.client);
+            assert_eq!(recipients(&message), second.recipients);
+            let mut copied = Vec::new();
+            message.content().copy_to(&mut copied).unwrap();
+            assert!(copied == [&text[..], b"end\n"].concat(), "{size}");
+            let journal_offset = message.offsets()[3];
+            assert_eq!(std::fs::metadata(queue.only_file()).unwrap().len(), journal_offset);
+            message.remove().unwrap();
+        }
+    }
+}
+
 #[test]
 fn an_envelope_comes_back_as_it_was() {
     for envelope in
