@@ -6,6 +6,7 @@
 //! it to do (a client waits at its socket, or its wake-up column says so) and then keeps running.
 
 mod child;
+mod notifier;
 mod operator;
 mod service;
 mod sockets;

@@ -12,6 +12,7 @@ use ipc::log;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::notifier::Notifier;
 use crate::supervisor::Supervisor;
 
 /// Where `postroad start` waits to hear how the start went.
@@ -38,7 +39,8 @@ pub(crate) fn prepare(arguments: impl Iterator<Item = OsString>) -> io::Result<S
     if let Ok(report) = sys::descriptors::inherited(REPORT) {
         *REPORT_TO.lock().unwrap_or_else(PoisonError::into_inner) = Some(File::from(report));
     }
-    let options = parse(arguments)?;
+    let mut options = parse(arguments)?;
+    options.foreground &= !Notifier::is_expected();
     let (generation, problems) = read_generation(&options.directory).map_err(|problems| refuse(&problems))?;
     let queue_directory: PathBuf = generation.config.get(param::QUEUE_DIRECTORY);
     let lock = lock_pid_file(&queue_directory)?;

@@ -15,6 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::child::Child;
+use crate::notifier::Notifier;
 use crate::operator::Operator;
 use crate::service::Service;
 use crate::sockets::{Endpoint, Sockets, endpoints_of};
@@ -36,6 +37,7 @@ pub(crate) struct Supervisor {
     sockets: Sockets,
     operator: Operator,
     signals: SignalFd,
+    notifier: Notifier,
     log_file: Option<File>,
     started: Instant,
     stopping: Option<Stopping>,
@@ -79,6 +81,7 @@ impl Supervisor {
             sockets,
             operator,
             signals,
+            notifier: Notifier::from_environment(),
             log_file,
             started: Instant::now(),
             stopping: None,
@@ -91,7 +94,9 @@ impl Supervisor {
         log::info!("daemon started -- version {version}, configuration {}", self.options.directory.display());
         self.start_wanted();
         startup::report_success();
+        self.notifier.ready();
         while !self.stopped() {
+            self.notifier.alive();
             for source in self.wait()? {
                 self.attend(&source);
             }
@@ -131,7 +136,8 @@ impl Supervisor {
     /// How long the loop may sleep.
     fn patience(&self) -> PollTimeout {
         let deadlines = self.services.iter().filter_map(Service::deadline);
-        let next = deadlines.chain(self.stopping.iter().map(|s| s.deadline)).min();
+        let next =
+            deadlines.chain(self.stopping.iter().map(|s| s.deadline)).chain(self.notifier.deadline()).min();
         let Some(next) = next else { return PollTimeout::NONE };
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -218,7 +224,9 @@ impl Supervisor {
 
     /// Goes over to the configuration as the files have it now, or keeps the running one and says why.
     pub(crate) fn reload(&mut self) -> Result<Vec<String>, Vec<String>> {
+        self.notifier.reloading();
         let outcome = self.try_reload();
+        self.notifier.ready();
         match &outcome {
             Ok(_) => log::info!("reload -- version {}", env!("CARGO_PKG_VERSION")),
             Err(problems) => {
@@ -276,6 +284,7 @@ impl Supervisor {
     pub(crate) fn stop(&mut self) {
         if self.stopping.is_none() {
             log::info!("stopping the mail system");
+            self.notifier.stopping();
             self.stopping = Some(Stopping { deadline: Instant::now() + STOP_PATIENCE, stage: 0 });
             self.advance_stop();
         }

@@ -95,7 +95,8 @@ impl Recipe {
     /// `DEBIAN/`: what dpkg is told.
     fn control(&self, tree: &Tree) -> Result<()> {
         let debian = tree.root().join("DEBIAN");
-        for script in ["postinst", "prerm", "postrm"] {
+        tree.copy("packaging/debian/templates", "DEBIAN/templates", 0o644)?;
+        for script in ["config", "postinst", "prerm", "postrm"] {
             tree.copy(&format!("packaging/debian/{script}"), &format!("DEBIAN/{script}"), 0o755)?;
         }
         let conffiles = tree.files_under("etc")?;

@@ -11,18 +11,32 @@ use crate::man;
 use crate::shell::{Result, command, root};
 
 /// Copies of files of the repository.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 11] = [
     // The maintainer scripts bring these to their places where nothing is yet.
     ("etc/main.cf", "usr/share/postroad/main.cf"),
     ("etc/master.cf", "usr/share/postroad/master.cf"),
     ("etc/aliases", "usr/share/postroad/aliases"),
     ("packaging/systemd/postroad.service", "usr/lib/systemd/system/postroad.service"),
+    ("packaging/bash-completion/postroad", "usr/share/bash-completion/completions/postroad"),
+    ("packaging/fail2ban/postroad.conf", "etc/fail2ban/filter.d/postroad.conf"),
     ("packaging/debian/ufw", "etc/ufw/applications.d/postroad"),
     ("packaging/debian/logrotate", "etc/logrotate.d/postroad"),
     ("packaging/debian/copyright", "usr/share/doc/postroad/copyright"),
     ("packaging/debian/postroad.lintian-overrides", "usr/share/lintian/overrides/postroad"),
     ("README.md", "usr/share/doc/postroad/README.md"),
 ];
+
+/// The one script that is called when the network comes up, where each of those who bring it up looks for it.
+const NETWORK_HOOKS: [&str; 4] = [
+    "etc/network/if-up.d/postroad",
+    "etc/ppp/ip-up.d/postroad",
+    "etc/NetworkManager/dispatcher.d/50-postroad",
+    "usr/lib/networkd-dispatcher/routable.d/postroad",
+];
+
+/// bash looks for a command's completion under its name.
+const COMPLETED: [&str; 8] =
+    ["postfix", "postconf", "postsuper", "postqueue", "mailq", "postcat", "postmap", "postalias"];
 
 /// Links: where, and to what.
 const LINKS: [(&str, &str); 5] = [
@@ -57,11 +71,33 @@ impl Tree {
             &read(&root().join("packaging/debian/changelog"))?,
         )?;
         tree.write_compressed("usr/share/doc/postroad/third-party.gz", notices::collect()?.as_bytes())?;
+        for hook in NETWORK_HOOKS {
+            tree.copy("packaging/network/flush-queue", hook, 0o755)?;
+        }
+        tree.add_instance_unit()?;
         for (at, to) in LINKS {
-            tree.make_parent(at)?;
-            symlink(to, tree.root.join(at)).map_err(|e| format!("link {at}: {e}"))?;
+            tree.link(at, to)?;
+        }
+        for command in COMPLETED {
+            tree.link(&format!("usr/share/bash-completion/completions/{command}"), "postroad")?;
         }
         Ok(tree)
+    }
+
+    /// The unit of further instances is the unit of the first, with another configuration directory.
+    fn add_instance_unit(&self) -> Result<()> {
+        let path = root().join("packaging/systemd/postroad.service");
+        let unit = String::from_utf8(read(&path)?).map_err(|e| format!("read {}: {e}", path.display()))?;
+        let instance = unit
+            .replace("Description=Postroad mail system", "Description=Postroad mail system, instance %i")
+            .replace("/etc/postroad/", "/etc/postroad-%i/")
+            .replace("/usr/sbin/postroad ", "/usr/sbin/postroad -c /etc/postroad-%i ");
+        self.write("usr/lib/systemd/system/postroad@.service", instance.as_bytes())
+    }
+
+    fn link(&self, at: &str, to: &str) -> Result<()> {
+        self.make_parent(at)?;
+        symlink(to, self.root.join(at)).map_err(|e| format!("link {at}: {e}"))
     }
 
     /// Where it is.
