@@ -11,7 +11,11 @@ use std::time::Duration;
 use config::Config;
 use ipc::cleanup::{Begin, Committed, End, Part, Refusal, Server as CleanupServer};
 
-use super::*;
+use mail::Dsn;
+use service::{Connection, Stream};
+
+use super::serve;
+use crate::server::Server;
 
 /// Long enough for anything but a server that hangs.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,162 @@
+//! The protocol, the wire, and who answers: from event to event until the session ends.
+
+use std::thread;
+
+use ipc::log;
+use mail::Dsn;
+use nix::sys::socket::{MsgFlags, recv};
+use service::Stream;
+use smtp_proto::Reply;
+use smtp_proto::content::BareNewline;
+use smtp_proto::server::{Ending, Event, Session};
+
+use super::dialogue::Dialogue;
+use crate::wire::{Lost, Wire};
+
+/// The output buffer that a session keeps while it waits.
+const KEPT_OUTPUT: usize = 1024;
+
+/// The protocol, the wire, and what is known of the client.
+pub(super) struct Conversation<'a> {
+    pub(super) proto: Session,
+    pub(super) wire: Wire<'a>,
+    pub(super) dialogue: Dialogue<'a>,
+    pub(super) stopping: &'a dyn Fn() -> bool,
+}
+
+impl Conversation<'_> {
+    /// What has come before the greeting came too early (RFC 5321 section 4.3.1).
+    pub(super) fn look_for_early_talker(&mut self, stream: &Stream) {
+        use std::os::fd::AsRawFd;
+        let Stream::Tcp(stream) = stream else { return };
+        if let Ok(count) = recv(stream.as_raw_fd(), self.proto.input().space(), MsgFlags::MSG_DONTWAIT) {
+            self.proto.input().filled(count);
+        }
+    }
+
+    /// Goes from event to event until the session ends.
+    pub(super) fn run(&mut self) -> Result<Ending, Lost> {
+        loop {
+            let reply = match self.proto.next_event() {
+                Event::Read => {
+                    self.exchange()?;
+                    continue;
+                }
+                Event::Delay => {
+                    thread::sleep(self.dialogue.server.error_sleep_time);
+                    continue;
+                }
+                Event::Content(bytes) => {
+                    self.dialogue.content(bytes);
+                    continue;
+                }
+                Event::Helo(helo) => self.dialogue.helo(helo),
+                Event::Mail(mail) => self.dialogue.mail(mail),
+                Event::Rcpt(rcpt) => self.dialogue.rcpt(rcpt),
+                Event::Begin(transaction) => self.dialogue.begin(transaction),
+                Event::End { chunked, .. } => Some(self.dialogue.end(chunked)),
+                Event::Verify(address) => self.dialogue.verify(address),
+                Event::Other(verb, arguments) => self.dialogue.other(verb, arguments),
+                Event::Unknown(word, line) => {
+                    if let Some(reply) = self.dialogue.unknown(word, line) {
+                        self.proto.dismiss(&reply);
+                        continue;
+                    }
+                    None
+                }
+                Event::Abandoned(reply) => {
+                    self.dialogue.abandoned(reply);
+                    continue;
+                }
+                Event::Refused(verb, arguments, reply) => {
+                    self.dialogue.refused(verb, arguments, reply);
+                    continue;
+                }
+                Event::Notice(notice) => {
+                    let rejects = self.proto.policy().bare_newline == BareNewline::Reject;
+                    self.dialogue.notice(&notice, rejects);
+                    continue;
+                }
+                Event::Close(ending) => {
+                    let output = std::mem::take(self.proto.output());
+                    self.wire.write(&output)?;
+                    return Ok(ending);
+                }
+            };
+            match reply {
+                Some(reply) => self.proto.answer(&reply),
+                None => self.proto.accept(),
+            }
+        }
+    }
+
+    /// Writes what there is to say, and reads on.
+    fn exchange(&mut self) -> Result<(), Lost> {
+        let output = self.proto.output();
+        if !output.is_empty() {
+            self.wire.write(output)?;
+            output.clear();
+            output.shrink_to(KEPT_OUTPUT);
+            self.wire.new_request();
+        }
+        self.fit_buffer();
+        let count = self.wire.read(self.proto.input().space())?;
+        self.proto.input().filled(count);
+        Ok(())
+    }
+
+    /// A large buffer while content comes, a small one while the client thinks.
+    fn fit_buffer(&mut self) {
+        let server = self.dialogue.server;
+        let wants_large = self.proto.receives_content();
+        let input = self.proto.input();
+        let has_large = input.capacity() > server.settings.line_length_limit * 2;
+        match (wants_large, has_large) {
+            (true, false) => drop(input.exchange(server.buffers.take())),
+            (false, true) if input.pending().is_empty() => {
+                let large = input.exchange(server.command_buffer());
+                server.buffers.give_back(large);
+            }
+            _ => {}
+        }
+    }
+
+    /// The last words, to the client and to the log.
+    pub(super) fn end(mut self, ending: Result<Ending, Lost>) {
+        let client = self.dialogue.client.to_string();
+        let hostname = &self.dialogue.server.settings.hostname;
+        let place = self.proto.place();
+        match ending {
+            Ok(Ending::Quit | Ending::Dropped) => {}
+            Ok(Ending::TooManyErrors) => log::broke_off("too many errors", &place, &client),
+            Err(Lost::Patience) => {
+                log::broke_off("timeout", &place, &client);
+                self.say_last(&Reply::new(
+                    421,
+                    Dsn::new(4, 4, 2),
+                    format!("{hostname} Error: timeout exceeded"),
+                ));
+            }
+            Err(Lost::Connection) if (self.stopping)() => {
+                self.say_last(&Reply::new(
+                    421,
+                    Dsn::new(4, 3, 2),
+                    format!("{hostname} Service shutting down"),
+                ));
+            }
+            // Many clients go without QUIT when they are done.
+            Err(Lost::Connection) if place == "END-OF-MESSAGE" => {}
+            Err(Lost::Connection) => log::broke_off("lost connection", &place, &client),
+        }
+        log::disconnected(&client, self.proto.counters());
+        let large = self.proto.input().exchange(Vec::new());
+        self.dialogue.server.buffers.give_back(large);
+    }
+
+    fn say_last(&mut self, reply: &Reply) {
+        let mut output = Vec::new();
+        reply.write(&mut output, true);
+        // Whoever does not hear it is gone anyway.
+        let _ = self.wire.write(&output);
+    }
+}

@@ -1,0 +1,142 @@
+//! What is known of the client, and the answers to what it asks. A handler gives a reply, or none for the usual one.
+
+use ipc::log;
+use mail::{Address, Dsn};
+use smtp_proto::path::{self, PathRules};
+use smtp_proto::server::{Helo, Notice};
+use smtp_proto::{Reply, Verb};
+
+use super::transaction::{BARE_NEWLINE, MailState};
+use crate::client::Client;
+use crate::report::{self, Subject};
+use crate::server::Server;
+
+/// One client's side of the server.
+pub(super) struct Dialogue<'a> {
+    pub(super) server: &'a Server,
+    pub(super) client: Client,
+    /// EHLO keywords that are kept from this client, for the log.
+    pub(super) discarded: String,
+    pub(super) helo: Option<Helo>,
+    pub(super) mail: MailState,
+    pub(super) out_of_step: bool,
+}
+
+impl<'a> Dialogue<'a> {
+    pub(super) fn new(server: &'a Server, client: Client) -> Self {
+        Self {
+            server,
+            client,
+            discarded: String::new(),
+            helo: None,
+            mail: MailState::default(),
+            out_of_step: false,
+        }
+    }
+
+    pub(super) fn subject_at<'s>(&'s self, place: &'s str) -> Subject<'s> {
+        Subject {
+            queue_id: self.mail.queue_id,
+            place,
+            client: &self.client,
+            helo: self.helo.as_ref().map(|helo| helo.name.as_str()),
+            sender: self.mail.sender.as_ref(),
+            recipient: None,
+            recipients: self.mail.recipients,
+            protocol: self.protocol(),
+            out_of_step: self.out_of_step,
+        }
+    }
+
+    pub(super) fn protocol(&self) -> &'static str {
+        if self.helo.as_ref().is_some_and(|helo| helo.extended) { "ESMTP" } else { "SMTP" }
+    }
+
+    pub(super) fn helo(&mut self, helo: &Helo) -> Option<Reply> {
+        let before = self.helo.replace(helo.clone());
+        let place = if helo.extended { "EHLO" } else { "HELO" };
+        let subject = self.subject_at(place);
+        let refused = self.server.restrictions.helo(&subject);
+        if let Some(reply) = &refused {
+            report::acted("reject", &subject, reply);
+            self.helo = before;
+        } else {
+            self.forget_transaction();
+            if helo.extended && !self.discarded.is_empty() {
+                log::info!("discarding EHLO keywords: {}", self.discarded);
+            }
+        }
+        refused
+    }
+
+    pub(super) fn verify(&self, address: &Address) -> Option<Reply> {
+        let subject = Subject { recipient: Some(address), ..self.subject_at("VRFY") };
+        let refused = self.server.restrictions.verify_address(&subject);
+        if let Some(reply) = &refused {
+            report::acted("reject", &subject, reply);
+        }
+        refused
+    }
+
+    /// A command that never became a question. Of those, Postfix logs wrong addresses, and limits that were met.
+    pub(super) fn refused(&self, verb: Verb, arguments: &str, reply: &Reply) {
+        let said = arguments.split_once(':').map_or("", |(_, rest)| path::split(rest.trim_start()).0);
+        match (verb, reply.code()) {
+            (Verb::Mail | Verb::Rcpt, 501) if reply.dsn().is_some_and(is_about_address) => {
+                log::warning!(
+                    "Illegal address syntax from {} in {} command: {said}",
+                    self.client,
+                    verb.name()
+                );
+            }
+            (Verb::Mail, 552) => {
+                let sender = path::parse(said, PathRules { strict: false, allow_null: true }).ok();
+                let subject = Subject { sender: sender.as_ref(), ..self.subject_at(verb.name()) };
+                report::acted("reject", &subject, reply);
+            }
+            (Verb::Rcpt, 452) => {
+                let recipient = path::parse(said, PathRules::default()).ok();
+                let subject = Subject { recipient: recipient.as_ref(), ..self.subject_at(verb.name()) };
+                report::acted("reject", &subject, reply);
+            }
+            (Verb::Bdat, _) => report::acted("reject", &self.subject_at(verb.name()), reply),
+            _ => {}
+        }
+    }
+
+    /// A client that speaks another language than SMTP is sent away.
+    pub(super) fn unknown(&self, word: &str, line: &str) -> Option<Reply> {
+        let forbidden = match self.server.forbidden_commands.matches(word) {
+            Ok(forbidden) => forbidden,
+            Err(error) => {
+                log::warning!("{error}");
+                false
+            }
+        };
+        if !forbidden && !smtp_proto::command::is_header(word) {
+            return None;
+        }
+        let said: String = line.chars().take(100).collect();
+        log::warning!("non-SMTP command from {}: {said}", self.client);
+        Some(Reply::new(221, Dsn::new(2, 7, 0), "Error: I can break rules, too. Goodbye."))
+    }
+
+    pub(super) fn notice(&mut self, notice: &Notice, rejects_bare_newline: bool) {
+        match notice {
+            Notice::ImproperPipelining { after, said } => {
+                log::info!("improper command pipelining after {after} from {}: {said}", self.client);
+                self.out_of_step = true;
+            }
+            Notice::BareNewline { after } => {
+                let action = if rejects_bare_newline { "reject" } else { "notify" };
+                report::acted(action, &self.subject_at(after), &BARE_NEWLINE);
+            }
+        }
+    }
+}
+
+/// X.1.3 and X.1.7 of RFC 3463: a bad address of a recipient or a sender.
+fn is_about_address(dsn: Dsn) -> bool {
+    let dsn = dsn.with_class(5);
+    dsn == Dsn::new(5, 1, 3) || dsn == Dsn::new(5, 1, 7)
+}

@@ -1,0 +1,63 @@
+//! The first word to a client: `smtpd_banner`, or why it is not welcome.
+
+use ipc::log;
+use mail::Dsn;
+use smtp_proto::Reply;
+use smtp_proto::server::Policy;
+
+use super::dialogue::Dialogue;
+use crate::connections::Counted;
+use crate::report;
+
+/// How a session begins.
+pub(super) struct Opening {
+    /// What the protocol offers to this client.
+    pub(super) policy: Policy,
+    pub(super) greeting: Reply,
+}
+
+/// Looks at the client for the first time.
+pub(super) fn opening(dialogue: &mut Dialogue<'_>, counted: Option<&Counted>) -> Opening {
+    let server = dialogue.server;
+    match server.policy_for(&dialogue.client) {
+        Ok(policy) => {
+            dialogue.discarded = policy.discarded;
+            Opening { policy: policy.policy, greeting: greeting(dialogue, counted) }
+        }
+        Err(error) => {
+            log::warning!("{error}");
+            Opening { policy: Policy::default(), greeting: local_error(&server.settings.hostname) }
+        }
+    }
+}
+
+fn greeting(dialogue: &Dialogue<'_>, counted: Option<&Counted>) -> Reply {
+    let (server, client) = (dialogue.server, &dialogue.client);
+    let hostname = &server.settings.hostname;
+    let number = counted.map_or(0, |counted| counted.number);
+    match server.too_many_connections(client, number) {
+        Ok(false) => {}
+        Ok(true) => {
+            log::warning!("Connection concurrency limit exceeded: {number} from {client} for service smtpd");
+            let text = format!("{hostname} Error: too many connections from {}", client.address);
+            return Reply::new(421, Dsn::new(4, 7, 0), text);
+        }
+        Err(error) => {
+            log::warning!("{error}");
+            return local_error(hostname);
+        }
+    }
+    let subject = dialogue.subject_at("CONNECT");
+    match server.restrictions.connect(&subject) {
+        Some(reply) => {
+            report::acted("reject", &subject, &reply);
+            reply
+        }
+        None => Reply::plain(220, server.greeting.clone()),
+    }
+}
+
+/// A table that decides about clients could not be asked.
+fn local_error(hostname: &str) -> Reply {
+    Reply::new(421, Dsn::new(4, 3, 0), format!("{hostname} Server local error"))
+}

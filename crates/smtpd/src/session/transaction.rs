@@ -1,0 +1,143 @@
+//! A message on its way in: MAIL, RCPT, the content, and its end.
+
+use ipc::log;
+use mail::{Address, Client as MailClient, QueueId};
+use smtp_proto::parameter::{Mail, Rcpt};
+use smtp_proto::server::Transaction;
+use smtp_proto::{Fault, Reply};
+
+use super::dialogue::Dialogue;
+use crate::refusal;
+use crate::report::{self, Subject};
+use crate::restrictions::Effects;
+use crate::transfer::Transfer;
+
+/// What the log says of a line without carriage return, and the end of the reply to it.
+pub(super) const BARE_NEWLINE: &str = "bare <LF> received";
+
+/// What is known of the transaction.
+#[derive(Default)]
+pub(super) struct MailState {
+    pub(super) sender: Option<Address>,
+    /// How many recipients were accepted, and the first of them.
+    pub(super) recipients: usize,
+    first_recipient: Option<Address>,
+    effects: Effects,
+    pub(super) queue_id: Option<QueueId>,
+    transfer: Option<Transfer>,
+}
+
+impl Dialogue<'_> {
+    pub(super) fn mail(&mut self, mail: &Mail) -> Option<Reply> {
+        self.forget_transaction();
+        self.mail.sender = Some(mail.sender.clone());
+        let subject = self.subject_at("MAIL");
+        let restrictions = &self.server.restrictions;
+        if let Some(reply) = restrictions.malformed_sender(&mail.sender) {
+            log::warning!("Illegal address syntax from {} in MAIL command: <{}>", self.client, mail.sender);
+            self.mail.sender = None;
+            return Some(reply);
+        }
+        let mut refused = restrictions.mail(&subject);
+        if refused.is_none() && !self.server.space.suffices() {
+            refused = Some(refusal::no_space());
+        }
+        if let Some(reply) = &refused {
+            report::acted("reject", &subject, reply);
+            self.mail.sender = None;
+        }
+        refused
+    }
+
+    pub(super) fn rcpt(&mut self, rcpt: &Rcpt) -> Option<Reply> {
+        let mut effects = self.mail.effects;
+        let subject = Subject { recipient: Some(&rcpt.recipient), ..self.subject_at("RCPT") };
+        let refused = self.server.restrictions.rcpt(&subject, &mut effects);
+        match &refused {
+            Some(reply) => report::acted("reject", &subject, reply),
+            None => {
+                self.mail.recipients += 1;
+                self.mail.effects = effects;
+                self.mail.first_recipient.get_or_insert_with(|| rcpt.recipient.clone());
+            }
+        }
+        refused
+    }
+
+    pub(super) fn begin(&mut self, transaction: &Transaction) -> Option<Reply> {
+        let mut effects = self.mail.effects;
+        let subject = self.subject_at("DATA");
+        if let Some(reply) = self.server.restrictions.data(&subject, &mut effects) {
+            report::acted("reject", &subject, &reply);
+            return Some(reply);
+        }
+        let rewrite_headers = self.server.restrictions.rewrites_headers(&subject);
+        self.mail.effects = effects;
+        let client = MailClient {
+            name: self.client.name.clone(),
+            address: self.client.address.clone(),
+            port: self.client.port,
+            helo: self.helo.as_ref().map(|helo| helo.name.clone()).unwrap_or_default(),
+            // RFC 6531 section 3.7.3 has its own word for a transaction with SMTPUTF8.
+            protocol: if transaction.mail.smtputf8 { "UTF8SMTP" } else { self.protocol() }.to_owned(),
+            ..MailClient::default()
+        };
+        match Transfer::begin(
+            self.server,
+            transaction,
+            &self.client,
+            client,
+            rewrite_headers,
+            self.mail.effects,
+        ) {
+            Ok(transfer) => {
+                self.mail.queue_id = Some(transfer.id);
+                self.mail.transfer = Some(transfer);
+                None
+            }
+            Err(reply) => Some(reply),
+        }
+    }
+
+    pub(super) fn content(&mut self, bytes: &[u8]) {
+        if let Some(transfer) = &mut self.mail.transfer {
+            transfer.content(bytes);
+        }
+    }
+
+    pub(super) fn end(&mut self, chunked: Option<u64>) -> Reply {
+        let subject = self.last_subject();
+        let reply = match self.server.restrictions.end_of_data(&subject, &mut Effects::default()) {
+            Some(reply) => reply,
+            None => match self.mail.transfer.take() {
+                Some(transfer) => transfer.commit(chunked),
+                None => Fault::Unanswered.reply(&self.server.settings.hostname),
+            },
+        };
+        if !reply.is_positive() {
+            report::acted("reject", &self.last_subject(), &reply);
+        }
+        self.forget_transaction();
+        reply
+    }
+
+    /// At the end of content, the log shows a recipient if there is but one.
+    pub(super) fn last_subject(&self) -> Subject<'_> {
+        let recipient = self.mail.first_recipient.as_ref().filter(|_| self.mail.recipients == 1);
+        Subject { recipient, ..self.subject_at("END-OF-MESSAGE") }
+    }
+
+    pub(super) fn abandoned(&mut self, reply: Option<&Reply>) {
+        if let Some(reply) = reply {
+            match reply.text().ends_with(BARE_NEWLINE) {
+                true => report::acted("reject", &self.last_subject(), &BARE_NEWLINE),
+                false => report::acted("reject", &self.last_subject(), reply),
+            }
+        }
+        self.forget_transaction();
+    }
+
+    pub(super) fn forget_transaction(&mut self) {
+        self.mail = MailState::default();
+    }
+}
