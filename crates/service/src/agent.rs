@@ -1,5 +1,6 @@
 //! Serving qmgr: deliveries that run side by side, each outcome logged, timed and sent back by this shared code.
 
+use std::any::Any;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -7,10 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ipc::agent::{Reply, Request, RequestRecipient};
+use ipc::agent::{Reply, Request, RequestRecipient, SiteFailure};
 use ipc::frame::{self, Receiver};
 use ipc::log;
-use mail::{Dsn, Outcome};
+use mail::{Dsn, Outcome, QueueId};
 
 use crate::Fatal;
 use crate::connection::Stream;
@@ -30,12 +31,26 @@ pub struct Delivery {
     pub file: File,
 }
 
-/// A delivery agent.
+/// A delivery agent that gives each recipient a treatment of its own.
 pub trait Agent: Send + Sync + 'static {
     /// Delivers to one recipient. Called once for each recipient of a delivery, on one thread per delivery.
     ///
     /// The outcome is all that leaves it: logging, recording and notifying are shared code. A panic is a deferral.
     fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome;
+}
+
+/// A delivery agent that takes all recipients of a delivery to one place.
+pub trait SiteAgent: Send + Sync + 'static {
+    /// Delivers to all recipients, whose outcomes it puts into `results` as they become known; the result says whether
+    /// the place itself failed. On one thread per delivery.
+    ///
+    /// A recipient without an outcome is deferred, whether by a panic or a mistake.
+    fn deliver(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<SiteFailure>;
+
+    /// What is shown as `relay=` of recipients that were left without an outcome.
+    fn relay(&self) -> &str {
+        "none"
+    }
 }
 
 /// One delivery on its way to a worker.
@@ -50,12 +65,21 @@ impl Service {
     /// # Errors
     /// Dropping privileges or polling failed.
     pub fn serve_deliveries(self, agent: impl Agent) -> Result<(), Fatal> {
-        let (lifecycle, name) = (Arc::clone(&self.lifecycle), self.name.clone());
+        let relay = self.name.clone();
+        self.serve_site_deliveries(OneByOne { agent, relay })
+    }
+
+    /// Phases 2 to 4 of a delivery agent that takes all recipients of a delivery at once.
+    ///
+    /// # Errors
+    /// Dropping privileges or polling failed.
+    pub fn serve_site_deliveries(self, agent: impl SiteAgent) -> Result<(), Fatal> {
+        let lifecycle = Arc::clone(&self.lifecycle);
         let workers = {
             let lifecycle = Arc::clone(&lifecycle);
             Workers::new(move |job: Job| {
                 let _ended = DeliveryEnd(&lifecycle);
-                deliver(&agent, &name, &job);
+                deliver(&agent, &job);
             })
         };
         // Its sessions are the connections of qmgr; what is limited is qmgr's to limit, by the same master.cf.
@@ -99,42 +123,141 @@ fn serve_queue_manager(socket: &UnixStream, lifecycle: &Lifecycle, workers: &Wor
     Ok(())
 }
 
-/// Delivers to each recipient and sends the outcomes: those of one recipient with the end in one write.
-fn deliver(agent: &impl Agent, relay: &str, job: &Job) {
-    let request = &job.delivery.request;
-    let mut out = Vec::with_capacity(256);
-    for (done, recipient) in (1..).zip(&request.recipients) {
-        let outcome = attempt(agent, relay, &job.delivery, recipient);
-        let reply = Reply::Outcome { delivery: request.delivery, recipient: recipient.index, outcome };
-        if frame::push_message(&mut out, &reply).is_err() {
-            log::error!("{}: outcome of <{}> is too long to report", request.id, recipient.address);
-        }
-        if done < request.recipients.len() {
-            send(&job.replies, &mut out);
+/// Has the agent deliver, and sends what it has not sent by then.
+fn deliver(agent: &impl SiteAgent, job: &Job) {
+    let mut results = Results::new(&job.delivery.request, &job.replies);
+    let delivered = catch_unwind(AssertUnwindSafe(|| agent.deliver(&job.delivery, &mut results)));
+    let site = delivered.unwrap_or_else(|panic| {
+        log_panic(job.delivery.request.id, panic.as_ref());
+        None
+    });
+    for position in results.undecided() {
+        results.give(position, internal_error(agent.relay()));
+    }
+    results.end(site);
+}
+
+/// What the recipients of a delivery come to: each outcome is logged with its times, and sent to the queue manager.
+pub struct Results<'a> {
+    request: &'a Request,
+    replies: &'a Mutex<UnixStream>,
+    decided: Vec<bool>,
+    left: usize,
+    /// Outcomes that are not sent yet: those of the last recipient go out together with the end.
+    out: Vec<u8>,
+    began: Instant,
+    began_at: Duration,
+    set_up: Option<Instant>,
+}
+
+impl<'a> Results<'a> {
+    fn new(request: &'a Request, replies: &'a Mutex<UnixStream>) -> Self {
+        let left = request.recipients.len();
+        Self {
+            request,
+            replies,
+            decided: vec![false; left],
+            left,
+            out: Vec::with_capacity(256),
+            began: Instant::now(),
+            began_at: since_epoch(),
+            set_up: None,
         }
     }
-    if frame::push_message(&mut out, &Reply::Done { delivery: request.delivery, site: None }).is_ok() {
-        send(&job.replies, &mut out);
+
+    /// The connection is made: what was waited for until this moment is its time, what comes is the transmission's.
+    /// Where that is never said, all of the time counts for the connection.
+    pub fn set_up(&mut self) {
+        self.set_up = Some(Instant::now());
+    }
+
+    /// Another connection is being made.
+    pub fn connecting(&mut self) {
+        self.set_up = None;
+    }
+
+    /// The positions of the recipients that have no outcome yet.
+    #[must_use]
+    pub fn undecided(&self) -> Vec<usize> {
+        (0..self.decided.len()).filter(|position| !self.decided[*position]).collect()
+    }
+
+    /// Says what became of the recipient at this position of the request. What is said first counts.
+    pub fn give(&mut self, position: usize, outcome: Outcome) {
+        let Some(recipient) = self.request.recipients.get(position) else { return };
+        if std::mem::replace(&mut self.decided[position], true) {
+            return;
+        }
+        self.left -= 1;
+        let request = self.request;
+        log::outcome(request.id, &recipient.address, recipient.original.as_ref(), self.delays(), &outcome);
+        let reply = Reply::Outcome { delivery: request.delivery, recipient: recipient.index, outcome };
+        if frame::push_message(&mut self.out, &reply).is_err() {
+            log::error!("{}: outcome of <{}> is too long to report", request.id, recipient.address);
+        }
+        if self.left > 0 {
+            send(self.replies, &mut self.out);
+        }
+    }
+
+    fn delays(&self) -> log::Delays {
+        let now = Instant::now();
+        let set_up = self.set_up.unwrap_or(now);
+        log::Delays {
+            queued: self.request.active_since.saturating_sub(self.request.arrival),
+            scheduled: self.began_at.saturating_sub(self.request.active_since),
+            connecting: set_up.duration_since(self.began),
+            delivering: now.duration_since(set_up),
+        }
+    }
+
+    /// The times of the next recipient begin.
+    fn begin_next(&mut self) {
+        (self.began, self.began_at) = (Instant::now(), since_epoch());
+        self.set_up = Some(self.began);
+    }
+
+    fn end(mut self, site: Option<SiteFailure>) {
+        let done = Reply::Done { delivery: self.request.delivery, site };
+        if frame::push_message(&mut self.out, &done).is_ok() {
+            send(self.replies, &mut self.out);
+        }
     }
 }
 
-fn attempt(agent: &impl Agent, relay: &str, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
-    let (began, begin_time) = (Instant::now(), since_epoch());
-    let result = catch_unwind(AssertUnwindSafe(|| agent.deliver(delivery, recipient)));
-    let outcome = result.unwrap_or_else(|panic| {
-        let text = panic_text(panic.as_ref());
-        log::line(log::Level::Panic, format_args!("{}: {text}", delivery.request.id));
-        Outcome::deferred(relay, Dsn::new(4, 3, 0), "internal error in the delivery agent; see the log")
-    });
-    let request = &delivery.request;
-    let delays = log::Delays {
-        queued: request.active_since.saturating_sub(request.arrival),
-        scheduled: begin_time.saturating_sub(request.active_since),
-        connecting: Duration::ZERO,
-        delivering: began.elapsed(),
-    };
-    log::outcome(request.id, &recipient.address, recipient.original.as_ref(), delays, &outcome);
-    outcome
+/// Gives an agent its recipients one by one; the panic of one leaves the others alone.
+struct OneByOne<A> {
+    agent: A,
+    relay: String,
+}
+
+impl<A: Agent> SiteAgent for OneByOne<A> {
+    fn deliver(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<SiteFailure> {
+        for (position, recipient) in delivery.request.recipients.iter().enumerate() {
+            results.begin_next();
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.agent.deliver(delivery, recipient)));
+            results.give(
+                position,
+                outcome.unwrap_or_else(|panic| {
+                    log_panic(delivery.request.id, panic.as_ref());
+                    internal_error(&self.relay)
+                }),
+            );
+        }
+        None
+    }
+
+    fn relay(&self) -> &str {
+        &self.relay
+    }
+}
+
+fn log_panic(id: QueueId, panic: &(dyn Any + Send)) {
+    log::line(log::Level::Panic, format_args!("{id}: {}", panic_text(panic)));
+}
+
+fn internal_error(relay: &str) -> Outcome {
+    Outcome::deferred(relay, Dsn::new(4, 3, 0), "internal error in the delivery agent; see the log")
 }
 
 fn since_epoch() -> Duration {
@@ -147,3 +270,6 @@ fn send(replies: &Mutex<UnixStream>, out: &mut Vec<u8>) {
     let _ = (&*socket).write_all(out);
     out.clear();
 }
+
+#[cfg(test)]
+mod tests;

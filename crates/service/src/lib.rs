@@ -21,7 +21,7 @@ mod workers;
 
 use std::fmt;
 
-pub use agent::{Agent, Delivery, DeliveryRecipient};
+pub use agent::{Agent, Delivery, DeliveryRecipient, Results, SiteAgent};
 pub use connection::{Connection, Stream};
 pub use judgement::judge;
 pub use lifecycle::{Event, Lifecycle};
