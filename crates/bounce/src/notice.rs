@@ -58,7 +58,7 @@ pub(crate) fn notices(kind: Kind, sender: &Address, policy: &Policy) -> Vec<Noti
                 notices.push(to_postmaster(&policy.delay_recipient, Returned::Headers));
             }
         }
-        Kind::Success => {
+        Kind::Success | Kind::Trace => {
             if !sender.is_null() {
                 notices.push(to_sender(Returned::Headers));
             }
@@ -74,6 +74,7 @@ pub(crate) fn is_wanted(kind: Kind, notify: Notify) -> bool {
         Kind::Failure => notify.wants_failure(),
         Kind::Delay => notify == Notify::UNSET || notify.contains(Notify::DELAY),
         Kind::Success => notify.contains(Notify::SUCCESS),
+        Kind::Trace => true,
     }
 }
 

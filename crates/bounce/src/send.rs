@@ -112,7 +112,7 @@ fn note(notice: &Notice, request: &Request, id: QueueId) {
     let kind = match request.kind {
         Kind::Failure => "non-delivery",
         Kind::Delay => "delay",
-        Kind::Success => "delivery status",
+        Kind::Success | Kind::Trace => "delivery status",
     };
     match notice.reader {
         Reader::Sender => log::notified(request.id, kind, id),

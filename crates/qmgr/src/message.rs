@@ -124,7 +124,7 @@ impl ActiveMessage {
         match kind {
             Kind::Failure => self.bounced = recipients,
             Kind::Success => self.delivered = recipients,
-            Kind::Delay => {}
+            Kind::Delay | Kind::Trace => {}
         }
     }
 }

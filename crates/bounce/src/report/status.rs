@@ -52,7 +52,7 @@ fn action(kind: Kind, outcome: &Outcome) -> &'static str {
         Kind::Failure => "failed",
         Kind::Delay => "delayed",
         Kind::Success if remote_host(outcome).is_some() => "relayed",
-        Kind::Success => "delivered",
+        Kind::Success | Kind::Trace => "delivered",
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) fn subject(facts: &Facts<'_>) -> &'static str {
         (Kind::Delay, Reader::Sender) => "Delayed Mail (still being retried)",
         (Kind::Delay, Reader::Postmaster) => "Postmaster Warning: Delayed Mail",
         (Kind::Success, _) => "Successful Mail Delivery Report",
+        (Kind::Trace, _) => "Mail Delivery Status Report",
     }
 }
 
@@ -27,7 +28,7 @@ pub(super) fn returned_message(kind: Kind) -> &'static str {
     match kind {
         Kind::Failure => "Undelivered Message",
         Kind::Delay => "Delayed Message",
-        Kind::Success => "Delivered Message",
+        Kind::Success | Kind::Trace => "Delivered Message",
     }
 }
 
@@ -36,7 +37,7 @@ pub(super) fn returned_headers(kind: Kind) -> &'static str {
     match kind {
         Kind::Failure => "Undelivered Message Headers",
         Kind::Delay => "Delayed Message Headers",
-        Kind::Success => "Message Headers",
+        Kind::Success | Kind::Trace => "Message Headers",
     }
 }
 
@@ -77,6 +78,7 @@ fn to_sender(facts: &Facts<'_>) -> String {
                  delivered to the recipients below.\n{until}{what_returns}\n"
             )
         }
+        Kind::Trace => "Enclosed is the mail delivery report that you requested.\n".into(),
         Kind::Success => format!(
             "Your message was delivered to the recipients below, or handed to a mail system\nthat sends no such \
              reports; in that case you may still hear of a failure later.\n{what_returns}\n"
@@ -89,7 +91,7 @@ fn to_postmaster(facts: &Facts<'_>) -> String {
     let what = match facts.kind {
         Kind::Failure => "could not be delivered",
         Kind::Delay => "is delayed",
-        Kind::Success => "was delivered",
+        Kind::Success | Kind::Trace => "was delivered",
     };
     format!(
         "Message {} from {from}\n{what}. This copy is sent because notify_classes asks for it.\n",

@@ -99,8 +99,7 @@ fn the_golden_file_with_every_optional_record_is_what_is_written() {
         sasl_sender: "jane@example.com".into(),
         ..full().client
     };
-    let envelope =
-        mail::Envelope { content_filter: Some("scan:[127.0.0.1]:10024".into()), client, ..full() };
+    let envelope = mail::Envelope { content_filter: Some("scan:[127.0.0.1]:10024".into()), client, ..full() };
     let queue = queue();
     let id = queue.commit(&envelope, b"Subject: golden\n\nThis file never changes.\n");
     let written = fs::read(queue.only_file()).unwrap();
