@@ -21,6 +21,7 @@ struct Entry {
     doc: String,
     implemented: bool,
     inert: Option<String>,
+    instead: Option<String>,
     deprecated: Option<String>,
     #[serde(default = "yes")]
     listed: bool,
@@ -77,12 +78,14 @@ fn kind_of(entry: &Entry) -> Option<(&'static str, &'static str)> {
         "time" => ("Time", "Duration"),
         "list" => ("List", "Vec<String>"),
         "path" => ("Path", "PathBuf"),
+        "rate" => ("Rate", "crate::Rate"),
+        "feedback" => ("Feedback", "crate::Feedback"),
         _ => return None,
     })
 }
 
 fn write_row(rows: &mut String, name: &str, entry: &Entry, kind: &str) -> Result<(), Box<dyn Error>> {
-    let Entry { default, choices, users, doc, implemented, inert, deprecated, listed, .. } = entry;
+    let Entry { default, choices, users, doc, implemented, inert, instead, deprecated, listed, .. } = entry;
     let unit = match (&entry.unit, kind) {
         (Some(unit), _) => unit.chars().next().unwrap_or('s'),
         (None, "Time") => default.chars().last().filter(char::is_ascii_alphabetic).unwrap_or('s'),
@@ -94,7 +97,7 @@ fn write_row(rows: &mut String, name: &str, entry: &Entry, kind: &str) -> Result
     writeln!(
         rows,
         "Parameter {{ name: {name:?}, kind: Kind::{kind}, default: {default:?}, unit: {unit:?}, minimum: {}, maximum: {}, \
-         choices: &{choices:?}, users: &{users:?}, doc: {doc:?}, implemented: {implemented}, inert: {inert:?}, deprecated: {deprecated:?}, \
+         choices: &{choices:?}, users: &{users:?}, doc: {doc:?}, implemented: {implemented}, inert: {inert:?}, instead: {instead:?}, deprecated: {deprecated:?}, \
          listed: {listed} }},",
         entry.min.unwrap_or(0),
         entry.max.unwrap_or(u64::MAX),

@@ -146,8 +146,8 @@ fn one_setting(settings: &Settings, setting: &Setting, names: &Names, remarks: &
         if let Some(row) = row {
             check_value(settings, setting, row, remarks);
         }
-        if row.is_some_and(|row| !row.implemented) {
-            remarks.warning(setting.line, format!("{name} is not implemented yet and has no effect"));
+        if let Some(row) = row.filter(|row| !row.implemented) {
+            remarks.warning(setting.line, without_effect(name, row));
         } else if !names.transports.contains(service) && !names.uses(name) {
             remarks
                 .warning(setting.line, format!("{name} has no effect: master.cf has no service {service}"));
@@ -232,14 +232,22 @@ fn status(settings: &Settings, setting: &Setting, row: &Parameter, remarks: &mut
     let default = expand::expand(settings, row.default).unwrap_or_default();
     let value = expand::expand(settings, &setting.value).unwrap_or_default();
     if value != default && Some(value.as_str()) != row.inert {
-        remarks.warning(setting.line, format!("{} is not implemented yet and has no effect", row.name));
+        remarks.warning(setting.line, without_effect(row.name, row));
+    }
+}
+
+fn without_effect(name: &str, row: &Parameter) -> String {
+    match row.instead {
+        Some(instead) => format!("{name} has no effect: {instead}"),
+        None => format!("{name} is not implemented yet and has no effect"),
     }
 }
 
 /// Defaults that refer to what was set may have become wrong by it.
 fn inherited_values(settings: &Settings, remarks: &mut Remarks<'_>) {
-    let can_be_wrong =
-        |row: &&Parameter| matches!(row.kind, Kind::Bool | Kind::Int | Kind::Time | Kind::Choice);
+    let can_be_wrong = |row: &&Parameter| {
+        matches!(row.kind, Kind::Bool | Kind::Int | Kind::Time | Kind::Choice | Kind::Rate | Kind::Feedback)
+    };
     let inherits = |row: &&Parameter| row.default.contains('$') && !settings.contains(row.name);
     for row in PARAMETERS.iter().filter(can_be_wrong).filter(inherits) {
         let culprit = expand::names_in(row.default).into_iter().find_map(|name| settings.get(name));

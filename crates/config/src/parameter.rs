@@ -21,6 +21,10 @@ pub enum Kind {
     List,
     /// The name of a file or directory.
     Path,
+    /// So many in a time, as [`crate::Rate`] reads it.
+    Rate,
+    /// A step of a concurrency, as [`crate::Feedback`] reads it.
+    Feedback,
 }
 
 /// One row of the table.
@@ -48,6 +52,8 @@ pub struct Parameter {
     pub implemented: bool,
     /// A value besides the default that says truly what happens while it is not implemented.
     pub inert: Option<&'static str>,
+    /// For what will never have an effect: what does its work here, as the rest of a sentence.
+    pub instead: Option<&'static str>,
     /// What to set instead, for a name of former times.
     pub deprecated: Option<&'static str>,
     /// Whether `postconf -d` lists it; legacy names are honoured without being listed.

@@ -9,6 +9,7 @@ pub const SUFFIXES: &[(&str, &str)] = &[
     ("_destination_concurrency_limit", "default_destination_concurrency_limit"),
     ("_destination_concurrency_negative_feedback", "default_destination_concurrency_negative_feedback"),
     ("_destination_concurrency_positive_feedback", "default_destination_concurrency_positive_feedback"),
+    ("_destination_rate", "default_destination_rate"),
     ("_destination_rate_delay", "default_destination_rate_delay"),
     ("_destination_recipient_limit", "default_destination_recipient_limit"),
     ("_extra_recipient_limit", "default_extra_recipient_limit"),

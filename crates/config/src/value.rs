@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::pace::{Feedback, Rate};
 use crate::parameter::{Kind, Parameter};
 
 /// A Rust type that a parameter can have.
@@ -96,6 +97,8 @@ pub(crate) fn check(text: &str, row: &Parameter) -> Result<(), String> {
         Kind::Bool => bool::parse(text, row).map(drop),
         Kind::Int => u64::parse(text, row).map(drop),
         Kind::Time => Duration::parse(text, row).map(drop),
+        Kind::Rate => Rate::parse(text, row).map(drop),
+        Kind::Feedback => Feedback::parse(text, row).map(drop),
         Kind::Choice if text.is_empty() && row.default.is_empty() => Ok(()),
         Kind::Choice if row.choices.iter().any(|choice| choice.eq_ignore_ascii_case(text)) => Ok(()),
         Kind::Choice => Err(format!("must be one of: {}", row.choices.join(", "))),

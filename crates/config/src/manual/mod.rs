@@ -57,6 +57,8 @@ fn item(row: &Parameter, is_whole: bool) -> String {
     }
     if let Some(instead) = row.deprecated {
         let _ = write!(text, "Use\n.Va {instead} .\n");
+    } else if let Some(instead) = row.instead.filter(|_| !row.implemented) {
+        paragraph(&mut text, &format!("It has no effect: {instead}."));
     } else if !row.implemented {
         text.push_str("It has no effect yet.\n");
     }
@@ -73,6 +75,11 @@ fn kind(row: &Parameter) -> String {
         Kind::Time => "time",
         Kind::List => "list",
         Kind::Path => "file name",
+        Kind::Rate => return "number/s, number/m, number/h, number/d or 0".to_owned(),
+        Kind::Feedback => {
+            return "number, number/concurrency or number/sqrt_concurrency, with number from 0 to 1"
+                .to_owned();
+        }
     };
     if matches!(row.kind, Kind::Text | Kind::Raw | Kind::Path | Kind::List) {
         // A text has no bounds but that some may not be empty.
