@@ -1,1 +1,3 @@
 //! The network as mail sees it: the DNS, and TLS. No other crate names the libraries behind them.
+
+pub mod dns;
