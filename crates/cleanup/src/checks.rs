@@ -4,10 +4,10 @@ use config::{Config, param};
 use ipc::cleanup::Refusal;
 use ipc::log;
 use lookup::{LookupError, Maps};
+use mail::fields::{Kind, Role};
 use mail::mime::Limits;
 use mail::{Address, Dsn, Envelope, Origin, QueueId};
 
-use crate::fields::{Kind, Role};
 use crate::rules::maps;
 
 /// The tables.

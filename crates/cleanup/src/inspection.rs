@@ -3,12 +3,12 @@
 use ipc::cleanup::Refusal;
 use ipc::log;
 use mail::Dsn;
+use mail::fields;
 use mail::header::{self, Field, Next};
 use mail::mime::Place;
 use memchr::memchr;
 
 use crate::checks::Part;
-use crate::fields;
 use crate::message::{Left, Message, Sink};
 
 /// The longest body line that is looked at as a whole, as in Postfix; what is longer is looked at in pieces.

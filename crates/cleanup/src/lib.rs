@@ -5,12 +5,10 @@
 //! Besides the header fields that `Rules` name, and what header and body checks ask for, not a byte of the content changes.
 //!
 //! A session (`session`) takes one message after another from its connection. The envelope is brought into its final form
-//! at once (`recipients`); the content goes through `message`, field by field while the header block lasts (`fields`,
-//! `checks`, `missing`), then in large pieces, or where there are checks line by line (`inspection`).
+//! at once (`recipients`); the content goes through `message`, field by field while the header block lasts (`checks`, `missing`), then in large pieces, or where there are checks line by line (`inspection`).
 
 mod checks;
 mod clock;
-mod fields;
 mod inspection;
 mod message;
 mod missing;

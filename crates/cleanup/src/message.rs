@@ -5,6 +5,7 @@ use ipc::log;
 use lookup::LookupError;
 use lookup::canonical::Usage;
 use lookup::rewrite::RewriteContext;
+use mail::fields::{self, Kind, Role, Seen};
 use mail::header::{Field, Next};
 use mail::mime::Structure;
 use mail::{Dsn, Envelope, Origin, QueueId, Recipient, header, header_address};
@@ -12,7 +13,6 @@ use memchr::memchr;
 
 use crate::checks::{Action, Part, Subject};
 use crate::clock::Clock;
-use crate::fields::{self, Kind, Role, Seen};
 use crate::rules::Rules;
 use crate::{missing, received, recipients};
 

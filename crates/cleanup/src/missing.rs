@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use ipc::log;
+use mail::fields::{Kind, Seen};
 use mail::{Address, QueueId};
 
 use crate::clock::Clock;
-use crate::fields::{Kind, Seen};
 use crate::rules::Rules;
 
 /// What the added fields are made of.

@@ -15,7 +15,7 @@ use crate::mapping::AddressMapping;
 use crate::recipient_check::{RecipientCheck, RecipientMaps, RejectCodes};
 use crate::resolve::{Resolver, RouteMaps, Target, Transports};
 use crate::rewrite::Rewriter;
-use crate::{Delimiters, Maps, MatchList, OpenError, Options};
+use crate::{Delimiters, Generic, Maps, MatchList, OpenError, Options};
 
 impl Delimiters {
     /// The delimiters of this configuration.
@@ -254,6 +254,23 @@ impl Masquerade {
     }
 }
 
+impl Generic {
+    /// The mapping in a list of tables: `smtp_generic_maps` or `lmtp_generic_maps`, whose value and name these are.
+    ///
+    /// # Errors
+    /// A parameter that can never work.
+    pub fn from_config(config: &Config, parameter: &str, specs: &[String]) -> Result<Self, OpenError> {
+        if specs.is_empty() {
+            return Ok(Self::new(None));
+        }
+        let maps = Maps::open(specs).map_err(|error| named(parameter, error))?;
+        let propagating = config.get(param::PROPAGATE_UNMATCHED_EXTENSIONS);
+        let propagate = propagating.iter().any(|name| name == "generic");
+        let search = AddressSearch::from_config(config)?;
+        Ok(Self::new(Some(AddressMapping::new(maps, search, Rewriter::new(config), propagate))))
+    }
+}
+
 fn mapping(
     config: &Config,
     list: config::Param<Vec<String>>,
@@ -275,10 +292,15 @@ fn maps_of_routes(config: &Config, list: config::Param<Vec<String>>) -> Result<M
 }
 
 fn maps_with(config: &Config, list: config::Param<Vec<String>>, options: Options) -> Result<Maps, OpenError> {
-    Maps::open_with(&config.get(list), options).map_err(|error| match error {
-        OpenError::Configuration(text) => OpenError::Configuration(format!("{}: {text}", list.name())),
-        OpenError::Unavailable(text) => OpenError::Unavailable(format!("{}: {text}", list.name())),
-    })
+    Maps::open_with(&config.get(list), options).map_err(|error| named(list.name(), error))
+}
+
+/// The same error, with the parameter that it is about.
+fn named(parameter: &str, error: OpenError) -> OpenError {
+    match error {
+        OpenError::Configuration(text) => OpenError::Configuration(format!("{parameter}: {text}")),
+        OpenError::Unavailable(text) => OpenError::Unavailable(format!("{parameter}: {text}")),
+    }
 }
 
 /// A reply code; the table of parameters keeps it between 400 and 599.

@@ -7,6 +7,7 @@ mod address;
 pub mod date;
 mod dsn;
 mod envelope;
+pub mod fields;
 pub mod header;
 pub mod header_address;
 pub mod mime;

@@ -108,6 +108,22 @@ impl Structure {
     }
 }
 
+/// The type and subtype in the value of a `Content-Type` (RFC 2045 section 5.1), as they are written.
+#[must_use]
+pub fn media_type(value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut tokens = Tokens { rest: value };
+    match (tokens.next(), tokens.next(), tokens.next()) {
+        (Some(kind), Some(b"/"), Some(subtype)) => Some((kind, subtype)),
+        _ => None,
+    }
+}
+
+/// The first word of a value that may have comments, as that of `Content-Transfer-Encoding`.
+#[must_use]
+pub fn first_word(value: &[u8]) -> &[u8] {
+    Tokens { rest: value }.next().unwrap_or_default()
+}
+
 /// Reads the value of a `Content-Type` (RFC 2045 section 5.1).
 fn content_of(value: &[u8], boundary_length: usize) -> Content {
     let mut tokens = Tokens { rest: value };

@@ -1,8 +1,8 @@
-//! The header fields that cleanup knows: whose addresses it rewrites, which it counts and misses.
+//! The header fields that programs know by name: whose addresses are rewritten, which are counted and missed.
 
 /// What the addresses of a field are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// Of who sent or answers.
     Sender,
     /// Of who receives.
@@ -11,9 +11,10 @@ pub(crate) enum Role {
     Other,
 }
 
-/// A field that cleanup knows.
+/// A field that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+#[expect(missing_docs, reason = "most are the names of fields")]
+pub enum Kind {
     To,
     Cc,
     From,
@@ -82,36 +83,42 @@ const KNOWN: [(&str, Kind, Role); 30] = [
 ];
 
 /// What is known of the fields of this name.
-pub(crate) fn find(name: &[u8]) -> Option<(Kind, Role)> {
+#[must_use]
+pub fn find(name: &[u8]) -> Option<(Kind, Role)> {
     let known = KNOWN.iter().find(|(known, ..)| name.eq_ignore_ascii_case(known.as_bytes()))?;
     Some((known.1, known.2))
 }
 
 /// The kinds that were seen in a message.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Seen {
+pub struct Seen {
     kinds: u32,
     /// One of the `Resent-` fields was.
-    pub(crate) resent: bool,
+    pub resent: bool,
 }
 
 impl Seen {
-    pub(crate) fn add(&mut self, kind: Kind) {
+    /// Takes note of one.
+    pub fn add(&mut self, kind: Kind) {
         self.kinds |= 1 << kind as u32;
         self.resent |= kind.is_resent();
     }
 
-    pub(crate) fn has(self, kind: Kind) -> bool {
+    /// Whether one of this kind was seen.
+    #[must_use]
+    pub fn has(self, kind: Kind) -> bool {
         self.kinds & (1 << kind as u32) != 0
     }
 
-    /// The kind, or its `Resent-` form in a message that was sent on.
-    pub(crate) fn lacks(self, kind: Kind, resent_kind: Kind) -> bool {
+    /// Whether the kind is missing, or its `Resent-` form in a message that was sent on.
+    #[must_use]
+    pub fn lacks(self, kind: Kind, resent_kind: Kind) -> bool {
         !self.has(if self.resent { resent_kind } else { kind })
     }
 
     /// Whether the message says to whom it goes.
-    pub(crate) fn names_a_recipient(self) -> bool {
+    #[must_use]
+    pub fn names_a_recipient(self) -> bool {
         [Kind::To, Kind::Cc, Kind::ResentTo, Kind::ResentCc].into_iter().any(|kind| self.has(kind))
     }
 }
