@@ -20,6 +20,19 @@ pub(crate) fn decode(text: &str) -> Option<String> {
     decoded.chars().all(|c| !c.is_control()).then_some(decoded)
 }
 
+/// Encodes text as xtext. UTF-8 is left as it is: whoever sends it asks for SMTPUTF8 (RFC 6533 section 3).
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '+' | '=' => encoded.push_str(&format!("+{:02X}", u32::from(c))),
+            c if c.is_ascii_graphic() || !c.is_ascii() => encoded.push(c),
+            c => encoded.push_str(&format!("+{:02X}", u32::from(c))),
+        }
+    }
+    encoded
+}
+
 /// A digit of the two that follow `+`: upper case by the RFC, either by custom.
 fn hex(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
@@ -27,7 +40,7 @@ fn hex(byte: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::decode;
+    use super::{decode, encode};
 
     #[test]
     fn only_well_formed_printable_xtext_decodes() {
@@ -38,5 +51,13 @@ mod tests {
         for wrong in ["a+", "a+2", "a+2G", "a b", "a+0A", "a+00", "+FF"] {
             assert_eq!(decode(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_to_the_same() {
+        for text in ["a+b=c@x", "a b", "jürgen@x", "\"q\\\"@x"] {
+            assert_eq!(decode(&encode(text)).as_deref(), Some(text));
+        }
+        assert_eq!(encode("a b\r\n"), "a+20b+0D+0A");
     }
 }
