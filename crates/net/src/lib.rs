@@ -1,3 +1,4 @@
 //! The network as mail sees it: the DNS, and TLS. No other crate names the libraries behind them.
 
 pub mod dns;
+pub mod tls;

@@ -1,0 +1,535 @@
+//! TLS as a client: `smtp_tls_…` and `lmtp_tls_…`.
+//!
+//! [`Context::policy`] says what is asked of a destination, [`Context::handshake`] does it. A handshake never fails for the sake of a
+//! certificate: what the certificate is worth is found out after it, logged, and held against the policy.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use config::Config;
+use ipc::log;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ClientConnection, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName};
+
+use super::anchors::{self, Anchors};
+use super::certificate::{Certificate, Digest};
+use super::ciphers::Ciphers;
+use super::dane::{self, Verdict};
+use super::info::{self, Info, Trust};
+use super::policy::Policies;
+pub use super::policy::{Level, Match, Policy, PolicyError};
+use super::protocols::Protocols;
+use super::sessions::Sessions;
+use super::settings::Settings;
+use super::verifier::{self, Accepting};
+use super::{keys, names};
+
+/// The least time that a system call is given to end in: a timeout of zero means for ever.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// Everything that connections of one configuration have in common. Made once, shared by all threads.
+pub struct Context {
+    policies: Policies,
+    anchors: Anchors,
+    /// Whether the system's anchors count as well.
+    system_anchors: bool,
+    own: Arc<OwnKeys>,
+    sessions: Arc<Sessions>,
+    configs: Mutex<HashMap<ConfigKey, Arc<ClientConfig>>>,
+    dane: dane::Settings,
+    wildcards_match_many: bool,
+    log_level: u8,
+}
+
+/// What a configuration of rustls depends on: protocols, ciphers, and whether any key will do.
+type ConfigKey = (Protocols, Ciphers, bool);
+
+/// The server at the other end.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// Its name, as it came from the MX record or the configuration.
+    pub host: &'a str,
+    /// Its address; none for a UNIX socket.
+    pub address: Option<IpAddr>,
+    /// Its port.
+    pub port: u16,
+    /// The domain of the next hop, without brackets and port.
+    pub nexthop: &'a str,
+}
+
+impl fmt::Display for Peer<'_> {
+    /// `host[address]:port`, as it stands in the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => write!(f, "{}[{address}]:{}", self.host, self.port),
+            None => f.write_str(self.host),
+        }
+    }
+}
+
+/// Why there is no connection to send mail over. The words are Postfix's, and the enhanced status is 4.7.5 for all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsError {
+    /// TLS did not come about, for this reason. Where the policy only wishes for TLS, try again without it.
+    Handshake(String),
+    /// Nobody who is trusted vouches for the certificate.
+    NotTrusted(String),
+    /// It is not the certificate that was asked for.
+    NotVerified(String),
+    /// The policy names a file of trust anchors that cannot be used.
+    Configuration(String),
+}
+
+impl TlsError {
+    /// What is behind it, for the log.
+    #[must_use]
+    pub fn cause(&self) -> &str {
+        match self {
+            Self::Handshake(cause)
+            | Self::NotTrusted(cause)
+            | Self::NotVerified(cause)
+            | Self::Configuration(cause) => cause,
+        }
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Handshake(_) => "Cannot start TLS: handshake failure",
+            Self::NotTrusted(_) => "Server certificate not trusted",
+            Self::NotVerified(_) => "Server certificate not verified",
+            Self::Configuration(_) => "client TLS configuration problem",
+        })
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// A socket whose waiting can be limited.
+pub trait Socket: Read + Write {
+    /// Limits each read and each write to come.
+    ///
+    /// # Errors
+    /// What `setsockopt` says.
+    fn set_patience(&self, patience: Duration) -> io::Result<()>;
+}
+
+impl Socket for TcpStream {
+    fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(patience.max(LEAST)))?;
+        self.set_write_timeout(Some(patience.max(LEAST)))
+    }
+}
+
+impl Socket for UnixStream {
+    fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(patience.max(LEAST)))?;
+        self.set_write_timeout(Some(patience.max(LEAST)))
+    }
+}
+
+/// An encrypted connection. The end of the stream is an end with or without the peer's good-bye, as SMTP has its own.
+pub struct TlsStream<S: Read + Write> {
+    inner: rustls::StreamOwned<ClientConnection, S>,
+    info: Info,
+}
+
+impl<S: Read + Write> TlsStream<S> {
+    /// What is known of it.
+    #[must_use]
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// The socket below, for its timeouts.
+    #[must_use]
+    pub fn socket(&self) -> &S {
+        &self.inner.sock
+    }
+
+    /// Whether bytes wait in memory that a poll of the socket would not show.
+    #[must_use]
+    pub fn has_pending(&mut self) -> bool {
+        self.inner.conn.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
+    }
+
+    /// Says good-bye (RFC 8446 section 6.1). Whoever does not hear it is gone anyway.
+    pub fn close(&mut self) {
+        self.inner.conn.send_close_notify();
+        let _ = self.inner.conn.write_tls(&mut self.inner.sock);
+    }
+}
+
+impl<S: Read + Write> fmt::Debug for TlsStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream").field("info", &self.info.summary()).finish_non_exhaustive()
+    }
+}
+
+impl<S: Read + Write> Read for TlsStream<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.inner.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+            result => result,
+        }
+    }
+}
+
+impl<S: Read + Write> Write for TlsStream<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl Context {
+    /// The context of `prefix` (`smtp` or `lmtp`).
+    ///
+    /// # Errors
+    /// A parameter, file or table that cannot be used; the text begins with the parameter.
+    pub fn new(config: &Config, prefix: &str) -> Result<Self, String> {
+        let settings = Settings { config, prefix };
+        let mut anchors = Anchors::default();
+        let (file, folder) = (settings.text("tls_CAfile"), settings.text("tls_CApath"));
+        if !file.is_empty() {
+            anchors
+                .add_file(Path::new(&file))
+                .map_err(|e| format!("{}: {e}", settings.name("tls_CAfile")))?;
+        }
+        if !folder.is_empty() {
+            anchors
+                .add_directory(Path::new(&folder))
+                .map_err(|e| format!("{}: {e}", settings.name("tls_CApath")))?;
+        }
+        let none = file.is_empty() && folder.is_empty();
+        let mut own = Vec::new();
+        for files in keys::files(settings) {
+            let loaded = files.load(&keys::read_directly).map_err(|e| format!("{}: {e}", files.parameter))?;
+            own.extend(loaded);
+        }
+        let global = |name: &str| config.text(name).unwrap_or_default();
+        Ok(Self {
+            policies: Policies::new(settings)?,
+            system_anchors: none || global("tls_append_default_CA") == "yes",
+            anchors,
+            own: Arc::new(OwnKeys(own)),
+            sessions: Sessions::new(settings.time("tls_session_cache_timeout")),
+            configs: Mutex::default(),
+            dane: dane::Settings::new(
+                &config::split_list(&global("tls_dane_digests")),
+                &global("tls_dane_digest_agility"),
+            )?,
+            wildcards_match_many: global("tls_wildcard_matches_multiple_labels") != "no",
+            log_level: settings.log_level(),
+        })
+    }
+
+    /// What is asked of a destination, given as in transport(5): `example.com`, `[mail.example.com]:587` …
+    ///
+    /// # Errors
+    /// A table that cannot be asked, or says what cannot be done: mail waits.
+    pub fn policy(&self, nexthop: &str) -> Result<Policy, PolicyError> {
+        self.policies.find(nexthop)
+    }
+
+    /// A level with what main.cf says for it.
+    ///
+    /// # Errors
+    /// As [`Context::policy`].
+    pub fn policy_of_level(&self, level: Level) -> Result<Policy, PolicyError> {
+        self.policies.plain(level)
+    }
+
+    /// What makes TLSA records usable.
+    #[must_use]
+    pub fn dane(&self) -> &dane::Settings {
+        &self.dane
+    }
+
+    /// Begins TLS on a connection, until `deadline`, and holds the server against the policy.
+    ///
+    /// # Errors
+    /// See [`TlsError`]. The stream is closed then.
+    pub fn handshake<S: Socket>(
+        &self,
+        stream: S,
+        policy: &Policy,
+        peer: &Peer<'_>,
+        deadline: Instant,
+    ) -> Result<TlsStream<S>, TlsError> {
+        let failed = |cause: String| {
+            log::info!("SSL_connect error to {peer}: {cause}");
+            TlsError::Handshake(cause)
+        };
+        let server_name = self.server_name(policy, peer);
+        let config = self.config(policy, peer, server_name.is_some()).map_err(failed)?;
+        let shown = server_name.clone().unwrap_or_else(|| peer.host.to_owned());
+        let target = ServerName::try_from(shown).or_else(|_| match peer.address {
+            Some(address) => Ok(ServerName::IpAddress(address.into())),
+            None => ServerName::try_from("localhost"),
+        });
+        let target = target.map_err(|e| failed(e.to_string()))?;
+        let mut connection = ClientConnection::new(config, target).map_err(|e| failed(e.to_string()))?;
+        let mut stream = stream;
+        verifier::take_scheme();
+        shake_hands(&mut connection, &mut stream, deadline).map_err(failed)?;
+        let (info, verdict) = self.judge(&connection, policy, peer, server_name);
+        self.log(&info, policy, peer);
+        let mut stream = TlsStream { inner: rustls::StreamOwned::new(connection, stream), info };
+        match verdict {
+            Ok(()) => Ok(stream),
+            Err(error) => {
+                stream.close();
+                Err(error)
+            }
+        }
+    }
+
+    /// The name that the server is told; Postfix tells none unless it is asked to, or DANE asks (RFC 7672 section 8.1).
+    fn server_name(&self, policy: &Policy, peer: &Peer<'_>) -> Option<String> {
+        let name = match (&policy.tlsa_base, policy.server_name.as_str()) {
+            (Some(base), _) => base.clone(),
+            (None, "") => return None,
+            (None, "hostname") => peer.host.to_owned(),
+            (None, "nexthop") => peer.nexthop.to_owned(),
+            (None, name) => name.to_owned(),
+        };
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        matches!(ServerName::try_from(name.as_str()), Ok(ServerName::DnsName(_))).then_some(name)
+    }
+
+    /// rustls' configuration for this connection.
+    fn config(&self, policy: &Policy, peer: &Peer<'_>, with_name: bool) -> Result<Arc<ClientConfig>, String> {
+        let lenient = !policy.level.must_match();
+        let base = {
+            let key = (policy.protocols, policy.ciphers, lenient);
+            let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+            match configs.get(&key) {
+                Some(config) => Arc::clone(config),
+                None => {
+                    let config = Arc::new(self.base_config(key)?);
+                    configs.insert(key, Arc::clone(&config));
+                    config
+                }
+            }
+        };
+        let key = Digest::Sha256.hex_of(format!("{peer:?} {policy:?}").as_bytes());
+        let mut config = ClientConfig::clone(&base);
+        config.enable_sni = with_name;
+        config.resumption = Resumption::store(self.sessions.of(key));
+        Ok(Arc::new(config))
+    }
+
+    fn base_config(&self, (protocols, ciphers, lenient): ConfigKey) -> Result<ClientConfig, String> {
+        let provider = Arc::new(CryptoProvider {
+            cipher_suites: ciphers.suites(),
+            ..rustls::crypto::ring::default_provider()
+        });
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_protocol_versions(&protocols.versions()).map_err(|e| e.to_string())?;
+        let verifier = Arc::new(Accepting::servers(provider, lenient));
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        Ok(builder
+            .with_client_cert_resolver(Arc::clone(&self.own) as Arc<dyn rustls::client::ResolvesClientCert>))
+    }
+
+    /// What the server's certificate is worth, and whether that is enough.
+    fn judge(
+        &self,
+        connection: &ClientConnection,
+        policy: &Policy,
+        peer: &Peer<'_>,
+        server_name: Option<String>,
+    ) -> (Info, Result<(), TlsError>) {
+        let chain: &[CertificateDer<'_>] = connection.peer_certificates().unwrap_or_default();
+        let mut info = Info { server_name, ..Info::of(connection) };
+        let key = info.certificate.as_ref().map(|certificate| certificate.key);
+        if let (Some(key), Some(scheme), "TLSv1.3", false) =
+            (key, verifier::take_scheme(), info.protocol, info.reused)
+        {
+            let (algorithm, digest) = info::signature(scheme, key);
+            (info.server_signature, info.server_digest) = (Some(algorithm), digest);
+        }
+        info.end_point = chain.first().map(info::end_point);
+        if info.protocol == "TLSv1.3" {
+            let exported = connection.export_keying_material(vec![0; 32], info::EXPORTER, None);
+            info.exporter = exported.ok();
+        }
+        let Some(certificate) = info.certificate.clone() else { return (info, Ok(())) };
+        let (trust, reason) = match certificate.key.is_checked() {
+            true => self.trust(chain, &certificate, policy, peer),
+            false => (Trust::Untrusted, Some("a key of a kind that cannot be checked".to_owned())),
+        };
+        info.trust = trust;
+        info.reason = reason;
+        let why = info.reason.clone().unwrap_or_default();
+        let verdict = match (policy.level, trust) {
+            (level, _) if !level.must_match() => Ok(()),
+            (_, Trust::Verified) | (Level::HalfDane, Trust::Trusted) => Ok(()),
+            (Level::Fingerprint, _) | (_, Trust::Trusted) => Err(TlsError::NotVerified(why)),
+            _ => Err(TlsError::NotTrusted(why)),
+        };
+        (info, verdict)
+    }
+
+    fn trust(
+        &self,
+        chain: &[CertificateDer<'_>],
+        certificate: &Certificate,
+        policy: &Policy,
+        peer: &Peer<'_>,
+    ) -> (Trust, Option<String>) {
+        match policy.level {
+            Level::Fingerprint => {
+                let prints =
+                    [certificate.fingerprint(policy.digest), certificate.key_fingerprint(policy.digest)];
+                match policy.fingerprints.iter().any(|wanted| prints.contains(wanted)) {
+                    true => (Trust::Verified, None),
+                    false => (Trust::Untrusted, Some("fingerprint mismatch".into())),
+                }
+            }
+            level if level.uses_dane() => {
+                // An MX host that was found insecurely proves nothing, however secure its own records are.
+                let best = if level == Level::HalfDane { Trust::Trusted } else { Trust::Verified };
+                match dane::verify(chain, &policy.tlsa) {
+                    Verdict::EndEntity => (best, None),
+                    Verdict::TrustAnchor if self.has_name(certificate, policy, peer) => (best, None),
+                    Verdict::TrustAnchor => match level {
+                        Level::HalfDane => (Trust::Untrusted, Some("hostname mismatch".into())),
+                        _ => (Trust::Trusted, Some("hostname mismatch".into())),
+                    },
+                    Verdict::Mismatch(reason) => (Trust::Untrusted, Some(reason)),
+                }
+            }
+            level => match self.vouched_for(chain, policy) {
+                Err(reason) => (Trust::Untrusted, Some(reason)),
+                Ok(()) if !level.must_match() => (Trust::Trusted, None),
+                Ok(()) if self.has_name(certificate, policy, peer) => (Trust::Verified, None),
+                Ok(()) => (Trust::Trusted, Some("hostname mismatch".into())),
+            },
+        }
+    }
+
+    /// Whether a trust anchor that counts for this policy vouches for the chain.
+    fn vouched_for(&self, chain: &[CertificateDer<'_>], policy: &Policy) -> Result<(), String> {
+        if !policy.trust_anchors.is_empty() {
+            let mut anchors = Anchors::default();
+            for file in &policy.trust_anchors {
+                anchors.add_file(Path::new(file))?;
+            }
+            return anchors.vouch_for(chain, true);
+        }
+        let mut result = self.anchors.vouch_for(chain, true);
+        if result.is_err() && (self.system_anchors || policy.system_anchors) {
+            result = anchors::system().vouch_for(chain, true);
+        }
+        result
+    }
+
+    fn has_name(&self, certificate: &Certificate, policy: &Policy, peer: &Peer<'_>) -> bool {
+        let dotted = format!(".{}", peer.nexthop);
+        let wanted = policy.names.iter().map(|name| match name {
+            Match::Hostname => peer.host,
+            Match::Nexthop => peer.nexthop,
+            Match::DotNexthop => &dotted,
+            Match::Name(name) => name,
+        });
+        let mut wanted = wanted.chain(policy.tlsa_base.as_deref().filter(|_| policy.level.uses_dane()));
+        let certified = certificate.names_to_match();
+        wanted.any(|wanted| {
+            certified.iter().any(|name| names::matches(name, wanted, self.wildcards_match_many))
+        })
+    }
+
+    fn log(&self, info: &Info, policy: &Policy, peer: &Peer<'_>) {
+        if let Some(reason) =
+            info.reason.as_ref().filter(|_| policy.level.must_match() || self.log_level >= 2)
+        {
+            log::info!("certificate verification failed for {peer}: {reason}");
+        }
+        if self.log_level >= 1 {
+            let done = if info.reused { "reused" } else { "established" };
+            log::info!("{} TLS connection {done} to {peer}: {}", info.trust.word(), info.summary());
+        }
+        if let Some(certificate) = info.certificate.as_ref().filter(|_| self.log_level >= 2) {
+            log::info!(
+                "{peer}: subject_CN={}, issuer_CN={}, fingerprint={}, pkey_fingerprint={}",
+                certificate.subject,
+                certificate.issuer,
+                certificate.fingerprint(policy.digest),
+                certificate.key_fingerprint(policy.digest),
+            );
+        }
+    }
+}
+
+/// The handshake, to the last byte of ours.
+fn shake_hands<S: Socket>(
+    connection: &mut ClientConnection,
+    stream: &mut S,
+    deadline: Instant,
+) -> Result<(), String> {
+    while connection.is_handshaking() || connection.wants_write() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err("timeout".into());
+        }
+        stream.set_patience(left).map_err(|e| e.to_string())?;
+        if connection.wants_write() {
+            connection.write_tls(stream).map_err(|e| io_words(&e))?;
+            continue;
+        }
+        match connection.read_tls(stream) {
+            Ok(0) => return Err("lost connection".into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(io_words(&error)),
+        }
+        if let Err(error) = connection.process_new_packets() {
+            // The alert that says what is wrong; it may never arrive.
+            let _ = connection.write_tls(stream);
+            return Err(error.to_string());
+        }
+    }
+    Ok(())
+}
+
+fn io_words(error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "timeout".into(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
+            "lost connection".into()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The certificates that we have for servers who ask.
+#[derive(Debug)]
+struct OwnKeys(Vec<Arc<CertifiedKey>>);
+
+impl rustls::client::ResolvesClientCert for OwnKeys {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        keys::choose(&self.0, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;
