@@ -82,8 +82,9 @@ pub enum Presence {
 }
 
 /// Programs of this suite that master starts.
-const PROGRAMS: &[&str] =
-    &["bounce", "cleanup", "discard", "error", "local", "pickup", "qmgr", "showq", "smtpd", "virtual"];
+const PROGRAMS: &[&str] = &[
+    "bounce", "cleanup", "discard", "error", "local", "pickup", "pipe", "qmgr", "showq", "smtpd", "virtual",
+];
 
 /// Programs of Postfix whose work is done elsewhere here.
 const ABSORBED: &[&str] = &[
@@ -100,7 +101,7 @@ const ABSORBED: &[&str] = &[
 ];
 
 /// Programs of Postfix that do not exist here yet.
-const MISSING: &[&str] = &["lmtp", "pipe", "postscreen", "qmqpd", "smtp", "spawn"];
+const MISSING: &[&str] = &["lmtp", "postscreen", "qmqpd", "smtp", "spawn"];
 
 /// Former programs of Postfix, and what stands for them.
 const FORMER: &[(&str, &str)] = &[("nqmgr", "qmgr"), ("oqmgr", "qmgr")];
@@ -228,11 +229,25 @@ fn arguments(mut rest: &str) -> Result<Vec<Argument>, String> {
                 return Err(format!("a blank must stand after “}}”, before “{rest}”"));
             }
         } else {
-            let end = rest.find(is_space).unwrap_or(rest.len());
+            let end = word_end(rest);
             list.push(Argument { text: rest[..end].to_owned(), braced: false });
             rest = &rest[end..];
         }
     }
+}
+
+/// Where a word ends: at white space that no braces enclose.
+fn word_end(text: &str) -> usize {
+    let mut depth = 0_usize;
+    let end = text.char_indices().find(|(_, c)| {
+        depth = match c {
+            '{' => depth + 1,
+            '}' => depth.saturating_sub(1),
+            _ => depth,
+        };
+        depth == 0 && is_space(*c)
+    });
+    end.map_or(text.len(), |(at, _)| at)
 }
 
 /// A fifo of an old file and a UNIX socket are one thing here.
@@ -306,6 +321,16 @@ fn port_number(name: &str) -> Option<u16> {
 }
 
 impl ServiceEntry {
+    /// The arguments without the braces that hold one together.
+    #[must_use]
+    pub fn plain_args(&self) -> Vec<String> {
+        let plain = |arg: &String| match arg.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
+            Some(inner) => inner.trim_matches(is_space).to_owned(),
+            None => arg.clone(),
+        };
+        self.args.iter().map(plain).collect()
+    }
+
     /// Where a service of type inet listens, by its name `port`, `host:port` or `[v6]:port`: the host, if one is named,
     /// and the port. `None` for a name without a port.
     #[must_use]
@@ -511,7 +536,7 @@ fn warn_of_chroot(services: &[ServiceEntry], remarks: &mut Remarks<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::port_number;
+    use super::{arguments, port_number, word_end};
 
     #[test]
     fn ports_have_names() {
@@ -520,5 +545,18 @@ mod tests {
         assert_eq!(port_number("10025"), Some(10025));
         assert_eq!(port_number("no-such-port"), None);
         assert_eq!(port_number("0"), None);
+    }
+
+    #[test]
+    fn braces_hold_an_argument_together() {
+        let written =
+            |text: &str| arguments(text).unwrap().iter().map(super::Argument::as_written).collect::<Vec<_>>();
+        assert_eq!(
+            written("pipe user=x argv=sh -c { echo a; exit 1 } $x"),
+            ["pipe", "user=x", "argv=sh", "-c", "{echo a; exit 1}", "$x"]
+        );
+        assert_eq!(written("a={ b c }d ${x y} e"), ["a={ b c }d", "${x y}", "e"]);
+        assert!(arguments("{ open").is_err() && arguments("{a}b").is_err());
+        assert_eq!(word_end("a}} b"), 3);
     }
 }

@@ -17,7 +17,7 @@ use crate::frame;
 pub const ARGUMENT: &str = "check";
 
 /// The programs that have a judgement of their own, besides the one that all share.
-const JUDGES: [&str; 1] = ["smtpd"];
+const JUDGES: [&str; 3] = ["smtpd", "pipe", "spawn"];
 
 /// The most that is read of a question or an answer.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -28,8 +28,21 @@ struct Question {
     directory: PathBuf,
     snapshot: Snapshot,
     overrides: Vec<(String, String)>,
+    service: String,
+    arguments: Vec<String>,
     /// Where in master.cf the overrides stand.
     line: u32,
+}
+
+/// What a program is asked to judge.
+#[derive(Debug)]
+pub struct Asked {
+    /// The configuration, with the service's own settings.
+    pub config: Config,
+    /// The service's name in master.cf.
+    pub service: String,
+    /// What follows the command in master.cf besides options.
+    pub arguments: Vec<String>,
 }
 
 /// Asks about every service of master.cf that is a program here. What several say alike is given once.
@@ -50,7 +63,8 @@ pub fn ask_all(config: &Config, snapshot: &Snapshot) -> io::Result<Vec<Diagnosti
     let mut judged: Vec<&ServiceEntry> = Vec::new();
     for entry in services {
         let says_as_much = |other: &&ServiceEntry| {
-            other.overrides == entry.overrides && (!is_judge(entry) || other.command == entry.command)
+            other.overrides == entry.overrides
+                && (!is_judge(entry) || (&other.command, &other.args) == (&entry.command, &entry.args))
         };
         if judged.iter().any(says_as_much) {
             continue;
@@ -60,6 +74,8 @@ pub fn ask_all(config: &Config, snapshot: &Snapshot) -> io::Result<Vec<Diagnosti
             directory: config.directory().to_owned(),
             snapshot: snapshot.clone(),
             overrides: entry.overrides.clone(),
+            service: entry.name.clone(),
+            arguments: entry.plain_args(),
             line: entry.line,
         };
         let program = daemons.join(&entry.command);
@@ -106,7 +122,7 @@ fn ask(program: &Path, question: &Question) -> io::Result<Vec<Diagnostic>> {
 }
 
 /// A program's side: reads the question, answers with what `judge` finds.
-pub fn answer(judge: impl FnOnce(&Config) -> Vec<Diagnostic>) -> ExitCode {
+pub fn answer(judge: impl FnOnce(&Asked) -> Vec<Diagnostic>) -> ExitCode {
     match try_answer(judge) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -116,15 +132,16 @@ pub fn answer(judge: impl FnOnce(&Config) -> Vec<Diagnostic>) -> ExitCode {
     }
 }
 
-fn try_answer(judge: impl FnOnce(&Config) -> Vec<Diagnostic>) -> io::Result<()> {
+fn try_answer(judge: impl FnOnce(&Asked) -> Vec<Diagnostic>) -> io::Result<()> {
     let mut bytes = Vec::new();
     io::stdin().lock().take(MAX_BYTES).read_to_end(&mut bytes)?;
     let question: Question = frame::decode(bytes.get(frame::HEAD..).unwrap_or_default())?;
     let mut found = match Config::from_snapshot(&question.directory, &question.snapshot, &question.overrides)
     {
         Ok((config, _)) => {
-            let mut found = judge(&config);
-            found.iter_mut().for_each(|diagnostic| locate(diagnostic, &config, question.line));
+            let asked = Asked { config, service: question.service, arguments: question.arguments };
+            let mut found = judge(&asked);
+            found.iter_mut().for_each(|diagnostic| locate(diagnostic, &asked, question.line));
             found
         }
         // An error that only this service's own settings make; the rest was judged before.
@@ -136,8 +153,10 @@ fn try_answer(judge: impl FnOnce(&Config) -> Vec<Diagnostic>) -> io::Result<()> 
     io::stdout().lock().write_all(&out)
 }
 
-/// A text that begins with the name of a parameter is about the line that sets it.
-fn locate(diagnostic: &mut Diagnostic, config: &Config, line_of_service: u32) {
+/// A text that begins with the name of a parameter is about the line that sets it, one that begins with the name of
+/// the service about its line in master.cf.
+fn locate(diagnostic: &mut Diagnostic, asked: &Asked, line_of_service: u32) {
+    let config = &asked.config;
     let name = diagnostic.text.split([':', ' ']).next().unwrap_or_default();
     match config.line_of(name).filter(|_| diagnostic.line == 0) {
         Some(0) => {
@@ -145,6 +164,11 @@ fn locate(diagnostic: &mut Diagnostic, config: &Config, line_of_service: u32) {
             diagnostic.line = line_of_service;
         }
         Some(line) => diagnostic.line = line,
+        // About the arguments of the service.
+        None if diagnostic.line == 0 && name == asked.service => {
+            diagnostic.file = config.directory().join("master.cf");
+            diagnostic.line = line_of_service;
+        }
         None => {}
     }
 }

@@ -17,6 +17,8 @@ pub struct Birth {
     pub snapshot: Snapshot,
     /// `-o` of this service's line in master.cf.
     pub overrides: Vec<(String, String)>,
+    /// What follows the command in master.cf besides options, for `pipe` and `spawn`; braces around an argument are gone.
+    pub arguments: Vec<String>,
     /// The number of `-v`.
     pub verbosity: u8,
     /// The wake-up interval of master.cf.

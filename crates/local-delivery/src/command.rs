@@ -1,12 +1,15 @@
-//! `|command`: runs a program as a user and hands it the message.
+//! Runs a program as a user and hands it the message: `|command` of local(8), `argv=` of pipe(8).
 //!
 //! Contract: the program runs in a process group of its own, with the uid and gid it is given and no other groups, with
 //! exactly the environment it is given, and for no longer than its time limit, after which the whole group is killed.
 //! Its exit status says what becomes of the mail (sysexits), unless its output begins with an enhanced status code.
-//! Whatever the sender could choose reaches the program through its input and environment only, never its arguments.
+//! Whatever the sender could choose never reaches a shell: a command line is the recipient's or the administrator's own
+//! text, and the words of pipe(8) go to the program as they are.
 
+use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,9 +20,13 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Gid, Pid, Uid};
+use sys::process::Confinement;
 
 use crate::failure::{Failure, describe};
 use crate::letter::Letter;
+
+/// How much of the message is handed over at once.
+const CHUNK: usize = 64 * 1024;
 
 /// How much output is kept for the report; the rest is read and dropped.
 const MAX_OUTPUT: usize = 4096;
@@ -32,51 +39,123 @@ const SHELL: &str = "/bin/sh";
 /// Where programs are looked for, whatever the mail system's own `PATH`.
 const DEFAULT_PATH: &str = "/usr/bin:/bin";
 
-/// How a command is run.
+/// What is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Program<'a> {
+    /// A command line, for a shell where it needs one.
+    Line {
+        /// The text.
+        text: &'a str,
+        /// `local_command_shell`: this program gets every command as its last argument.
+        shell: Option<&'a str>,
+    },
+    /// A program and its arguments.
+    Words(&'a [String]),
+}
+
+impl<'a> Program<'a> {
+    /// What the log calls it.
+    fn name(self) -> &'a str {
+        match self {
+            Self::Line { text, .. } => text,
+            Self::Words(words) => words.first().map_or("", String::as_str),
+        }
+    }
+}
+
+/// What the program reads.
+pub(crate) trait Input {
+    /// The next piece; an empty one is the end.
+    ///
+    /// # Errors
+    /// What the file says.
+    fn next_piece(&mut self) -> io::Result<Vec<u8>>;
+}
+
+/// A message as it is, behind some fields of its own.
+pub(crate) struct Prefixed<'a> {
+    preamble: Vec<u8>,
+    letter: &'a Letter<'a>,
+    offset: u64,
+}
+
+impl<'a> Prefixed<'a> {
+    /// The fields of `preamble` must not be empty.
+    pub(crate) fn new(preamble: Vec<u8>, letter: &'a Letter<'a>) -> Self {
+        Self { preamble, letter, offset: 0 }
+    }
+}
+
+impl Input for Prefixed<'_> {
+    fn next_piece(&mut self) -> io::Result<Vec<u8>> {
+        if !self.preamble.is_empty() {
+            return Ok(std::mem::take(&mut self.preamble));
+        }
+        let piece = self.letter.read_at(self.offset, CHUNK)?;
+        self.offset += piece.len() as u64;
+        Ok(piece)
+    }
+}
+
+/// How a program is run.
 pub(crate) struct Invocation<'a> {
-    /// The command line.
-    pub(crate) command: &'a str,
-    /// `local_command_shell`: this program gets every command as its last argument.
-    pub(crate) shell: Option<&'a str>,
+    /// The program.
+    pub(crate) program: Program<'a>,
+    /// It sees this folder as the root of all.
+    pub(crate) chroot: Option<&'a Path>,
     /// Who runs it; `None` where the mail system's own user is the one.
     pub(crate) identity: Option<(Uid, Gid)>,
     /// The whole environment but for `PATH`.
     pub(crate) environment: &'a [(String, String)],
     /// The folder it runs in.
     pub(crate) directory: &'a Path,
-    /// `command_time_limit`.
+    /// No file that it writes gets larger; 0 for no limit.
+    pub(crate) file_size_limit: u64,
+    /// How long it may take.
     pub(crate) time_limit: Duration,
 }
 
-/// Runs the command with `preamble` and the content as its input.
+/// Runs the program with `input`; what it says, on one line.
 ///
 /// # Errors
 /// [`Failure`] for every end but exit status 0.
-pub(crate) fn run(invocation: &Invocation<'_>, preamble: &[u8], letter: &Letter<'_>) -> Result<(), Failure> {
+pub(crate) fn run(invocation: &Invocation<'_>, input: &mut dyn Input) -> Result<String, Failure> {
+    let name = invocation.program.name();
     let mut child = spawn(invocation)?;
     let deadline = Instant::now() + invocation.time_limit;
-    let conversation = Conversation::new(&mut child).and_then(|c| c.hold(preamble, letter, deadline));
+    let conversation = Conversation::new(&mut child).and_then(|c| c.hold(input, deadline));
     let (output, input_failure) = conversation.map_err(|error| {
         kill(&mut child);
-        Failure::from_io(&error, format_args!("pipe to \"{}\"", invocation.command))
+        Failure::from_io(&error, format_args!("pipe to \"{name}\""))
     })?;
     let status = wait(&mut child, deadline);
     let Some(status) = status.map_err(|error| Failure::from_io(&error, "wait for command"))? else {
         kill(&mut child);
-        let text =
-            format!("Command time limit exceeded: \"{}\"{}", invocation.command, quote_output(&output));
-        return Err(Failure::bounce(Dsn::new(5, 3, 0), text));
+        let text = format!("Command time limit exceeded: \"{name}\"{}", quote_output(&output));
+        return Err(Failure::bounce(Dsn::new(5, 3, 0), text).of_program(&one_line(&output)));
     };
     // Programs may stop reading when they have seen enough; a queue file that cannot be read is another matter.
     if let Some(error) = input_failure {
         return Err(Failure::from_io(&error, "read the message"));
     }
-    judge(invocation.command, status, &output)
+    judge(name, status, &output)
 }
 
 fn spawn(invocation: &Invocation<'_>) -> Result<Child, Failure> {
-    let words = invocation.command;
-    let spawned = match (invocation.shell, plain_words(words)) {
+    let name = invocation.program.name();
+    let spawned = match invocation.program {
+        Program::Words(words) => spawn_words(invocation, words.iter().map(String::as_str)),
+        Program::Line { text, shell } => spawn_line(invocation, text, shell),
+    };
+    spawned.map_err(|error| {
+        let place = invocation.directory.display();
+        let text = format!("execute command \"{name}\" in {place}: {}", describe(&error));
+        Failure::defer(Dsn::new(4, 3, 0), text)
+    })
+}
+
+fn spawn_line(invocation: &Invocation<'_>, words: &str, shell: Option<&str>) -> io::Result<Child> {
+    match (shell, plain_words(words)) {
         (Some(shell), _) => spawn_words(invocation, shell.split_whitespace().chain([words])),
         (None, Some(plain)) => match spawn_words(invocation, plain) {
             // `exit 67` and other commands of the shell's own. A program that is named by its path and is not there
@@ -91,12 +170,7 @@ fn spawn(invocation: &Invocation<'_>) -> Result<Child, Failure> {
             result => result,
         },
         (None, None) => spawn_words(invocation, [SHELL, "-c", words]),
-    };
-    spawned.map_err(|error| {
-        let place = invocation.directory.display();
-        let text = format!("execute command \"{words}\" in {place}: {}", describe(&error));
-        Failure::defer(Dsn::new(4, 3, 0), text)
-    })
+    }
 }
 
 /// The words of a command that has no meaning to a shell beyond them.
@@ -117,10 +191,15 @@ fn spawn_words<'a>(
     command.args(words).env_clear().env("PATH", DEFAULT_PATH);
     command.envs(invocation.environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::piped()).stdout(its_output.try_clone()?).stderr(its_output);
-    command.current_dir(invocation.directory).process_group(0);
-    if let Some((uid, gid)) = invocation.identity {
-        command.uid(uid.as_raw()).gid(gid.as_raw());
-    }
+    command.process_group(0);
+    let folder = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
+    let bounds = Confinement {
+        chroot: invocation.chroot.map(folder).transpose()?,
+        identity: invocation.identity,
+        directory: Some(folder(invocation.directory)?),
+        file_size_limit: Some(invocation.file_size_limit).filter(|limit| *limit > 0),
+    };
+    sys::process::confine(&mut command, bounds);
     let mut child = command.spawn()?;
     // Both of the program's outputs are one pipe; it takes the place of the one that `Child` knows of.
     child.stdout = Some(std::process::ChildStdout::from(std::os::fd::OwnedFd::from(output)));
@@ -146,22 +225,13 @@ impl Conversation {
 
     /// The output, and the error of reading the message if there was one. Ends with the program's output, or at the
     /// deadline.
-    fn hold(
-        mut self,
-        preamble: &[u8],
-        letter: &Letter<'_>,
-        deadline: Instant,
-    ) -> io::Result<(Vec<u8>, Option<io::Error>)> {
-        const CHUNK: usize = 64 * 1024;
-        let (mut chunk, mut offset, mut sent) = (preamble.to_vec(), 0, 0);
+    fn hold(mut self, input: &mut dyn Input, deadline: Instant) -> io::Result<(Vec<u8>, Option<io::Error>)> {
+        let (mut chunk, mut sent) = (Vec::new(), 0);
         loop {
             if self.input.is_some() && sent == chunk.len() {
-                match letter.read_at(offset, CHUNK) {
+                match input.next_piece() {
                     Ok(next) if next.is_empty() => self.input = None,
-                    Ok(next) => {
-                        offset += next.len() as u64;
-                        (chunk, sent) = (next, 0);
-                    }
+                    Ok(next) => (chunk, sent) = (next, 0),
                     Err(error) => return Ok((self.kept, Some(error))),
                 }
             }
@@ -247,13 +317,18 @@ fn kill(child: &mut Child) {
 }
 
 /// What becomes of the mail.
-fn judge(command: &str, status: ExitStatus, output: &[u8]) -> Result<(), Failure> {
+fn judge(command: &str, status: ExitStatus, output: &[u8]) -> Result<String, Failure> {
+    let text = one_line(output);
     if status.success() {
-        return Ok(());
+        return Ok(text);
     }
+    failure_of(command, status, output).map_err(|failure| failure.of_program(&text))
+}
+
+fn failure_of(command: &str, status: ExitStatus, output: &[u8]) -> Result<String, Failure> {
     let text = one_line(output);
     if let Some((dsn, rest)) = enhanced_status(&text) {
-        return Err(Failure { dsn, text: rest.to_owned() });
+        return Err(Failure::new(dsn, rest));
     }
     let Some(code) = status.code() else {
         let signal = status.signal().unwrap_or_default();
@@ -264,7 +339,7 @@ fn judge(command: &str, status: ExitStatus, output: &[u8]) -> Result<(), Failure
     match sysexits(code) {
         Some((dsn, words)) => {
             let output = if text.is_empty() { String::new() } else { format!(". Command output: {text}") };
-            Err(Failure { dsn, text: format!("{words}{output}") })
+            Err(Failure::new(dsn, format!("{words}{output}")))
         }
         None => {
             let text = format!("Command died with status {code}: \"{command}\"{}", quote_output(output));
@@ -316,17 +391,28 @@ const fn sysexits(code: i32) -> Option<(Dsn, &'static str)> {
 mod tests {
     use super::*;
 
-    fn run_text(command: &str, text: &[u8], seconds: u64) -> Result<(), Failure> {
-        let environment = [("SENDER".to_owned(), "a@b".to_owned())];
-        let invocation = Invocation {
-            command,
-            shell: None,
+    fn invocation(program: Program<'_>) -> Invocation<'_> {
+        Invocation {
+            program,
+            chroot: None,
             identity: None,
-            environment: &environment,
+            environment: &[],
             directory: Path::new("/"),
-            time_limit: Duration::from_secs(seconds),
-        };
-        run(&invocation, b"X-First: 1\n", &Letter::open(&text).unwrap())
+            file_size_limit: 0,
+            time_limit: Duration::from_secs(10),
+        }
+    }
+
+    fn run_on(invocation: &Invocation<'_>, text: &[u8]) -> Result<String, Failure> {
+        let letter = Letter::open(&text).unwrap();
+        run(invocation, &mut Prefixed::new(b"X-First: 1\n".to_vec(), &letter))
+    }
+
+    fn run_text(command: &str, text: &[u8], seconds: u64) -> Result<String, Failure> {
+        let environment = [("SENDER".to_owned(), "a@b".to_owned())];
+        let time_limit = Duration::from_secs(seconds);
+        let program = Program::Line { text: command, shell: None };
+        run_on(&Invocation { environment: &environment, time_limit, ..invocation(program) }, text)
     }
 
     /// Each line of the table: a command, ` => `, and the outcome of running it.
@@ -335,7 +421,7 @@ mod tests {
         for line in include_str!("../tests/commands.table").lines().filter(|l| !l.starts_with('#')) {
             let (command, wanted) = line.split_once(" => ").unwrap_or_else(|| panic!("no => in {line}"));
             let outcome = match run_text(command, b"Subject: x\n\nbody\n", 10) {
-                Ok(()) => "sent".to_owned(),
+                Ok(_) => "sent".to_owned(),
                 Err(failure) => format!("{} {}", failure.dsn, failure.text),
             };
             assert_eq!(outcome, wanted, "{command}");
@@ -366,30 +452,40 @@ mod tests {
 
     #[test]
     fn a_command_shell_gets_every_command() {
-        let invocation = Invocation {
-            command: "true",
-            shell: Some("/bin/sh -c false;"),
-            identity: None,
-            environment: &[],
-            directory: Path::new("/"),
-            time_limit: Duration::from_secs(10),
-        };
-        let text: &[u8] = b"x\n";
-        assert!(run(&invocation, b"", &Letter::open(&text).unwrap()).is_err());
+        let program = Program::Line { text: "true", shell: Some("/bin/sh -c false;") };
+        assert!(run_on(&invocation(program), b"x\n").is_err());
     }
 
     #[test]
     fn a_missing_folder_defers() {
-        let invocation = Invocation {
-            command: "true",
-            shell: None,
-            identity: None,
-            environment: &[],
-            directory: Path::new("/nonexistent/folder"),
-            time_limit: Duration::from_secs(10),
-        };
-        let text: &[u8] = b"x\n";
-        let failure = run(&invocation, b"", &Letter::open(&text).unwrap()).unwrap_err();
+        let program = Program::Line { text: "true", shell: None };
+        let directory = Path::new("/nonexistent/folder");
+        let failure = run_on(&Invocation { directory, ..invocation(program) }, b"x\n").unwrap_err();
         assert!(failure.is_temporary(), "{failure:?}");
+    }
+
+    #[test]
+    fn words_reach_the_program_as_they_are() {
+        let words = ["/usr/bin/printf", "[%s]", "$HOME; `id`", "two words", ""].map(str::to_owned);
+        let said = run_on(&invocation(Program::Words(&words)), b"x\n").unwrap();
+        assert_eq!(said, "[$HOME; `id`][two words][]");
+    }
+
+    #[test]
+    fn a_program_writes_no_file_beyond_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = Program::Line { text: "head -c 5000 /dev/zero > file", shell: None };
+        let directory = folder.path();
+        let failure = run_on(&Invocation { directory, file_size_limit: 1000, ..invocation(program) }, b"x\n");
+        assert!(failure.unwrap_err().text.contains("File too large"));
+        assert_eq!(std::fs::metadata(directory.join("file")).unwrap().len(), 1000);
+    }
+
+    #[test]
+    fn a_report_tells_what_the_program_said() {
+        let failure = run_text("echo who is that; exit 67", b"x\n", 10).unwrap_err();
+        assert_eq!(failure.diagnostic.as_deref(), Some("x-unix; who is that"));
+        let failure = run_text("exit 67", b"x\n", 10).unwrap_err();
+        assert_eq!(failure.diagnostic.as_deref(), Some("x-unix; user unknown"));
     }
 }

@@ -13,22 +13,30 @@ pub(crate) struct Failure {
     pub(crate) dsn: Dsn,
     /// Operation, object, cause.
     pub(crate) text: String,
+    /// What a program said, for a report.
+    pub(crate) diagnostic: Option<String>,
 }
 
 /// A delivery's result: what to say behind `status=sent`, or why it failed.
 pub(crate) type Delivered = Result<String, Failure>;
 
 impl Failure {
+    /// As the class of `dsn` says.
+    #[must_use]
+    pub(crate) fn new(dsn: Dsn, text: impl Into<String>) -> Self {
+        Self { dsn, text: text.into(), diagnostic: None }
+    }
+
     /// To be tried again.
     #[must_use]
     pub(crate) fn defer(dsn: Dsn, text: impl Into<String>) -> Self {
-        Self { dsn: dsn.with_class(4), text: text.into() }
+        Self::new(dsn.with_class(4), text)
     }
 
     /// For good.
     #[must_use]
     pub(crate) fn bounce(dsn: Dsn, text: impl Into<String>) -> Self {
-        Self { dsn: dsn.with_class(5), text: text.into() }
+        Self::new(dsn.with_class(5), text)
     }
 
     /// The administrator must mend something; the mail waits meanwhile.
@@ -51,6 +59,14 @@ impl Failure {
         }
     }
 
+    /// The same, as the end of a program that said `output` (RFC 3464 section 2.3.6).
+    #[must_use]
+    pub(crate) fn of_program(mut self, output: &str) -> Self {
+        let said = if output.is_empty() { &self.text } else { output };
+        self.diagnostic = Some(format!("x-unix; {said}"));
+        self
+    }
+
     /// Whether the delivery is to be tried again.
     #[must_use]
     pub(crate) fn is_temporary(&self) -> bool {
@@ -70,8 +86,11 @@ impl Failure {
 pub(crate) fn outcome(relay: &str, delivered: Delivered) -> Outcome {
     match delivered {
         Ok(text) => Outcome::sent(relay, text),
-        Err(failure) if failure.is_temporary() => Outcome::deferred(relay, failure.dsn, failure.text),
-        Err(failure) => Outcome::bounced(relay, failure.dsn, failure.text),
+        Err(failure) => {
+            let temporary = failure.is_temporary();
+            let outcome = if temporary { Outcome::deferred } else { Outcome::bounced };
+            Outcome { diagnostic: failure.diagnostic, ..outcome(relay, failure.dsn, failure.text) }
+        }
     }
 }
 

@@ -250,7 +250,7 @@ impl Preamble<'_> {
     pub(crate) fn mbox_headers(&self, now: &jiff::Zoned) -> Vec<u8> {
         let path = self.sender.to_path();
         let sender = if path.is_empty() { "MAILER-DAEMON" } else { &path };
-        let mut out = format!("From {sender} {}\n", now.strftime("%a %b %e %H:%M:%S %Y")).into_bytes();
+        let mut out = format!("From {sender}  {}\n", now.strftime("%a %b %e %H:%M:%S %Y")).into_bytes();
         out.append(&mut self.headers());
         out
     }
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(preamble.headers(), wanted);
         let bare = Preamble { sender: &null, original: None, delivered: None };
         let now = jiff::Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC);
-        let wanted = b"From MAILER-DAEMON Thu Jan  1 00:00:00 1970\nReturn-Path: <>\n";
+        let wanted = b"From MAILER-DAEMON  Thu Jan  1 00:00:00 1970\nReturn-Path: <>\n";
         assert_eq!(bare.mbox_headers(&now), wanted);
     }
 }

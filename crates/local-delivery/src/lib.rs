@@ -1,4 +1,4 @@
-//! The delivery agents local(8) and virtual(8).
+//! The delivery agents local(8), virtual(8) and pipe(8).
 //!
 //! Contract: an agent turns one request of the queue manager into one outcome per recipient. It reads the message
 //! through the descriptor it was handed, and touches files as the recipient only: a thread takes the recipient's
@@ -14,6 +14,7 @@ pub mod local;
 mod lock;
 mod maildir;
 mod mbox;
+pub mod pipe;
 mod rights;
 #[cfg(test)]
 mod scratch;

@@ -49,6 +49,7 @@ impl Child {
             config_directory: config.directory().to_owned(),
             snapshot: generation.snapshot.clone(),
             overrides: entry.overrides.clone(),
+            arguments: entry.plain_args(),
             verbosity: entry.verbosity,
             wakeup: entry.wakeup.map(|wakeup| wakeup.every),
             max_sessions: entry.maxproc,

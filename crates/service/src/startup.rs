@@ -42,6 +42,8 @@ pub struct Service {
     pub program: &'static str,
     /// The configuration, with this service's `-o` settings.
     pub config: Config,
+    /// What follows the command in master.cf besides options.
+    pub arguments: Vec<String>,
     /// The number of `-v` in master.cf.
     pub verbosity: u8,
     /// The wake-up interval of master.cf, for programs that look around by themselves.
@@ -78,8 +80,24 @@ impl AsFd for Listener {
 /// With the argument `check` it judges a configuration instead; see [`ipc::check`].
 pub fn daemon(program: &'static str, serve: fn(Service) -> Result<(), Fatal>) -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == ipc::check::ARGUMENT) {
-        return ipc::check::answer(crate::judge);
+        return ipc::check::answer(|question| crate::judge(&question.config));
     }
+    serve_as(program, serve)
+}
+
+/// As [`daemon`], for a program that has a judgement of its own.
+pub fn daemon_with_judgement(
+    program: &'static str,
+    judge: fn(&ipc::check::Asked) -> Vec<config::Diagnostic>,
+    serve: fn(Service) -> Result<(), Fatal>,
+) -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == ipc::check::ARGUMENT) {
+        return ipc::check::answer(judge);
+    }
+    serve_as(program, serve)
+}
+
+fn serve_as(program: &'static str, serve: fn(Service) -> Result<(), Fatal>) -> ExitCode {
     let service = match birth(program) {
         Ok(service) => service,
         Err((code, text)) => {
@@ -129,6 +147,7 @@ fn birth(program: &'static str) -> Result<Service, (u8, String)> {
         name: birth.service,
         program,
         config,
+        arguments: birth.arguments,
         verbosity: birth.verbosity,
         wakeup: birth.wakeup,
         max_sessions: birth.max_sessions,

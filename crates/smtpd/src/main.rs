@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(ipc::check::ARGUMENT) {
-        return ipc::check::answer(|config| {
-            let mut found = service::judge(config);
-            found.extend(smtpd::restrictions::verify(config));
+    service::daemon_with_judgement(
+        "smtpd",
+        |asked| {
+            let mut found = service::judge(&asked.config);
+            found.extend(smtpd::restrictions::verify(&asked.config));
             found
-        });
-    }
-    service::daemon("smtpd", smtpd::run)
+        },
+        smtpd::run,
+    )
 }

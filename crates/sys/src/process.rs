@@ -1,11 +1,15 @@
 //! Starting programs with chosen descriptors.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::{Gid, Uid};
 
 /// Starts `command` with `descriptors` at the numbers 3, 4, 5 … in their order.
 ///
@@ -41,6 +45,44 @@ pub fn spawn_with_descriptors(command: &mut Command, descriptors: &[OwnedFd]) ->
     child
 }
 
+/// What a program may do that is started for somebody else. Each part is optional.
+#[derive(Clone, Debug, Default)]
+pub struct Confinement {
+    /// It sees nothing but this folder, which becomes its root and its working directory.
+    pub chroot: Option<CString>,
+    /// It is this user with this group and no other, for good.
+    pub identity: Option<(Uid, Gid)>,
+    /// It runs in this folder, which that user must be able to enter.
+    pub directory: Option<CString>,
+    /// No file that it writes gets larger: a write beyond fails, and no signal is sent.
+    pub file_size_limit: Option<u64>,
+}
+
+/// Has `command` start within these bounds; they are laid down in the order of the fields.
+pub fn confine(command: &mut Command, confinement: Confinement) {
+    // SAFETY: between fork and exec only system calls are made, with memory that was allocated before.
+    unsafe { command.pre_exec(move || lay_down(&confinement)) };
+}
+
+fn lay_down(confinement: &Confinement) -> io::Result<()> {
+    if let Some(root) = &confinement.chroot {
+        nix::unistd::chroot(root.as_c_str())?;
+        nix::unistd::chdir(c"/")?;
+    }
+    if let Some((uid, gid)) = confinement.identity {
+        crate::credentials::drop_privileges(uid, gid, &[gid])?;
+    }
+    if let Some(directory) = &confinement.directory {
+        nix::unistd::chdir(directory.as_c_str())?;
+    }
+    if let Some(limit) = confinement.file_size_limit {
+        setrlimit(Resource::RLIMIT_FSIZE, limit, limit)?;
+        // SAFETY: the program that is executed next inherits that the signal is ignored; no handler is installed.
+        unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    }
+    Ok(())
+}
+
 /// Has `command` start in a session of its own, without a terminal: a daemon.
 pub fn detach(command: &mut Command) {
     // SAFETY: setsid is async-signal-safe, and nothing else happens between fork and exec.
@@ -74,6 +116,40 @@ mod tests {
 
     use super::*;
     use crate::descriptors::memory_file;
+
+    #[test]
+    fn a_confined_program_stays_within_its_bounds() {
+        let mut command = Command::new("/bin/sh");
+        let script = "pwd; head -c 3000 /dev/zero > large; wc -c < large; rm large";
+        command.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let folder = std::env::temp_dir().join(format!("sys-confine-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let directory = CString::new(folder.to_str().unwrap()).unwrap();
+        let bounds =
+            Confinement { directory: Some(directory), file_size_limit: Some(1000), ..Default::default() };
+        confine(&mut command, bounds);
+        let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert_eq!(text, format!("{}\n1000\n", folder.display()));
+        std::fs::remove_dir(folder).unwrap();
+    }
+
+    #[test]
+    fn a_confined_program_is_another_user_in_another_root() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let nobody = (Uid::from_raw(65_534), Gid::from_raw(65_534));
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "id -u; id -G; pwd"]).stdout(Stdio::piped());
+        let bounds =
+            Confinement { chroot: Some(c"/".to_owned()), identity: Some(nobody), ..Confinement::default() };
+        confine(&mut command, bounds);
+        assert_eq!(command.output().unwrap().stdout, b"65534\n65534\n/\n");
+        let mut command = Command::new("/bin/true");
+        let bounds = Confinement { chroot: Some(c"/nonexistent".to_owned()), ..Confinement::default() };
+        confine(&mut command, bounds);
+        assert!(command.spawn().is_err());
+    }
 
     #[test]
     fn a_child_finds_its_descriptors_in_a_row() {

@@ -65,5 +65,5 @@ fn failure(error: &CleanupError) -> Failure {
         CleanupError::Unreachable(_) => Dsn::new(4, 3, 0),
         CleanupError::Refused(refusal) => refusal.dsn(),
     };
-    Failure { dsn, text: format!("unable to forward message: {error}") }
+    Failure::new(dsn, format!("unable to forward message: {error}"))
 }

@@ -12,7 +12,7 @@ use super::alias::{Rights, unavailable};
 use super::attempt::{Attempt, Context};
 use super::environment::{Parts, environment};
 use super::pass;
-use crate::command::{self, Invocation};
+use crate::command::{self, Invocation, Prefixed, Program};
 use crate::failure::{Delivered, Failure};
 use crate::rights::User;
 use crate::{maildir, mbox, template};
@@ -233,15 +233,17 @@ impl Attempt<'_> {
         let environment = environment(context, original, &self.delivery.request.client, named, settings);
         let directory = self.command_directory(named, context)?;
         let invocation = Invocation {
-            command,
-            shell: settings.command_shell.as_deref(),
+            program: Program::Line { text: command, shell: settings.command_shell.as_deref() },
+            chroot: None,
             identity: self.agent.instance.identity(acting.uid, acting.gid)?,
             environment: &environment,
             directory: &directory,
+            file_size_limit: settings.limit,
             time_limit: settings.command_time_limit,
         };
         let preamble = self.preamble(context, settings.delivered_header.command);
-        command::run(&invocation, &preamble.mbox_headers(&jiff::Zoned::now()), self.letter)?;
+        let headers = preamble.mbox_headers(&jiff::Zoned::now());
+        command::run(&invocation, &mut Prefixed::new(headers, self.letter))?;
         Ok(format!("delivered to command: {command}"))
     }
 

@@ -46,7 +46,11 @@ pub(super) fn deliver(
     let socket = ipc::socket_path(queue_directory, true, transport);
     let outcome = ask(&socket, &request, delivery).map_err(|error| failed(&error))?;
     let text = format!("passed to {transport}: {}", outcome.text);
-    if outcome.status == Status::Sent { Ok(text) } else { Err(Failure { dsn: outcome.dsn, text }) }
+    if outcome.status == Status::Sent {
+        Ok(text)
+    } else {
+        Err(Failure { diagnostic: outcome.diagnostic, ..Failure::new(outcome.dsn, text) })
+    }
 }
 
 fn ask(socket: &Path, request: &Request, delivery: &Delivery) -> std::io::Result<Outcome> {

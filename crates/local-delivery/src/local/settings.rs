@@ -174,7 +174,7 @@ fn default_privs(config: &Config) -> Result<String, Fatal> {
 
 /// `export_environment`: names, whose values are this process's, and `name=value`. `MAIL_CONFIG` is this instance's
 /// folder, so that a `sendmail` in a command is this mail system's.
-fn exported(config: &Config) -> Vec<(String, String)> {
+pub(crate) fn exported(config: &Config) -> Vec<(String, String)> {
     let item = |item: &String| match item.split_once('=') {
         Some((name, value)) => Some((name.trim().to_owned(), value.trim().to_owned())),
         None if item == "MAIL_CONFIG" => Some((item.clone(), config.directory().display().to_string())),

@@ -53,14 +53,14 @@ fn messages_follow_each_other_with_from_lines_quoted() {
     let mut lines = text.lines();
     let from = lines.next().unwrap();
     assert!(
-        from.starts_with("From s@example.org ") && from.len() == "From s@example.org ".len() + 24,
+        from.starts_with("From s@example.org  ") && from.len() == "From s@example.org  ".len() + 24,
         "{from}"
     );
     let rest: Vec<&str> = lines.by_ref().take(8).collect();
     let wanted =
         ["Return-Path: <s@example.org>", "Delivered-To: d@x", ">From me", "", ">From you", "Fromage"];
     assert_eq!(rest, [wanted.as_slice(), &[">From x", ""]].concat());
-    assert!(lines.next().unwrap().starts_with("From s@example.org "));
+    assert!(lines.next().unwrap().starts_with("From s@example.org  "));
     assert!(!scratch.path("box.lock").exists());
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }

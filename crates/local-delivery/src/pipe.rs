@@ -1,0 +1,268 @@
+//! pipe(8): delivery to a program that master.cf names, for all recipients of a delivery at once.
+//!
+//! Contract: the program runs as the user of `user=`, who is neither root nor the mail system's own, and never through a
+//! shell; `command` bounds what it may do. Its end is the outcome of every recipient of the delivery.
+
+mod arguments;
+mod attributes;
+mod content;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Config, Diagnostic, Severity, param};
+use ipc::check::Asked;
+use ipc::log;
+use lookup::Delimiters;
+use mail::{Dsn, Outcome, Served};
+use nix::unistd::{Gid, Group, Uid};
+use service::{Delivery, Fatal, Results, Service, SiteAgent};
+
+use crate::command::{self, Invocation, Program};
+use crate::failure::{Delivered, Failure, outcome};
+use crate::letter::{self, Letter};
+use crate::local::settings::exported;
+use crate::rights::{Instance, SystemUsers, Users};
+use arguments::Values;
+use attributes::Attributes;
+use content::Content;
+
+/// How much of what a program says is shown when all went well.
+const MAX_SHOWN: usize = 100;
+
+/// The program `pipe`.
+///
+/// # Errors
+/// What master.cf says makes no sense, or the skeleton's.
+pub fn run(service: Service) -> Result<(), Fatal> {
+    let agent = PipeAgent::new(&service.config, &service.name, &service.arguments)?;
+    service.serve_site_deliveries(agent)
+}
+
+/// What is wrong with a service of this program.
+#[must_use]
+pub fn judge(asked: &Asked) -> Vec<Diagnostic> {
+    let mut found = service::judge(&asked.config);
+    let file = asked.config.directory().join("master.cf");
+    let mut say = |severity, text: String| {
+        let text = format!("{}: {text}", asked.service);
+        found.push(Diagnostic { severity, file: file.clone(), line: 0, text });
+    };
+    let mut warnings = Vec::new();
+    match Attributes::parse(&asked.arguments, |text| warnings.push(text)) {
+        Err(text) => say(Severity::Error, text),
+        Ok(attributes) => match Rights::new(&asked.config).of(&attributes) {
+            Err(Unusable::Forbidden(text)) => say(Severity::Error, text),
+            // The services that come with a distribution name users who need not exist.
+            Err(Unusable::Unknown(text)) => say(Severity::Warning, text),
+            Ok(_) => {}
+        },
+    }
+    warnings.into_iter().for_each(|text| say(Severity::Warning, text));
+    found
+}
+
+struct PipeAgent {
+    service: String,
+    attributes: Attributes,
+    rights: Rights,
+    delimiters: Delimiters,
+    environment: Vec<(String, String)>,
+    queue_directory: PathBuf,
+    time_limit: Duration,
+}
+
+impl PipeAgent {
+    fn new(config: &Config, service: &str, arguments: &[String]) -> Result<Self, Fatal> {
+        let warn = |text: String| log::warning!("master.cf: service {service}: {text}");
+        let attributes = Attributes::parse(arguments, warn)
+            .map_err(|text| Fatal::new(format!("master.cf: service {service}: {text}")))?;
+        Ok(Self {
+            service: service.to_owned(),
+            attributes,
+            rights: Rights::new(config),
+            delimiters: Delimiters::new(
+                &config.get(param::RECIPIENT_DELIMITER),
+                config.get(param::OWNER_REQUEST_SPECIAL),
+                &config.get(param::DOUBLE_BOUNCE_SENDER),
+            ),
+            environment: exported(config),
+            queue_directory: config.get(param::QUEUE_DIRECTORY),
+            time_limit: config.for_transport(service, "_time_limit", param::COMMAND_TIME_LIMIT),
+        })
+    }
+
+    fn attempt(&self, delivery: &Delivery) -> Delivered {
+        let (request, attributes) = (&delivery.request, &self.attributes);
+        self.check_single_recipient(request.recipients.len())?;
+        if attributes.size_limit > 0 && request.size > attributes.size_limit {
+            return Err(Failure::bounce(Dsn::new(5, 2, 3), "message too large"));
+        }
+        let command = self.command(delivery)?;
+        if request.trace.is_probe() {
+            return Ok(format!("delivers to command: {}", command.first().map_or("", String::as_str)));
+        }
+        let content = letter::content_of(delivery)?;
+        let letter =
+            Letter::open(&content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
+        let Some(first) = request.recipients.first() else { return Ok(String::new()) };
+        if attributes.content.delivered_to {
+            let address = first.address.as_str();
+            let looped = letter.was_delivered_to(address);
+            if looped.map_err(|error| Failure::from_io(&error, "read the queue file"))? {
+                let text = format!("mail forwarding loop for {address}");
+                return Err(Failure::bounce(Dsn::new(5, 4, 6), text));
+            }
+        }
+        let flags = &attributes.content;
+        let preamble = flags.preamble(request, &attributes.null_sender, first, &jiff::Zoned::now());
+        let said = self.execute(&command, &mut Content::new(flags, preamble, &letter))?;
+        let said = match &said[..said.floor_char_boundary(MAX_SHOWN)] {
+            "" => String::new(),
+            said => format!(" ({said})"),
+        };
+        Ok(format!("delivered via {} service{said}", self.service))
+    }
+
+    /// The `D` and `O` flags speak of THE recipient.
+    fn check_single_recipient(&self, recipients: usize) -> Result<(), Failure> {
+        let flags = [('D', self.attributes.content.delivered_to), ('O', self.attributes.content.original_to)];
+        let Some((flag, _)) = flags.into_iter().find(|(_, set)| *set).filter(|_| recipients > 1) else {
+            return Ok(());
+        };
+        log::warning!(
+            "pipe flag {flag} requires {}_destination_recipient_limit = 1 in main.cf",
+            self.service
+        );
+        Err(Failure::defer(Dsn::new(4, 3, 5), "mail system configuration error"))
+    }
+
+    fn command(&self, delivery: &Delivery) -> Result<Vec<String>, Failure> {
+        let values = Values {
+            request: &delivery.request,
+            recipients: &delivery.request.recipients,
+            delimiters: &self.delimiters,
+            attributes: &self.attributes,
+        };
+        values.command().map_err(|text| Failure::bounce(Dsn::new(5, 1, 3), text))
+    }
+
+    fn execute(&self, words: &[String], content: &mut Content<'_>) -> Result<String, Failure> {
+        let attributes = &self.attributes;
+        let (uid, gid) = self.rights.of(attributes).map_err(|reason| {
+            let (Unusable::Forbidden(text) | Unusable::Unknown(text)) = reason;
+            log::warning!("master.cf: service {}: {text}", self.service);
+            Failure::defer(Dsn::new(4, 3, 5), "mail system configuration error")
+        })?;
+        let chroot = attributes.chroot.as_deref().map(Path::new);
+        let directory = match (&attributes.directory, chroot) {
+            (Some(directory), _) => Path::new(directory),
+            (None, Some(_)) => Path::new("/"),
+            (None, None) => &self.queue_directory,
+        };
+        let invocation = Invocation {
+            program: Program::Words(words),
+            chroot,
+            identity: self.rights.instance.identity(uid, gid)?,
+            environment: &self.environment,
+            directory,
+            file_size_limit: 0,
+            time_limit: self.time_limit,
+        };
+        command::run(&invocation, content)
+    }
+}
+
+impl SiteAgent for PipeAgent {
+    fn deliver(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<ipc::agent::SiteFailure> {
+        results.set_up();
+        let served = if self.attributes.final_delivery { Served::Delivered } else { Served::Relayed };
+        let outcome: Outcome = outcome(&self.service, self.attempt(delivery)).counted_as(served);
+        for position in 0..delivery.request.recipients.len() {
+            results.give(position, outcome.clone());
+        }
+        None
+    }
+
+    fn relay(&self) -> &str {
+        &self.service
+    }
+}
+
+/// Whom `user=` may name.
+struct Rights {
+    users: SystemUsers,
+    instance: Instance,
+    mail_owner: String,
+    submission_group: String,
+}
+
+/// Why nobody can be run as that user.
+enum Unusable {
+    /// There is no such user or group, at least for now.
+    Unknown(String),
+    /// It is one of those that must not run what messages trigger.
+    Forbidden(String),
+}
+
+impl Rights {
+    fn new(config: &Config) -> Self {
+        Self {
+            users: SystemUsers::default(),
+            instance: Instance::current(),
+            mail_owner: config.get(param::MAIL_OWNER),
+            submission_group: config.get(param::SETGID_GROUP),
+        }
+    }
+
+    /// Who runs the program. Looked up each time, so that a user who is added counts at once.
+    fn of(&self, attributes: &Attributes) -> Result<(Uid, Gid), Unusable> {
+        let name = &attributes.user;
+        let user = self.users.by_name(name).map_err(|failure| Unusable::Unknown(failure.text))?;
+        let user = user.ok_or_else(|| Unusable::Unknown(format!("user={name}: no such user")))?;
+        let gid = match &attributes.group {
+            Some(group) => group_of(group)?
+                .ok_or_else(|| Unusable::Unknown(format!("user={name}:{group}: no such group")))?,
+            None => user.gid,
+        };
+        // An ordinary user's instance is its user in everything, and can become no other.
+        if self.instance.is_root() {
+            self.check(name, user.uid, gid)?;
+        }
+        Ok((user.uid, gid))
+    }
+
+    fn check(&self, name: &str, uid: Uid, gid: Gid) -> Result<(), Unusable> {
+        let refuse = |text: String| {
+            let advice = "name a user and a group that own nothing of the mail system";
+            Err(Unusable::Forbidden(format!("user={name}: {text}; {advice}")))
+        };
+        let owner = self.users.by_name(&self.mail_owner).ok().flatten();
+        if uid.is_root() {
+            return refuse("commands are never run with root's rights".to_owned());
+        }
+        if owner.as_ref().is_some_and(|owner| owner.uid == uid) {
+            return refuse(format!("this is the mail system's own user, mail_owner = {}", self.mail_owner));
+        }
+        if gid.as_raw() == 0 {
+            return refuse("commands are never run with root's group".to_owned());
+        }
+        if owner.is_some_and(|owner| owner.gid == gid) {
+            return refuse(format!("this is the group of mail_owner = {}", self.mail_owner));
+        }
+        if group_of(&self.submission_group).ok().flatten() == Some(gid) {
+            return refuse(format!("this is the group setgid_group = {}", self.submission_group));
+        }
+        Ok(())
+    }
+}
+
+fn group_of(name: &str) -> Result<Option<Gid>, Unusable> {
+    match Group::from_name(name) {
+        Ok(group) => Ok(group.map(|group| group.gid)),
+        Err(error) => Err(Unusable::Unknown(format!("look up group {name}: {}", error.desc()))),
+    }
+}
+
+#[cfg(test)]
+mod tests;
