@@ -16,11 +16,21 @@ const HOSTS_LIMIT: u64 = 16 * 1024 * 1024;
 /// How long `/etc/hosts` is trusted to be what it was.
 const HOSTS_CHECK: Duration = Duration::from_secs(1);
 
+/// Who authenticated, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Login {
+    /// The mechanism, or `XCLIENT`.
+    pub(crate) method: String,
+    pub(crate) username: String,
+}
+
 /// The client of a session.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     /// Its host name, or `unknown`.
     pub(crate) name: String,
+    /// The name that its address leads to, whether that leads back or not; or `unknown`.
+    pub(crate) reverse_name: String,
     /// Its address; none on a UNIX socket, where the client is a program of this host.
     pub(crate) ip: Option<IpAddr>,
     /// The address in Postfix's form: numbers without brackets, `IPv6:` or zone.
@@ -31,6 +41,11 @@ pub(crate) struct Client {
     pub(crate) shows_port: bool,
     /// It connected from an address of this host.
     pub(crate) is_local: bool,
+    /// The address and port that it connected to; empty and 0 on a UNIX socket.
+    pub(crate) server_address: String,
+    pub(crate) server_port: u16,
+    /// Who it has shown to be.
+    pub(crate) login: Option<Login>,
 }
 
 impl Client {
@@ -39,23 +54,32 @@ impl Client {
         let Some(peer) = peer else {
             return Self {
                 name: "localhost".to_owned(),
+                reverse_name: "localhost".to_owned(),
                 ip: None,
                 address: "127.0.0.1".to_owned(),
                 port: 0,
                 shows_port: false,
                 is_local: true,
+                server_address: String::new(),
+                server_port: 0,
+                login: None,
             };
         };
         // A client of a socket that takes both families comes as ::ffff:192.0.2.1: it is an IPv4 client.
         let ip = peer.ip().to_canonical();
         let is_local = ip.is_loopback() || local.is_some_and(|local| local.ip().to_canonical() == ip);
+        let name = names.of(ip);
         Self {
-            name: names.of(ip),
+            reverse_name: name.clone(),
+            name,
             ip: Some(ip),
             address: ip.to_string(),
             port: peer.port(),
             shows_port: false,
             is_local,
+            server_address: local.map(|local| local.ip().to_canonical().to_string()).unwrap_or_default(),
+            server_port: local.map_or(0, |local| local.port()),
+            login: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod client;
 mod connections;
+mod policy;
 mod refusal;
 mod report;
 pub mod restrictions;

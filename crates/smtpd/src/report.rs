@@ -6,6 +6,7 @@ use ipc::log;
 use mail::{Address, QueueId};
 
 use crate::client::Client;
+use crate::policy::Instance;
 
 /// All that is known of a session at some moment: what restrictions judge, and what the log shows of it.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,14 @@ pub(crate) struct Subject<'a> {
     pub(crate) protocol: &'a str,
     /// The client has sent commands before their time.
     pub(crate) out_of_step: bool,
+    /// The size that MAIL announced, or of the content that came.
+    pub(crate) size: u64,
+    /// AUTH of MAIL (RFC 4954 section 5): who submitted the message elsewhere.
+    pub(crate) sasl_sender: &'a str,
+    /// The argument of ETRN.
+    pub(crate) etrn_domain: Option<&'a str>,
+    /// Distinguishes this message from others, for policy services.
+    pub(crate) instance: Instance,
 }
 
 /// `QUEUEID: ACTION: PLACE from NAME[ADDRESS]: TEXT; from=<> to=<> proto=ESMTP helo=<>`. The action is `reject`,
@@ -70,6 +79,10 @@ mod tests {
             recipients: 0,
             protocol: "ESMTP",
             out_of_step: false,
+            size: 0,
+            sasl_sender: "",
+            etrn_domain: None,
+            instance: 1,
         };
         assert_eq!(Context(&subject).to_string(), " from=<> to=<a@b> proto=ESMTP helo=<h>");
         (subject.helo, subject.sender, subject.recipient) = (None, None, None);

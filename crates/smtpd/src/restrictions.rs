@@ -8,8 +8,16 @@
 //! [`verify`] says so loudly, at each start and in `postroad check`. A word that is no verb, class or table is an error.
 
 mod access;
+mod action;
+mod address;
+mod class;
+mod client;
 mod evaluate;
+mod generic;
+mod helo;
+mod judge;
 mod parse;
+mod policy;
 mod verbs;
 
 use std::collections::HashMap;
@@ -19,14 +27,16 @@ use lookup::OpenError;
 use mail::Address;
 use smtp_proto::{Fault, Reply};
 
+use crate::policy::Instance;
 use crate::refusal;
 use crate::report::Subject;
+use class::Class;
 use evaluate::{Decision, Evaluation};
+use judge::Judge;
 use parse::{List, Parser, Problem};
-use verbs::Judge;
 
 /// The lists, in the order in which a session comes to them.
-const LISTS: [(&str, Param<Vec<String>>); 7] = [
+const LISTS: [(&str, Param<Vec<String>>); 8] = [
     ("smtpd_client_restrictions", param::SMTPD_CLIENT_RESTRICTIONS),
     ("smtpd_helo_restrictions", param::SMTPD_HELO_RESTRICTIONS),
     ("smtpd_sender_restrictions", param::SMTPD_SENDER_RESTRICTIONS),
@@ -34,52 +44,36 @@ const LISTS: [(&str, Param<Vec<String>>); 7] = [
     ("smtpd_recipient_restrictions", param::SMTPD_RECIPIENT_RESTRICTIONS),
     ("smtpd_data_restrictions", param::SMTPD_DATA_RESTRICTIONS),
     ("smtpd_end_of_data_restrictions", param::SMTPD_END_OF_DATA_RESTRICTIONS),
+    ("smtpd_etrn_restrictions", param::SMTPD_ETRN_RESTRICTIONS),
 ];
 
-/// What a refusal is about: which list, and whose name stands in the reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    Client,
-    Helo,
-    Sender,
-    Recipient,
-    Data,
-    EndOfData,
-}
-
-impl Class {
-    /// Before `rejected:` in a reply.
-    const fn words(self) -> &'static str {
-        match self {
-            Self::Client => "Client host",
-            Self::Helo => "Helo command",
-            Self::Sender => "Sender address",
-            Self::Recipient => "Recipient address",
-            Self::Data => "Data command",
-            Self::EndOfData => "End-of-data",
-        }
-    }
-
-    /// Between the angle brackets of a reply.
-    fn name_in(self, subject: &Subject<'_>) -> String {
-        match self {
-            Self::Client => subject.client.to_string(),
-            Self::Helo => subject.helo.unwrap_or_default().to_owned(),
-            Self::Sender => subject.sender.map(ToString::to_string).unwrap_or_default(),
-            Self::Recipient => subject.recipient.map(ToString::to_string).unwrap_or_default(),
-            Self::Data => "DATA".to_owned(),
-            Self::EndOfData => "END-OF-MESSAGE".to_owned(),
-        }
-    }
-}
-
 /// What is to become of a message beside being taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Effects {
     /// Into the hold queue.
     pub(crate) hold: bool,
     /// Taken, and thrown away.
     pub(crate) discard: bool,
+    /// `transport:destination` of the last `FILTER`.
+    pub(crate) filter: Option<String>,
+    /// The last `REDIRECT`: who gets it instead.
+    pub(crate) redirect: Option<Address>,
+    /// The last `BCC`: who gets it besides.
+    pub(crate) bcc: Option<Address>,
+    /// Headers of `PREPEND`, in their order.
+    pub(crate) prepend: Vec<String>,
+}
+
+impl Effects {
+    /// These, and what came later.
+    fn add(&mut self, later: Self) {
+        self.hold |= later.hold;
+        self.discard |= later.discard;
+        self.filter = later.filter.or(self.filter.take());
+        self.redirect = later.redirect.or(self.redirect.take());
+        self.bcc = later.bcc.or(self.bcc.take());
+        self.prepend.extend(later.prepend);
+    }
 }
 
 /// The restrictions of a service.
@@ -91,6 +85,7 @@ pub(crate) struct Restrictions {
     recipient: List,
     data: List,
     end_of_data: List,
+    etrn: List,
     local_header_rewrite_clients: List,
     judge: Judge,
     order: Order,
@@ -119,6 +114,7 @@ impl Restrictions {
             recipient: list(param::SMTPD_RECIPIENT_RESTRICTIONS),
             data: list(param::SMTPD_DATA_RESTRICTIONS),
             end_of_data: list(param::SMTPD_END_OF_DATA_RESTRICTIONS),
+            etrn: list(param::SMTPD_ETRN_RESTRICTIONS),
             local_header_rewrite_clients: list(param::LOCAL_HEADER_REWRITE_CLIENTS),
             judge: Judge::new(config)?,
             order: Order {
@@ -187,17 +183,29 @@ impl Restrictions {
                 return Some(reply);
             }
         }
-        let unlisted = [
-            (self.order.reject_unlisted_recipient, "reject_unlisted_recipient"),
-            (self.order.reject_unlisted_sender, "reject_unlisted_sender"),
-        ];
-        for (_, verb) in unlisted.into_iter().filter(|(wanted, _)| *wanted) {
-            if let Some(reply) = evaluation.verb(verb, Class::Recipient) {
+        let mut verbs = Vec::new();
+        if !evaluation.effects.discard {
+            verbs.extend(self.order.reject_unlisted_recipient.then_some("reject_unlisted_recipient"));
+            verbs.extend(self.order.reject_unlisted_sender.then_some("reject_unlisted_sender"));
+        }
+        let reply = evaluation.conclude(&verbs, Class::Recipient);
+        effects.add(evaluation.effects);
+        reply
+    }
+
+    /// A client asks for the mail that waits for a domain.
+    pub(crate) fn etrn(&self, subject: &Subject<'_>) -> Option<Reply> {
+        let early = [(&self.client, Class::Client), (&self.helo, Class::Helo)];
+        let early = early.into_iter().filter(|_| self.order.delay_reject);
+        let mut evaluation = Evaluation::new(&self.judge, subject);
+        for (list, class) in early.chain([(&self.etrn, Class::Etrn)]) {
+            if class == Class::Helo && subject.helo.is_none() {
+                continue;
+            }
+            if let Some(reply) = evaluation.list(list, class) {
                 return Some(reply);
             }
         }
-        effects.hold |= evaluation.effects.hold;
-        effects.discard |= evaluation.effects.discard;
         evaluation.postponed()
     }
 
@@ -220,8 +228,7 @@ impl Restrictions {
     ) -> Option<Reply> {
         let mut evaluation = Evaluation::new(&self.judge, subject);
         let reply = evaluation.list(list, class).or_else(|| evaluation.postponed());
-        effects.hold |= evaluation.effects.hold;
-        effects.discard |= evaluation.effects.discard;
+        effects.add(evaluation.effects);
         reply
     }
 
@@ -229,6 +236,11 @@ impl Restrictions {
     pub(crate) fn rewrites_headers(&self, subject: &Subject<'_>) -> bool {
         let mut evaluation = Evaluation::new(&self.judge, subject);
         matches!(evaluation.decide(&self.local_header_rewrite_clients, Class::Client), Ok(Decision::Permit))
+    }
+
+    /// A transaction is over: policy services may be asked about another one.
+    pub(crate) fn message_done(&self, instance: Instance) {
+        self.judge.policy.release(instance);
     }
 
     /// The answer to VRFY: recipients are known to whom mail is taken.

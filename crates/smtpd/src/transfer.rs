@@ -5,8 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipc::cleanup::{CleanupError, Submission};
 use ipc::log;
-use mail::{Client as MailClient, Dsn, Envelope, Origin, QueueId, Recipient};
+use mail::{Address, Client as MailClient, Dsn, Envelope, Notify, Origin, QueueId, Recipient};
 use smtp_proto::Reply;
+use smtp_proto::parameter::Rcpt;
 use smtp_proto::server::Transaction;
 
 use crate::client::Client;
@@ -39,21 +40,15 @@ impl Transfer {
         peer: &Client,
         client: MailClient,
         rewrite_headers: bool,
-        effects: Effects,
+        effects: &Effects,
     ) -> Result<Self, Reply> {
         let now = SystemTime::now();
         let id = QueueId::generate(now);
         log::client(id, peer);
-        let recipient = |rcpt: &smtp_proto::parameter::Rcpt| Recipient {
-            address: rcpt.recipient.clone(),
-            original: None,
-            notify: rcpt.notify,
-            orcpt: rcpt.orcpt.clone(),
-        };
         let mail = &transaction.mail;
         let envelope = Envelope {
             sender: mail.sender.clone(),
-            recipients: transaction.recipients.iter().map(recipient).collect(),
+            recipients: recipients(transaction, effects),
             arrival: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
             origin: Origin::Smtp { rewrite_headers },
             client,
@@ -61,13 +56,21 @@ impl Transfer {
             ret: mail.ret,
             body: mail.body,
             smtputf8: mail.smtputf8,
+            content_filter: effects.filter.clone(),
+            trace: mail::Trace::default(),
         };
         if effects.discard {
             return Ok(Self { id, target: Target::Nowhere });
         }
         let options = ipc::cleanup::Options { hold: effects.hold, ..server.cleanup_options };
         match server.cleanup.begin(id, &envelope, options) {
-            Ok(submission) => Ok(Self { id, target: Target::Cleanup(submission) }),
+            Ok(submission) => {
+                let mut transfer = Self { id, target: Target::Cleanup(submission) };
+                for header in &effects.prepend {
+                    transfer.content(format!("{header}\n").as_bytes());
+                }
+                Ok(transfer)
+            }
             Err(error) => {
                 log::warning!("{id}: {error}");
                 Err(refusal::from_cleanup(&error))
@@ -105,5 +108,25 @@ impl Transfer {
                 refusal::from_cleanup(&error)
             }
         }
+    }
+}
+
+/// Who gets the message: REDIRECT stands for all recipients, BCC is one more who is not to be heard of.
+fn recipients(transaction: &Transaction, effects: &Effects) -> Vec<Recipient> {
+    let mut recipients: Vec<Recipient> = match &effects.redirect {
+        Some(address) => vec![Recipient::new(address.clone())],
+        None => transaction.recipients.iter().map(recipient).collect(),
+    };
+    let silent = |address: &Address| Recipient { notify: Notify::NEVER, ..Recipient::new(address.clone()) };
+    recipients.extend(effects.bcc.as_ref().filter(|_| effects.redirect.is_none()).map(silent));
+    recipients
+}
+
+fn recipient(rcpt: &Rcpt) -> Recipient {
+    Recipient {
+        address: rcpt.recipient.clone(),
+        original: None,
+        notify: rcpt.notify,
+        orcpt: rcpt.orcpt.clone(),
     }
 }

@@ -1,28 +1,13 @@
-//! access(5): tables that decide, and the actions in them.
+//! access(5): which keys tables are asked for.
 
-use std::time::Duration;
-
-use ipc::log;
 use lookup::address_search::{access_address, access_domain};
 use lookup::{LookupError, Maps};
-use mail::{Address, Dsn};
-use smtp_proto::Reply;
+use mail::Address;
 
+use super::action::Entry;
+use super::class::Class;
 use super::evaluate::{Decision, Evaluation};
-use super::parse::{Argument, Parser};
-use super::verbs::refuse;
-use super::{Class, misconfigured};
-use crate::report;
-
-/// The longest time that `sleep` sleeps: it holds a session.
-const MAX_SLEEP: u64 = 600;
-
-/// `sleep SECONDS`.
-pub(super) fn sleep(argument: &Argument) {
-    if let Argument::Text(seconds) = argument {
-        std::thread::sleep(Duration::from_secs(seconds.parse().unwrap_or(0).min(MAX_SLEEP)));
-    }
-}
+use super::parse::Argument;
 
 /// A table by itself: asked for what the list is about.
 pub(super) fn about_class(
@@ -32,6 +17,8 @@ pub(super) fn about_class(
 ) -> Result<Decision, LookupError> {
     match class {
         Class::Client => about_client(e, class, argument),
+        Class::ReverseClient => about_reverse_client(e, class, argument),
+        Class::Etrn => about_etrn(e, class, argument),
         Class::Helo => about_helo(e, class, argument),
         Class::Sender => about_sender(e, class, argument),
         Class::Recipient => about_recipient(e, class, argument),
@@ -48,6 +35,34 @@ pub(super) fn about_client(
     let Argument::Table { maps, label } = argument else { return Ok(Decision::Dunno) };
     let found = find_client(e, maps)?;
     act_on(e, found, Class::Client, label)
+}
+
+/// `check_reverse_client_hostname_access`: the name that the client's address leads to, and its domains.
+pub(super) fn about_reverse_client(
+    e: &mut Evaluation<'_>,
+    _: Class,
+    argument: &Argument,
+) -> Result<Decision, LookupError> {
+    let Argument::Table { maps, label } = argument else { return Ok(Decision::Dunno) };
+    let client = e.subject.client;
+    let found = match access_domain(maps, &client.reverse_name, e.judge.parents)? {
+        Some(value) => Some(value),
+        None => access_address(maps, &client.address)?,
+    };
+    act_on(e, found, Class::ReverseClient, label)
+}
+
+/// `check_etrn_access`: the domain and its parents.
+pub(super) fn about_etrn(
+    e: &mut Evaluation<'_>,
+    _: Class,
+    argument: &Argument,
+) -> Result<Decision, LookupError> {
+    let (Argument::Table { maps, label }, Some(domain)) = (argument, e.subject.etrn_domain) else {
+        return Ok(Decision::Dunno);
+    };
+    let found = access_domain(maps, domain, e.judge.parents)?;
+    act_on(e, found, Class::Etrn, label)
 }
 
 /// `check_address_map` of `local_header_rewrite_clients`: whatever the table says of the client permits it.
@@ -122,71 +137,8 @@ fn act_on(
     class: Class,
     table: &str,
 ) -> Result<Decision, LookupError> {
-    let Some(value) = value else { return Ok(Decision::Dunno) };
-    let value = value.trim();
-    let (word, text) =
-        value.split_once(char::is_whitespace).map_or((value, ""), |(word, text)| (word, text.trim()));
-    let codes = &e.judge.codes;
-    let said = |code: u16, generic: &str| match text.is_empty() {
-        true => refuse(e.subject, class, code, (7, 1), generic),
-        false => with_text(code, text, &class.name_in(e.subject), class),
-    };
-    Ok(match word.to_ascii_uppercase().as_str() {
-        "OK" | "RELAY" => Decision::Permit,
-        "DUNNO" => Decision::Dunno,
-        "REJECT" => Decision::Refuse(said(codes.access_reject, "Access denied")),
-        "DEFER" => Decision::Refuse(said(codes.access_defer, "Try again later")),
-        "DEFER_IF_PERMIT" => Decision::DeferIfPermit(said(codes.access_defer, "Try again later")),
-        "DEFER_IF_REJECT" => Decision::DeferIfReject(said(codes.access_defer, "Try again later")),
-        "WARN" | "INFO" | "HOLD" | "DISCARD" => {
-            note(e, word, text, class);
-            Decision::Dunno
-        }
-        "FILTER" | "REDIRECT" | "BCC" | "PREPEND" => {
-            log::warning!(
-                "access table {table}: the action {word} is not implemented yet; the request is deferred"
-            );
-            Decision::Refuse(misconfigured())
-        }
-        _ if word.len() == 3 && Reply::parse(value).is_some_and(|reply| !reply.is_positive()) => {
-            let code = word.parse().unwrap_or(codes.access_reject);
-            Decision::Refuse(said(code, "Access denied"))
-        }
-        // The form that address-based authorization schemes make, such as POP before SMTP.
-        _ if value.bytes().all(|b| b.is_ascii_digit()) => Decision::Permit,
-        _ => return named(e, value, class, table),
-    })
-}
-
-/// `<name>: Sender address rejected: text`, with the enhanced code that the text may begin with.
-fn with_text(code: u16, text: &str, name: &str, class: Class) -> Reply {
-    let status = if code < 500 { 4 } else { 5 };
-    let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    let (dsn, text) = match first.parse::<Dsn>() {
-        Ok(dsn) => (dsn.with_class(status), rest.trim_start()),
-        Err(_) => (Dsn::new(status, 7, 1), text),
-    };
-    Reply::new(code, dsn, format!("<{name}>: {} rejected: {text}", class.words()))
-}
-
-/// Actions that let the message go on, with a line in the log.
-fn note(e: &mut Evaluation<'_>, word: &str, text: &str, class: Class) {
-    let action = word.to_ascii_lowercase();
-    e.effects.hold |= action == "hold";
-    e.effects.discard |= action == "discard";
-    let name = class.name_in(e.subject);
-    let text =
-        if text.is_empty() { format!("triggers {}", word.to_ascii_uppercase()) } else { text.to_owned() };
-    report::acted(&action, e.subject, &format_args!("<{name}>: {} {text}", class.words()));
-}
-
-/// An entry that names restrictions.
-fn named(e: &mut Evaluation<'_>, value: &str, class: Class, table: &str) -> Result<Decision, LookupError> {
-    let list = Parser::names(&e.judge.config, value);
-    if list.has_unknown() {
-        log::warning!(
-            "access table {table}: entry \"{value}\" is no action and names no restriction; the request is deferred"
-        );
+    match &value {
+        Some(value) => Entry { value, source: table, class }.act(e),
+        None => Ok(Decision::Dunno),
     }
-    e.nested(&list, class)
 }

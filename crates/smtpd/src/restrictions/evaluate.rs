@@ -3,9 +3,11 @@
 use lookup::LookupError;
 use smtp_proto::Reply;
 
-use super::parse::{List, Rule};
-use super::verbs::{self, Judge};
-use super::{Class, Effects, misconfigured};
+use super::class::{Class, refuse};
+use super::judge::Judge;
+use super::parse::{Argument, List, Rule};
+use super::verbs;
+use super::{Effects, misconfigured};
 use crate::refusal;
 use crate::report::{self, Subject};
 
@@ -58,13 +60,18 @@ impl<'a> Evaluation<'a> {
     /// Evaluates one verb that needs no argument.
     pub(super) fn verb(&mut self, name: &str, class: Class) -> Option<Reply> {
         let ask = verbs::find(name)?.ask()?;
-        let decision = ask(self, class, &super::parse::Argument::None);
+        let decision = ask(self, class, &Argument::None);
         self.reply(decision, class)
     }
 
     /// What was put off until it was clear that nothing refuses.
     pub(super) fn postponed(&mut self) -> Option<Reply> {
         self.defer_if_permit.take()
+    }
+
+    /// The end of all lists that are due: what was put off, or else what these verbs say.
+    pub(super) fn conclude(&mut self, verbs: &[&str], class: Class) -> Option<Reply> {
+        self.postponed().or_else(|| verbs.iter().find_map(|verb| self.verb(verb, class)))
     }
 
     fn reply(&mut self, decision: Result<Decision, LookupError>, class: Class) -> Option<Reply> {
@@ -81,6 +88,10 @@ impl<'a> Evaluation<'a> {
     /// Goes through a list.
     pub(super) fn decide(&mut self, list: &List, class: Class) -> Result<Decision, LookupError> {
         for rule in &list.0 {
+            // Whatever came next, the answer would be "try again".
+            if self.defer_if_permit.is_some() && self.defer_if_reject.is_some() {
+                break;
+            }
             match self.rule(rule, class)? {
                 Decision::Dunno => {}
                 Decision::DeferIfPermit(reply) => drop(self.defer_if_permit.get_or_insert(reply)),
@@ -94,7 +105,13 @@ impl<'a> Evaluation<'a> {
     fn rule(&mut self, rule: &Rule, class: Class) -> Result<Decision, LookupError> {
         match rule {
             Rule::Verb { verb, argument } => match verb.ask() {
-                Some(ask) => ask(self, class, argument),
+                Some(ask) => {
+                    let decision = ask(self, class, argument)?;
+                    if decision == Decision::Permit && !matches!(argument, Argument::Table { .. }) {
+                        self.permitted(verb.name, class, "");
+                    }
+                    Ok(decision)
+                }
                 None => Ok(Decision::Dunno),
             },
             Rule::Class(list) => self.decide(list, class),
@@ -123,14 +140,17 @@ impl<'a> Evaluation<'a> {
         decision
     }
 
+    /// `smtpd_log_access_permit_actions`: logs a permission, where that is wanted.
+    pub(super) fn permitted(&self, action: &str, class: Class, detail: &str) {
+        if self.judge.logged_permissions.matches(action).unwrap_or(true) {
+            let text =
+                format!("action={action} for {}={} {detail}", class.words(), class.name_in(self.subject));
+            report::acted("permit", self.subject, &text);
+        }
+    }
+
     /// The reply of `defer_if_permit` and `defer_if_reject`.
     pub(super) fn requested(&self, class: Class, verb: &str) -> Reply {
-        verbs::refuse(
-            self.subject,
-            class,
-            self.judge.codes.access_defer,
-            (7, 0),
-            &format!("{verb} requested"),
-        )
+        refuse(self.subject, class, self.judge.codes.access_defer, (7, 0), &format!("{verb} requested"))
     }
 }

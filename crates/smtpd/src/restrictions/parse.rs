@@ -6,6 +6,7 @@ use config::{Config, param, split_list};
 use lookup::Maps;
 
 use super::verbs::{self, Takes, Verb};
+use crate::policy::Service;
 
 /// How deep classes may name classes.
 const MAX_DEPTH: usize = 10;
@@ -31,6 +32,7 @@ pub(super) enum Argument {
     None,
     Table { maps: Maps, label: String },
     Text(String),
+    Policy(Service),
 }
 
 /// What is wrong with a list.
@@ -129,6 +131,12 @@ impl<'a> Parser<'a> {
             Takes::Text(what) => match rest.next() {
                 Some(text) => Ok(Argument::Text(text.clone())),
                 None => Err(format!("{word} needs {what} after it")),
+            },
+            Takes::PolicyService => match rest.next() {
+                Some(text) => Service::parse(self.config, text)
+                    .map(Argument::Policy)
+                    .map_err(|mistake| format!("{word}: {mistake}")),
+                None => Err(format!("{word} needs the address of a policy service after it")),
             },
             Takes::Table => match rest.next() {
                 Some(name) if name.contains(':') => table(name),

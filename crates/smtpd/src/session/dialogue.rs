@@ -45,6 +45,10 @@ impl<'a> Dialogue<'a> {
             recipients: self.mail.recipients,
             protocol: self.protocol(),
             out_of_step: self.out_of_step,
+            size: self.mail.size,
+            sasl_sender: &self.mail.sasl_sender,
+            etrn_domain: None,
+            instance: self.mail.instance,
         }
     }
 

@@ -7,6 +7,7 @@ use smtp_proto::server::Transaction;
 use smtp_proto::{Fault, Reply};
 
 use super::dialogue::Dialogue;
+use crate::policy::{Instance, next_instance};
 use crate::refusal;
 use crate::report::{self, Subject};
 use crate::restrictions::Effects;
@@ -16,8 +17,9 @@ use crate::transfer::Transfer;
 pub(super) const BARE_NEWLINE: &str = "bare <LF> received";
 
 /// What is known of the transaction.
-#[derive(Default)]
 pub(super) struct MailState {
+    /// Distinguishes this transaction from others, for policy services.
+    pub(super) instance: Instance,
     pub(super) sender: Option<Address>,
     /// How many recipients were accepted, and the first of them.
     pub(super) recipients: usize,
@@ -25,12 +27,32 @@ pub(super) struct MailState {
     effects: Effects,
     pub(super) queue_id: Option<QueueId>,
     transfer: Option<Transfer>,
+    /// What SIZE of MAIL announced, then what came.
+    pub(super) size: u64,
+    pub(super) sasl_sender: String,
+}
+
+impl Default for MailState {
+    fn default() -> Self {
+        Self {
+            instance: next_instance(),
+            sender: None,
+            recipients: 0,
+            first_recipient: None,
+            effects: Effects::default(),
+            queue_id: None,
+            transfer: None,
+            size: 0,
+            sasl_sender: String::new(),
+        }
+    }
 }
 
 impl Dialogue<'_> {
     pub(super) fn mail(&mut self, mail: &Mail) -> Option<Reply> {
         self.forget_transaction();
         self.mail.sender = Some(mail.sender.clone());
+        self.mail.size = mail.size.unwrap_or(0);
         let subject = self.subject_at("MAIL");
         let restrictions = &self.server.restrictions;
         if let Some(reply) = restrictions.malformed_sender(&mail.sender) {
@@ -50,7 +72,7 @@ impl Dialogue<'_> {
     }
 
     pub(super) fn rcpt(&mut self, rcpt: &Rcpt) -> Option<Reply> {
-        let mut effects = self.mail.effects;
+        let mut effects = self.mail.effects.clone();
         let subject = Subject { recipient: Some(&rcpt.recipient), ..self.subject_at("RCPT") };
         let refused = self.server.restrictions.rcpt(&subject, &mut effects);
         match &refused {
@@ -65,7 +87,7 @@ impl Dialogue<'_> {
     }
 
     pub(super) fn begin(&mut self, transaction: &Transaction) -> Option<Reply> {
-        let mut effects = self.mail.effects;
+        let mut effects = self.mail.effects.clone();
         let subject = self.subject_at("DATA");
         if let Some(reply) = self.server.restrictions.data(&subject, &mut effects) {
             report::acted("reject", &subject, &reply);
@@ -88,9 +110,10 @@ impl Dialogue<'_> {
             &self.client,
             client,
             rewrite_headers,
-            self.mail.effects,
+            &self.mail.effects,
         ) {
             Ok(transfer) => {
+                self.mail.size = 0;
                 self.mail.queue_id = Some(transfer.id);
                 self.mail.transfer = Some(transfer);
                 None
@@ -101,6 +124,7 @@ impl Dialogue<'_> {
 
     pub(super) fn content(&mut self, bytes: &[u8]) {
         if let Some(transfer) = &mut self.mail.transfer {
+            self.mail.size = self.mail.size.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
             transfer.content(bytes);
         }
     }
@@ -138,6 +162,7 @@ impl Dialogue<'_> {
     }
 
     pub(super) fn forget_transaction(&mut self) {
+        self.server.restrictions.message_done(self.mail.instance);
         self.mail = MailState::default();
     }
 }
