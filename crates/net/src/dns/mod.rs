@@ -2,7 +2,7 @@
 //!
 //! [`Resolver`] asks the name servers of resolv.conf(5). A call blocks its own thread only, for no longer than
 //! resolv.conf's time-outs and attempts allow, so that a silent server delays nobody else. Answers, and that there is none,
-//! are remembered for their time to live.
+//! are remembered for their time to live. [`mail_hosts`] makes of such answers the list of hosts that mail is offered to.
 //!
 //! What cannot be answered is a value, [`DnsError`], whose text is what Postfix writes into logs and notifications. A
 //! name that cannot be one in the DNS is refused without a question: some servers answer even those.
@@ -10,6 +10,7 @@
 mod error;
 #[cfg(test)]
 mod fake;
+pub mod mail_hosts;
 mod name;
 mod resolv_conf;
 mod resolver;
@@ -54,14 +55,24 @@ impl Default for DnsSettings {
 }
 
 impl DnsSettings {
-    /// What the parameters of the SMTP client say: `smtp_dns_resolver_options`, and `smtp_dns_support_level` with the
-    /// older `disable_dns_lookups`. Nothing is validated that is not asked for.
+    /// What `smtp_dns_resolver_options` and `smtp_dns_support_level` say.
     #[must_use]
     pub fn for_smtp(config: &Config) -> Self {
         let options = config.get(param::SMTP_DNS_RESOLVER_OPTIONS);
+        Self::of(&options, &config.get(param::SMTP_DNS_SUPPORT_LEVEL))
+    }
+
+    /// What `lmtp_dns_resolver_options` and `lmtp_dns_support_level` say.
+    #[must_use]
+    pub fn for_lmtp(config: &Config) -> Self {
+        let options = config.get(param::LMTP_DNS_RESOLVER_OPTIONS);
+        Self::of(&options, &config.get(param::LMTP_DNS_SUPPORT_LEVEL))
+    }
+
+    fn of(options: &[String], support_level: &str) -> Self {
         let has = |name: &str| options.iter().any(|option| option.eq_ignore_ascii_case(name));
         Self {
-            dnssec: config.get(param::SMTP_DNS_SUPPORT_LEVEL) == "dnssec",
+            dnssec: support_level.eq_ignore_ascii_case("dnssec"),
             completes_names: has("res_defnames"),
             searches_domains: has("res_dnsrch"),
             ..Self::default()

@@ -54,7 +54,7 @@ impl Resolver {
     /// The mail exchangers of a domain, in the order of the answer.
     pub fn mx(&self, domain: &str) -> Result<Answer<Vec<Mx>>, DnsError> {
         self.ask(domain, Kind::Mx)?.usable(|record| match record {
-            RData::MX(mx) => Some(Mx { preference: mx.preference, host: host_or_root(&mx.exchange)? }),
+            RData::MX(mx) => Some(Mx { preference: mx.preference, host: target(&mx.exchange)? }),
             _ => None,
         })
     }
@@ -110,7 +110,7 @@ impl Resolver {
                 priority: srv.priority,
                 weight: srv.weight,
                 port: srv.port,
-                target: host_or_root(&srv.target)?,
+                target: target(&srv.target)?,
             }),
             _ => None,
         })
@@ -246,7 +246,7 @@ fn both(
             Ok(v4)
         }
         (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
-        (Err(v4), Err(v6)) => Err(if v6.is_temporary() { v6 } else { v4 }),
+        (Err(v4), Err(v6)) => Err(if v4.is_temporary() && !v6.is_temporary() { v4 } else { v6 }),
     }
 }
 
@@ -254,8 +254,11 @@ fn host(name: &Name) -> Option<String> {
     Some(text_of(name)).filter(|text| is_host_name(text))
 }
 
-fn host_or_root(name: &Name) -> Option<String> {
-    if name.is_root() { Some(".".to_owned()) } else { host(name) }
+/// A host that a record points to: the root says that there is none, and an address in place of a name is understood, as
+/// Postfix understands it.
+fn target(name: &Name) -> Option<String> {
+    let text = text_of(name);
+    (name.is_root() || is_host_name(&text) || text.parse::<IpAddr>().is_ok()).then_some(text)
 }
 
 const fn record_type(kind: Kind) -> RecordType {
