@@ -24,6 +24,8 @@ use super::anchors::{self, Anchors};
 use super::certificate::{Certificate, Digest};
 use super::ciphers::Ciphers;
 use super::dane::{self, Verdict};
+use super::dane_host::Rules;
+pub use super::dane_host::{DaneError, Host};
 use super::info::{self, Info, Trust};
 use super::policy::Policies;
 pub use super::policy::{Level, Match, Policy, PolicyError};
@@ -46,6 +48,7 @@ pub struct Context {
     sessions: Arc<Sessions>,
     configs: Mutex<HashMap<ConfigKey, Arc<ClientConfig>>>,
     dane: dane::Settings,
+    dane_rules: Rules,
     wildcards_match_many: bool,
     log_level: u8,
 }
@@ -232,6 +235,7 @@ impl Context {
                 &config::split_list(&global("tls_dane_digests")),
                 &global("tls_dane_digest_agility"),
             )?,
+            dane_rules: Rules::new(config, prefix)?,
             wildcards_match_many: global("tls_wildcard_matches_multiple_labels") != "no",
             log_level: settings.log_level(),
         })
@@ -257,6 +261,10 @@ impl Context {
     #[must_use]
     pub fn dane(&self) -> &dane::Settings {
         &self.dane
+    }
+
+    pub(super) fn dane_rules(&self) -> &Rules {
+        &self.dane_rules
     }
 
     /// Begins TLS on a connection, until `deadline`, and holds the server against the policy.

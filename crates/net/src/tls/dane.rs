@@ -4,22 +4,10 @@ use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use super::anchors;
 use super::certificate::{Certificate, Digest};
+pub use crate::dns::Tlsa;
 
 /// The most records of one name that are looked at.
 const MAX_RECORDS: usize = 100;
-
-/// A TLSA record (RFC 6698 section 2.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tlsa {
-    /// 2 a trust anchor, 3 the server's own certificate; 0 and 1 are not for SMTP.
-    pub usage: u8,
-    /// 0 the certificate, 1 its public key.
-    pub selector: u8,
-    /// 0 the thing itself, 1 its SHA-256, 2 its SHA-512.
-    pub matching: u8,
-    /// What it must be.
-    pub data: Vec<u8>,
-}
 
 /// `tls_dane_digests`, `tls_dane_digest_agility`, `tls_dane_trust_anchor_digest_enable`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ mod certificate;
 mod ciphers;
 pub mod client;
 pub mod dane;
+mod dane_host;
 mod info;
 mod keys;
 mod names;

@@ -26,10 +26,9 @@ impl Authority {
         let done = Command::new("openssl")
             .args(arguments.split_ascii_whitespace())
             .current_dir(self.folder.path())
-            .stderr(Stdio::null())
-            .status()
+            .output()
             .unwrap();
-        assert!(done.success(), "openssl {arguments}");
+        assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
     fn path(&self, name: &str) -> String {
