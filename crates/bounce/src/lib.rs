@@ -7,7 +7,7 @@
 mod agents;
 mod notice;
 mod policy;
-pub mod report;
+mod report;
 mod send;
 mod server;
 mod subject;

@@ -80,29 +80,12 @@ pub(crate) fn is_wanted(kind: Kind, notify: Notify) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::policy::Classes;
+    use crate::policy::tests::policy;
 
     fn address(text: &str) -> Address {
         Address::new(text).unwrap()
-    }
-
-    fn policy(classes: Classes) -> Policy {
-        Policy {
-            hostname: "mail.example.org".into(),
-            origin: "example.org".into(),
-            classes,
-            double_bounce: address("double-bounce@example.org"),
-            double_bounce_recipient: address("2bounce@example.org"),
-            bounce_recipient: address("postmaster@example.org"),
-            delay_recipient: address("delay@example.org"),
-            size_limit: 50_000,
-            header_limit: 100_000,
-            lifetime: Duration::from_secs(1),
-            filter: false,
-        }
     }
 
     /// `from -> to returned`, or nothing.
@@ -127,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_postmaster_is_told_what_notify_classes_has() {
-        let double = "<double-bounce@example.org>";
+        let double = "<double-bounce@mail.example.org>";
         assert_eq!(told(Kind::Failure, "", ALL), [format!("{double} 2bounce@example.org Full")]);
         let copy = format!("{double} postmaster@example.org Headers");
         assert_eq!(told(Kind::Failure, "a@b", ALL), ["<> a@b Full", &copy]);
@@ -140,7 +123,7 @@ mod tests {
     fn reports_on_reports_end() {
         for kind in [Kind::Failure, Kind::Delay, Kind::Success] {
             assert_eq!(told(kind, "", NONE), [""; 0]);
-            assert_eq!(told(kind, "Double-Bounce@example.org", ALL), [""; 0]);
+            assert_eq!(told(kind, "Double-Bounce@mail.example.org", ALL), [""; 0]);
         }
     }
 

@@ -14,18 +14,14 @@ use mail_builder::headers::content_type::ContentType;
 use mail_builder::headers::raw::Raw;
 use mail_builder::mime::{BodyPart, MimePart};
 
-pub use status::{decode_xtext, encode_orcpt};
-
-/// More recipients than this are counted, not listed, so that a list with a hundred thousand dead members makes a
-/// report that somebody can read and that fits in memory.
-pub const MAX_LISTED: usize = 10_000;
+use crate::policy::Text;
 
 /// RFC 2046 section 5.1.1.
 const MAX_BOUNDARY: usize = 70;
 
 /// For whom the report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
+pub(crate) enum Reader {
     /// The envelope sender of the message.
     Sender,
     /// The postmaster, who gets a copy or what nobody else can be given.
@@ -34,7 +30,7 @@ pub enum Reader {
 
 /// How much of the message goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Returned {
+pub(crate) enum Returned {
     /// All of it, as message/rfc822.
     Full,
     /// Its header, as text/rfc822-headers.
@@ -43,75 +39,82 @@ pub enum Returned {
 
 /// One recipient and what became of it.
 #[derive(Clone, Debug)]
-pub struct Reported {
+pub(crate) struct Reported {
     /// Where the message was to go at last.
-    pub address: Address,
+    pub(crate) address: Address,
     /// The address before aliases and rewriting, where it differs.
-    pub original: Option<Address>,
+    pub(crate) original: Option<Address>,
     /// ORCPT as received (`rfc822;xtext`).
-    pub orcpt: Option<String>,
+    pub(crate) orcpt: Option<String>,
     /// The result of the last attempt.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
+    /// When that ended, where there was one.
+    pub(crate) time: Option<jiff::Zoned>,
 }
 
 /// All that a report is made of, but for the message itself.
 #[derive(Debug)]
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// What is reported.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Who reads it.
-    pub reader: Reader,
+    pub(crate) reader: Reader,
     /// The queue id that the report itself will have.
-    pub report_id: QueueId,
+    pub(crate) report_id: QueueId,
     /// To whom it goes.
-    pub to: &'a Address,
+    pub(crate) to: &'a Address,
     /// Now.
-    pub now: jiff::Zoned,
+    pub(crate) now: jiff::Zoned,
     /// `myhostname`.
-    pub hostname: &'a str,
-    /// `myorigin`: the domain of MAILER-DAEMON.
-    pub origin: &'a str,
+    pub(crate) hostname: &'a str,
+    /// The mail system's name in the names of fields.
+    pub(crate) label: &'a str,
+    /// The text for people, and the headers that go with it.
+    pub(crate) text: &'a Text,
     /// The message's queue id.
-    pub queue_id: QueueId,
+    pub(crate) queue_id: QueueId,
     /// The message's envelope sender.
-    pub sender: &'a Address,
+    pub(crate) sender: &'a Address,
     /// When the message arrived.
-    pub arrival: jiff::Zoned,
+    pub(crate) arrival: jiff::Zoned,
     /// ENVID as received (xtext).
-    pub envid: Option<&'a str>,
+    pub(crate) envid: Option<&'a str>,
     /// When a delayed message will be given up.
-    pub retry_until: Option<jiff::Zoned>,
+    pub(crate) retry_until: Option<jiff::Zoned>,
+    /// The message was not to be delivered: it asked what would become of it.
+    pub(crate) is_probe: bool,
     /// The recipients that are reported.
-    pub recipients: &'a [Reported],
+    pub(crate) recipients: &'a [Reported],
+    /// How many more there are.
+    pub(crate) unlisted: usize,
     /// How much of the message goes back.
-    pub returned: Returned,
+    pub(crate) returned: Returned,
     /// The returned part contains bytes above 127.
-    pub eight_bit: bool,
+    pub(crate) eight_bit: bool,
     /// The message needs SMTPUTF8, and so does the report (RFC 6533).
-    pub smtputf8: bool,
+    pub(crate) smtputf8: bool,
 }
 
 /// The bytes of a report around the returned message, with LF line ends.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// From the first header to the empty line before the returned message.
-    pub head: Vec<u8>,
+    pub(crate) head: Vec<u8>,
     /// What closes the MIME structure.
-    pub tail: Vec<u8>,
+    pub(crate) tail: Vec<u8>,
     /// There are bytes above 127 somewhere, in the returned message or around it.
-    pub eight_bit: bool,
+    pub(crate) eight_bit: bool,
 }
 
 impl Report {
     /// Builds the report.
-    #[must_use]
-    pub fn build(facts: &Facts<'_>) -> Self {
+    pub(crate) fn build(facts: &Facts<'_>) -> Self {
         // The id is new and belongs to this host and moment, so no message can contain the boundary already.
         let mut boundary = format!("{}/{}", facts.report_id, facts.hostname);
         boundary.truncate(boundary.floor_char_boundary(MAX_BOUNDARY));
         let (words, fields) = (words::body(facts), status::fields(facts));
         let eight_bit = facts.eight_bit || !words.is_ascii() || !fields.is_ascii();
-        let parts = vec![words_part(words), status_part(facts, fields), original_part(facts)];
+        let parts = vec![words_part(facts, words), status_part(facts, fields), original_part(facts)];
         let report_type = ContentType::new("multipart/report").attribute("report-type", "delivery-status");
         let body = MimePart::new(report_type.attribute("boundary", boundary.as_str()), parts)
             .transfer_encoding(if eight_bit { "8bit" } else { "7bit" });
@@ -125,24 +128,32 @@ impl Report {
     }
 }
 
-/// The header fields above the MIME structure. The report has a null envelope sender; `Auto-Submitted` (RFC 3834) tells
-/// those that look at headers only not to answer it.
+/// The header fields above the MIME structure. A report to the sender has a null envelope sender; `Auto-Submitted`
+/// (RFC 3834) tells those that look at headers only not to answer it.
 fn headers<'a>(facts: &Facts<'a>) -> MessageBuilder<'a> {
-    let stamp = facts.now.strftime("%Y%m%d%H%M%S");
+    let (subject, submitted) = match facts.reader {
+        Reader::Sender => (&facts.text.subject, "auto-replied"),
+        Reader::Postmaster => (&facts.text.postmaster_subject, "auto-generated"),
+    };
     MessageBuilder::new()
         .header("Date", Raw::new(rfc5322_date(&facts.now)))
-        .header("From", Raw::new(format!("Mail Delivery System <MAILER-DAEMON@{}>", facts.origin)))
-        .header("Subject", Raw::new(words::subject(facts)))
+        .header("From", Raw::new(facts.text.from.as_str()))
+        .header("Subject", Raw::new(subject.as_str()))
         .header("To", Raw::new(facts.to.to_path()))
-        .header("Auto-Submitted", Raw::new("auto-replied"))
-        .header("Message-ID", Raw::new(format!("<{stamp}.{}@{}>", facts.report_id, facts.hostname)))
+        .header("Auto-Submitted", Raw::new(submitted))
         .header("MIME-Version", Raw::new("1.0"))
+        // A queue id is not used again, so it needs no time beside it.
+        .header("Message-ID", Raw::new(format!("<{}@{}>", facts.report_id, facts.hostname)))
 }
 
-fn words_part(text: String) -> MimePart<'static> {
-    let (charset, encoding) = if text.is_ascii() { ("us-ascii", "7bit") } else { ("utf-8", "8bit") };
+/// What is added to the template's text may have characters that its character set lacks: then all of it is UTF-8, if it
+/// can be.
+fn words_part(facts: &Facts<'_>, text: Vec<u8>) -> MimePart<'static> {
+    let is_plain = facts.text.charset.eq_ignore_ascii_case("us-ascii") && !text.is_ascii();
+    let charset = if is_plain { "utf-8".to_owned() } else { facts.text.charset.clone() };
+    let encoding = if text.is_ascii() { "7bit" } else { "8bit" };
     let kind = ContentType::new("text/plain").attribute("charset", charset);
-    MimePart::new(kind, BodyPart::Text(text.into()))
+    MimePart::new(kind, BodyPart::Binary(text.into()))
         .header("Content-Description", Raw::new("Notification"))
         .transfer_encoding(encoding)
 }
@@ -166,6 +177,14 @@ fn original_part(facts: &Facts<'_>) -> MimePart<'static> {
     MimePart::new(kind, BodyPart::Binary([].as_slice().into()))
         .header("Content-Description", Raw::new(description))
         .transfer_encoding(if facts.eight_bit { "8bit" } else { "7bit" })
+}
+
+/// The `Return-Path:` that stands before what is returned, as in a mailbox.
+pub(crate) fn return_path(sender: &Address, hostname: &str) -> String {
+    if sender.is_null() {
+        return format!("Return-Path: <MAILER-DAEMON@{hostname}>\n");
+    }
+    format!("Return-Path: <{}>\n", sender.to_path())
 }
 
 /// A date as RFC 5322 section 3.3 wants it.

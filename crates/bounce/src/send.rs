@@ -6,14 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipc::bounce::{Kind, Request};
 use ipc::cleanup::{self, CleanupError, Options, Refusal};
 use ipc::log;
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
 use mail::{Body, Client, Envelope, Origin, QueueId, Recipient};
 
 use crate::notice::Notice;
 use crate::policy::Policy;
-use crate::report::{Facts, Reader, Report, Returned};
-use crate::subject::Subject;
+use crate::report::{Facts, Reader, Report, Returned, return_path};
+use crate::subject::{Excerpt, Subject, local};
 
 /// Sends one notice. `Ok` also where it cannot be sent and never will: that is logged, and there is nobody to tell.
 ///
@@ -60,6 +58,7 @@ fn attempt(
     let id = QueueId::generate(now);
     let excerpt = subject.excerpt(returned, policy.header_limit).map_err(reading_failed)?;
     let stored = &subject.stored;
+    let listed = subject.reported_to(notice.reader);
     let report = Report::build(&Facts {
         kind: request.kind,
         reader: notice.reader,
@@ -67,13 +66,16 @@ fn attempt(
         to: &notice.to,
         now: local(now),
         hostname: &policy.hostname,
-        origin: &policy.origin,
+        label: &policy.label,
+        text: policy.text(request.kind),
         queue_id: request.id,
         sender: stored.sender(),
         arrival: local(stored.arrival()),
         envid: stored.envid(),
         retry_until: (request.kind == Kind::Delay).then(|| local(stored.arrival() + policy.lifetime)),
-        recipients: subject.reported_to(notice.reader),
+        is_probe: stored.trace().is_probe(),
+        recipients: &listed.recipients,
+        unlisted: listed.unlisted,
         returned,
         eight_bit: subject.is_eight_bit(&excerpt).map_err(reading_failed)?,
         smtputf8: stored.smtputf8(),
@@ -93,13 +95,15 @@ fn attempt(
     };
     let options = Options { filter: policy.filter, ..Options::default() };
     let mut out = client.begin(id, &envelope, options)?;
-    write(&report, &excerpt, &mut out).map_err(CleanupError::Unreachable)?;
+    let return_path = return_path(stored.sender(), &policy.hostname);
+    write(&report, &return_path, &excerpt, &mut out).map_err(CleanupError::Unreachable)?;
     out.commit()?;
     Ok(id)
 }
 
-fn write(report: &Report, excerpt: &crate::subject::Excerpt, out: &mut impl Write) -> io::Result<()> {
+fn write(report: &Report, return_path: &str, excerpt: &Excerpt, out: &mut impl Write) -> io::Result<()> {
     out.write_all(&report.head)?;
+    out.write_all(return_path.as_bytes())?;
     excerpt.write_to(out)?;
     out.write_all(&report.tail)
 }
@@ -118,9 +122,4 @@ fn note(notice: &Notice, request: &Request, id: QueueId) {
         Reader::Sender => log::notified(request.id, kind, id),
         Reader::Postmaster => log::info!("{}: postmaster {kind} notification: {id}", request.id),
     }
-}
-
-/// A time beyond what calendars know is shown as their first one.
-fn local(time: SystemTime) -> Zoned {
-    Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::system())
 }

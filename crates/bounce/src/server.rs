@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crossbeam_channel::Receiver;
 use ipc::bounce::{Reply, Request};
 use ipc::{cleanup, frame, log};
+use mail::Trace;
 use service::{Fatal, Service, Stream};
 
 use crate::notice::notices;
@@ -80,13 +81,17 @@ impl Bounce {
     }
 
     fn notify(&self, request: &Request, descriptor: OwnedFd) -> Result<(), String> {
-        let subject = Subject::read(request, descriptor).map_err(|error| error.to_string())?;
+        let subject = Subject::read(request, descriptor)?;
         let sender = subject.stored.sender();
         if self.policy.is_double_bounce(sender) {
             log::warning!("{}: undeliverable postmaster notification discarded", request.id);
         }
+        // What address verification finds out goes to who asked, not to the message's sender.
+        if subject.stored.trace() == Trace::Verification {
+            return Ok(());
+        }
         for notice in notices(request.kind, sender, &self.policy) {
-            if subject.reported_to(notice.reader).is_empty() {
+            if subject.reported_to(notice.reader).recipients.is_empty() {
                 continue;
             }
             let result = send(&notice, request, &subject, &self.policy, &self.cleanup);

@@ -1,14 +1,17 @@
 //! The message that is reported on, as its queue file tells it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
-use ipc::bounce::Request;
-use mail::{Body, Dsn, DsnReturn, Outcome};
-use queue::{Content, QueueError, Stored};
+use ipc::bounce::{Kind, Request};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+use mail::{Body, Dsn, DsnReturn, Notify, Outcome, Served};
+use queue::{Attempt, Content, QueueError, Stored};
 
 use crate::notice::is_wanted;
 use crate::report::{Reader, Reported, Returned};
@@ -19,52 +22,85 @@ const BATCH: usize = 1000;
 /// How much content is looked at or sent at a time.
 const CHUNK: usize = 64 * 1024;
 
+/// More recipients than this are counted, not listed, so that a list with a hundred thousand dead members makes a
+/// report that somebody can read.
+pub(crate) const MAX_LISTED: usize = 10_000;
+
+/// The reasons of all that are listed, together; more of them makes each shorter.
+const MAX_REASONS: usize = 4 * 1024 * 1024;
+
+/// No reason is made shorter than this.
+const MIN_REASON: usize = 128;
+
 /// The message, and those of its recipients that are reported on.
 pub(crate) struct Subject {
     pub(crate) stored: Stored,
-    /// First those which the sender wants to hear of.
-    reported: Vec<Reported>,
-    /// How many these are.
-    wanted: usize,
+    /// Those which the sender wants to hear of.
+    wanted: Listed,
+    /// All.
+    all: Listed,
+}
+
+/// Recipients to tell of.
+#[derive(Default)]
+pub(crate) struct Listed {
+    pub(crate) recipients: Vec<Reported>,
+    /// How many there are beyond these.
+    pub(crate) unlisted: usize,
+}
+
+impl Listed {
+    fn add(&mut self, recipient: Reported) {
+        if self.recipients.len() < MAX_LISTED {
+            self.recipients.push(recipient);
+        } else {
+            self.unlisted += 1;
+        }
+    }
 }
 
 impl Subject {
-    /// Reads what a request is about.
-    pub(crate) fn read(request: &Request, descriptor: OwnedFd) -> Result<Self, QueueError> {
+    /// Reads what a request is about. Memory is bounded, however many recipients the message has.
+    pub(crate) fn read(request: &Request, descriptor: OwnedFd) -> Result<Self, String> {
         let name = PathBuf::from(format!("the queue file of {}", request.id));
-        let stored = Stored::from_file(File::from(descriptor), &name)?;
-        let mut attempts = stored.last_attempts()?;
+        let stored = Stored::from_file(File::from(descriptor), &name).map_err(said)?;
         let asked: HashSet<u32> = request.recipients.iter().copied().collect();
-        let (mut reported, mut unwanted) = (Vec::new(), Vec::new());
+        let mut attempts = last_attempts(&stored, &asked)?;
+        let (mut wanted, mut all) = (Listed::default(), Listed::default());
         let mut next = request.recipients.iter().copied().min().unwrap_or(u32::MAX);
         let last = request.recipients.iter().copied().max().unwrap_or_default();
         while next <= last {
-            let batch = stored.recipients_from(next, BATCH)?;
+            let batch = stored.recipients_from(next, BATCH).map_err(said)?;
             let Some(end) = batch.last().map(|recipient| recipient.index) else { break };
             for found in batch.into_iter().filter(|found| asked.contains(&found.index)) {
-                let is_wanted = is_wanted(request.kind, found.recipient.notify);
-                let outcome =
-                    attempts.remove(&found.index).map_or_else(unrecorded, |attempt| attempt.outcome);
-                let list = if is_wanted { &mut reported } else { &mut unwanted };
-                list.push(Reported {
+                let notify = found.recipient.notify;
+                let attempt = attempts.remove(&found.index);
+                let time = attempt.as_ref().map(|attempt| local(attempt.time));
+                let outcome = attempt.map_or_else(|| unrecorded(notify), |attempt| attempt.outcome);
+                // Who took the request on will answer it.
+                let is_passed_on = request.kind == Kind::Success && outcome.served == Served::PassedOn;
+                let recipient = Reported {
                     address: found.recipient.address,
                     original: found.recipient.original,
                     orcpt: found.recipient.orcpt,
                     outcome,
-                });
+                    time,
+                };
+                if is_wanted(request.kind, notify) && !is_passed_on {
+                    wanted.add(recipient.clone());
+                }
+                all.add(recipient);
             }
             next = end.saturating_add(1);
         }
-        let wanted = reported.len();
-        reported.append(&mut unwanted);
-        Ok(Self { stored, reported, wanted })
+        Ok(Self { stored, wanted, all })
     }
 
     /// The recipients that a reader is told of: the postmaster of all, whatever the sender wants.
-    pub(crate) fn reported_to(&self, reader: Reader) -> &[Reported] {
+    pub(crate) fn reported_to(&self, reader: Reader) -> &Listed {
         match reader {
-            Reader::Sender => &self.reported[..self.wanted],
-            Reader::Postmaster => &self.reported,
+            Reader::Sender => &self.wanted,
+            Reader::Postmaster => &self.all,
         }
     }
 
@@ -83,10 +119,12 @@ impl Subject {
             Returned::Full => Ok(Excerpt::Whole(self.stored.content())),
             Returned::Headers => {
                 let mut header = self.stored.content().header(header_limit)?;
-                // The empty line is no part of text/rfc822-headers (RFC 6522 section 4).
-                if header.ends_with(b"\n\n") {
+                // The empty line is no part of text/rfc822-headers (RFC 6522 section 4), nor is half a line.
+                if header == b"\n" || header.ends_with(b"\n\n") {
                     header.pop();
                 }
+                let whole = header.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                header.truncate(whole);
                 Ok(Excerpt::Header(header))
             }
         }
@@ -127,7 +165,39 @@ impl Excerpt {
     }
 }
 
-/// The journal lost the record in a power cut; the recipient's state survived.
-fn unrecorded() -> Outcome {
+fn said(error: QueueError) -> String {
+    error.to_string()
+}
+
+/// The last attempt for each of these recipients, as far as they can be listed.
+fn last_attempts(stored: &Stored, asked: &HashSet<u32>) -> Result<HashMap<u32, Attempt>, String> {
+    let longest = (MAX_REASONS / asked.len().clamp(1, 2 * MAX_LISTED)).max(MIN_REASON);
+    let mut attempts = HashMap::new();
+    for attempt in stored.journal() {
+        let mut attempt = attempt.map_err(|error| format!("read the queue file: {error}"))?;
+        let is_new = !attempts.contains_key(&attempt.recipient);
+        if !asked.contains(&attempt.recipient) || (is_new && attempts.len() >= 2 * MAX_LISTED) {
+            continue;
+        }
+        let outcome = &mut attempt.outcome;
+        for text in [Some(&mut outcome.text), outcome.diagnostic.as_mut()].into_iter().flatten() {
+            text.truncate(text.floor_char_boundary(longest));
+        }
+        attempts.insert(attempt.recipient, attempt);
+    }
+    Ok(attempts)
+}
+
+/// A recipient that no attempt was made for: its address was replaced by others on arrival, or the journal lost the record
+/// in a power cut, which the recipient's state survived.
+fn unrecorded(notify: Notify) -> Outcome {
+    if notify.contains(Notify::EXPANDED) {
+        return Outcome::sent("none", "alias expanded").counted_as(Served::Expanded);
+    }
     Outcome::bounced("none", Dsn::new(5, 0, 0), "delivery failed; the reason was not recorded")
+}
+
+/// A time beyond what calendars know is shown as their first one.
+pub(crate) fn local(time: SystemTime) -> Zoned {
+    Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::system())
 }

@@ -134,6 +134,11 @@ impl Config {
         &self.inner.own_names
     }
 
+    /// What names are looked up in.
+    pub(crate) fn source(&self) -> &Settings {
+        &self.inner.settings
+    }
+
     fn value_at(&self, index: usize) -> &str {
         self.inner.values[index].get_or_init(|| {
             let row = &PARAMETERS[index];

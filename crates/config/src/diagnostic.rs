@@ -39,6 +39,13 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// The system's words for an error, without the "(os error 2)" that the standard library appends.
+#[must_use]
+pub fn cause(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.find(" (os error ").map_or(text.as_str(), |end| &text[..end]).to_owned()
+}
+
 /// Gathers the remarks about one file.
 pub(crate) struct Remarks<'a> {
     pub(crate) file: PathBuf,

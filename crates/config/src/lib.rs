@@ -18,11 +18,12 @@ mod master_cf;
 mod near;
 mod pace;
 mod parameter;
+pub mod templates;
 mod transport;
 mod value;
 
 pub use config::{Config, Snapshot};
-pub use diagnostic::{Diagnostic, Severity};
+pub use diagnostic::{Diagnostic, Severity, cause};
 pub use expand::ExpandError;
 pub use master_cf::{Presence, ServiceEntry, ServiceKind, Wakeup};
 pub use near::nearest;

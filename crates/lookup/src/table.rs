@@ -110,8 +110,4 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// The words of an input/output error, without the "(os error 2)" that the standard library appends.
-pub(crate) fn cause(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.find(" (os error ").map_or(text.as_str(), |end| &text[..end]).to_owned()
-}
+pub(crate) use config::cause;

@@ -94,9 +94,7 @@ impl Failure {
     }
 
     fn io(operation: &str, path: &Path, error: &io::Error) -> Self {
-        let text = error.to_string();
-        let cause = text.find(" (os error ").map_or(text.as_str(), |end| &text[..end]);
-        Self::Fatal(format!("{operation} {}: {cause}", path.display()))
+        Self::Fatal(format!("{operation} {}: {}", path.display(), config::cause(error)))
     }
 
     fn output(error: &io::Error) -> Self {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use config::templates::Templates;
 use config::{Config, Diagnostic, Severity};
 use lookup::OpenError;
 
@@ -34,5 +35,7 @@ pub fn judge(config: &Config) -> Vec<Diagnostic> {
     }
     let file: PathBuf = config.directory().join("main.cf");
     let diagnostic = |(severity, text)| Diagnostic { severity, file: file.clone(), line: 0, text };
-    found.into_iter().map(diagnostic).collect()
+    let mut diagnostics: Vec<Diagnostic> = found.into_iter().map(diagnostic).collect();
+    diagnostics.extend(Templates::from_config(config).1);
+    diagnostics
 }

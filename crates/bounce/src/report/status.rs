@@ -4,76 +4,138 @@
 use std::fmt::Write as _;
 
 use ipc::bounce::Kind;
-use mail::{Address, Outcome};
+use mail::{Address, Outcome, Served, Status};
 
-use super::{Facts, MAX_LISTED, Reported, rfc5322_date, words::wrapped};
+use super::{Facts, Reported, rfc5322_date, words::wrapped};
 
 /// All fields: those of the message, then a group for each recipient.
 pub(super) fn fields(facts: &Facts<'_>) -> String {
-    let mut out = String::with_capacity(512 + 256 * facts.recipients.len().min(MAX_LISTED));
+    let mut out = String::with_capacity(512 + 256 * facts.recipients.len());
     field(&mut out, "Reporting-MTA", &format!("dns; {}", facts.hostname));
     if let Some(envid) = facts.envid {
         field(&mut out, "Original-Envelope-Id", &decode_xtext(envid));
     }
-    field(&mut out, "X-Postroad-Queue-ID", facts.queue_id.as_str());
-    field(&mut out, "X-Postroad-Sender", &typed(facts.sender));
+    field(&mut out, &format!("X-{}-Queue-ID", facts.label), facts.queue_id.as_str());
+    let sender = match facts.sender.is_null() {
+        true => format!("rfc822; MAILER-DAEMON@{}", facts.hostname),
+        false => typed(facts.sender, facts.smtputf8),
+    };
+    field(&mut out, &format!("X-{}-Sender", facts.label), &sender);
     field(&mut out, "Arrival-Date", &rfc5322_date(&facts.arrival));
-    for recipient in facts.recipients.iter().take(MAX_LISTED) {
+    for recipient in facts.recipients {
         out.push('\n');
         recipient_fields(&mut out, facts, recipient);
     }
     if facts.smtputf8 { out } else { ascii_only(&out) }
 }
 
+/// RFC 3464 section 2.3, in the order of that section.
 fn recipient_fields(out: &mut String, facts: &Facts<'_>, recipient: &Reported) {
     let outcome = &recipient.outcome;
-    field(out, "Final-Recipient", &typed(&recipient.address));
-    if let Some(original) = original_recipient(recipient) {
-        field(out, "Original-Recipient", &original);
-    }
-    field(out, "Action", action(facts.kind, outcome));
+    field(out, "Final-Recipient", &typed(&recipient.address, facts.smtputf8));
+    field(out, "Original-Recipient", &original_recipient(recipient, facts.smtputf8));
+    field(out, "Action", action(facts, outcome));
     field(out, "Status", &outcome.dsn.to_string());
-    if let Some(host) = remote_host(outcome) {
+    if let Some(host) = remote_mta(outcome) {
         field(out, "Remote-MTA", &format!("dns; {host}"));
     }
-    let code = match remote_reply(outcome) {
-        Some(reply) => format!("smtp; {reply}"),
-        None => format!("X-Postroad; {}", outcome.text),
-    };
-    field(out, "Diagnostic-Code", &code);
+    field(out, "Diagnostic-Code", &diagnostic(facts, recipient));
+    if let Some(time) = &recipient.time {
+        field(out, "Last-Attempt-Date", &rfc5322_date(time));
+    }
     if let (Kind::Delay, Some(time)) = (facts.kind, &facts.retry_until) {
         field(out, "Will-Retry-Until", &rfc5322_date(time));
     }
 }
 
-/// RFC 3464 section 2.3.3. What went over the network was relayed: the next host made no promise to report.
-fn action(kind: Kind, outcome: &Outcome) -> &'static str {
+/// RFC 3464 section 2.3.3; the two words for probes are Postfix's.
+fn action(facts: &Facts<'_>, outcome: &Outcome) -> &'static str {
+    match (facts.kind, outcome.status) {
+        (Kind::Failure, _) => "failed",
+        (Kind::Delay, _) => "delayed",
+        (Kind::Trace, Status::Sent) if facts.is_probe => "deliverable",
+        (Kind::Trace, _) if facts.is_probe => "undeliverable",
+        (Kind::Trace, Status::Deferred) => "delayed",
+        (Kind::Trace, Status::Bounced) => "failed",
+        (Kind::Success | Kind::Trace, _) => match outcome.served {
+            Served::Delivered => "delivered",
+            Served::Relayed | Served::PassedOn => "relayed",
+            Served::Expanded => "expanded",
+        },
+    }
+}
+
+/// Why, in one line. Where not only failures are told of, it says who had the message.
+pub(super) fn reason(kind: Kind, recipient: &Reported) -> String {
+    let outcome = &recipient.outcome;
+    let is_known = !outcome.relay.is_empty() && outcome.relay != "none";
     match kind {
-        Kind::Failure => "failed",
-        Kind::Delay => "delayed",
-        Kind::Success if remote_host(outcome).is_some() => "relayed",
-        Kind::Success | Kind::Trace => "delivered",
+        Kind::Success | Kind::Trace if is_known => {
+            format!("delivery via {}: {}", outcome.relay, outcome.text)
+        }
+        _ => outcome.text.clone(),
     }
 }
 
-/// An address with its type: RFC 3464 section 2.3.1, RFC 6533 section 3.
-fn typed(address: &Address) -> String {
-    let kind = if address.is_ascii() { "rfc822" } else { "utf-8" };
-    format!("{kind}; {}", address.to_path())
+/// An address with its type (RFC 3464 section 2.3.1). What has other characters than ASCII is written as it is where the
+/// report may have them, else in the form that RFC 6533 section 3 has for that.
+fn typed(address: &Address, utf8: bool) -> String {
+    let path = address.to_path();
+    if address.is_ascii() {
+        return format!("rfc822; {path}");
+    }
+    let form = if utf8 { path } else { utf8_addr_xtext(&path) };
+    format!("utf-8; {form}")
 }
 
-/// What the sender wrote: ORCPT in plain text, else the address before expansion, where it is known.
-fn original_recipient(recipient: &Reported) -> Option<String> {
+/// `utf-8-addr-xtext` of RFC 6533 section 3.
+fn utf8_addr_xtext(text: &str) -> String {
+    text.chars().fold(String::with_capacity(2 * text.len()), |mut out, c| {
+        if c.is_ascii_graphic() && !matches!(c, '+' | '=' | '\\') {
+            out.push(c);
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\x{{{:X}}}", u32::from(c));
+        }
+        out
+    })
+}
+
+/// What the sender wrote: ORCPT in plain text, else the address as it came.
+fn original_recipient(recipient: &Reported, utf8: bool) -> String {
     if let Some((kind, value)) = recipient.orcpt.as_ref().and_then(|orcpt| orcpt.split_once(';')) {
-        return Some(format!("{kind};{}", decode_xtext(value)));
+        let is_unicode = kind.eq_ignore_ascii_case("utf-8");
+        let value = match (is_unicode, utf8) {
+            (false, _) => decode_xtext(value),
+            (true, true) => decode_utf8_addr(value),
+            // Its ASCII form is what an ASCII report is to have.
+            (true, false) if value.is_ascii() => value.to_owned(),
+            (true, false) => utf8_addr_xtext(value),
+        };
+        return format!("{kind};{value}");
     }
-    recipient.original.as_ref().map(|original| format!("rfc822;{}", original.to_path()))
+    let original = recipient.original.as_ref().unwrap_or(&recipient.address);
+    typed(original, utf8).replacen("; ", ";", 1)
 }
 
-/// `host` of a relay `host[address]:port`. An agent of this host has no brackets in its name.
-fn remote_host(outcome: &Outcome) -> Option<&str> {
+/// The remote host: as the agent names it, else `host` of a relay `host[address]:port`. An agent of this host has no
+/// brackets in its name.
+fn remote_mta(outcome: &Outcome) -> Option<&str> {
+    if let Some(host) = &outcome.remote_mta {
+        return Some(host);
+    }
     let (host, _) = outcome.relay.split_once('[')?;
     (!host.is_empty()).then_some(host)
+}
+
+/// RFC 3464 section 2.3.6: another program's words as they were, or ours.
+fn diagnostic(facts: &Facts<'_>, recipient: &Reported) -> String {
+    let outcome = &recipient.outcome;
+    match (&outcome.diagnostic, remote_reply(outcome)) {
+        (Some(diagnostic), _) => diagnostic.clone(),
+        (None, Some(reply)) => format!("smtp; {reply}"),
+        (None, None) => format!("X-{}; {}", facts.label, reason(facts.kind, recipient)),
+    }
 }
 
 /// The remote server's own words out of `host NAME[ADDRESS] said: REPLY (in reply to …)`.
@@ -100,14 +162,13 @@ fn ascii_only(text: &str) -> String {
 }
 
 /// Plain text of an xtext (RFC 3461 section 4): `+HH` is a byte. A `+` that begins no such pair stays.
-#[must_use]
-pub fn decode_xtext(text: &str) -> String {
+pub(super) fn decode_xtext(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
         let pair = (bytes[at] == b'+').then(|| text.get(at + 1..at + 3)).flatten();
-        match pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
+        match pair.filter(|pair| is_hex(pair)).and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
             Some(byte) => {
                 out.push(byte);
                 at += 3;
@@ -121,16 +182,29 @@ pub fn decode_xtext(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// `rfc822;xtext` for an address, as ORCPT carries it (RFC 3461 section 4.2).
-#[must_use]
-pub fn encode_orcpt(address: &Address) -> String {
-    let mut out = String::from("rfc822;");
-    for byte in address.as_str().bytes() {
-        if (b'!'..=b'~').contains(&byte) && byte != b'+' && byte != b'=' {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "+{byte:02X}");
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Plain text of a utf-8-addr-xtext or utf-8-addr-unitext (RFC 6533 section 3): `\x{HEX}` is a character.
+pub(super) fn decode_utf8_addr(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\\x{") {
+        out.push_str(before);
+        let coded = after.split_once('}');
+        let digits = coded.map(|(digits, _)| digits).filter(|digits| is_hex(digits));
+        let c = digits.and_then(|digits| char::from_u32(u32::from_str_radix(digits, 16).ok()?));
+        match (coded, c) {
+            (Some((_, after)), Some(c)) => {
+                out.push(c);
+                rest = after;
+            }
+            _ => {
+                out.push_str("\\x{");
+                rest = after;
+            }
         }
     }
-    out
+    out + rest
 }

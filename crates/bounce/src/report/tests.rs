@@ -1,11 +1,15 @@
 //! Golden reports: `tests/reports/NAME.eml`, made anew with `UPDATE_GOLDEN=1`.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
-use mail::{Address, Dsn, Outcome, QueueId};
+use mail::{Address, Dsn, Outcome, QueueId, Served};
 use mail_parser::{MessageParser, MimeHeaders};
 
+use super::status::{decode_utf8_addr, decode_xtext};
 use super::*;
+use crate::policy::tests::policy;
+use crate::policy::{Classes, Policy};
 
 const FULL: &str = "From: jane@example.com\nTo: a@example.net\nSubject: hello\n\nbody\n";
 
@@ -23,7 +27,13 @@ fn queue_id(text: &str) -> QueueId {
 
 fn unknown_user(name: &str) -> Reported {
     let outcome = Outcome::bounced("local", Dsn::new(5, 1, 1), format!("unknown user: \"{name}\""));
-    Reported { address: address(&format!("{name}@example.org")), original: None, orcpt: None, outcome }
+    Reported {
+        address: address(&format!("{name}@example.org")),
+        original: None,
+        orcpt: None,
+        outcome,
+        time: None,
+    }
 }
 
 fn refused() -> Reported {
@@ -33,8 +43,14 @@ fn refused() -> Reported {
         address: address("a@example.net"),
         original: Some(address("list@example.org")),
         orcpt: Some("rfc822;li+2Bst@example.org".into()),
+        time: Some(time("2026-11-20T11:00:05Z")),
         outcome: Outcome::bounced("mx.example.net[192.0.2.25]:25", Dsn::new(5, 7, 1), text),
     }
+}
+
+fn text_of(kind: Kind) -> &'static Text {
+    static POLICY: LazyLock<Policy> = LazyLock::new(|| policy(Classes::default()));
+    POLICY.text(kind)
 }
 
 fn facts<'a>(kind: Kind, sender: &'a Address, recipients: &'a [Reported]) -> Facts<'a> {
@@ -45,13 +61,16 @@ fn facts<'a>(kind: Kind, sender: &'a Address, recipients: &'a [Reported]) -> Fac
         to: sender,
         now: time("2026-11-22T12:00:00Z"),
         hostname: "mail.example.org",
-        origin: "example.org",
+        label: "Postfix",
+        text: text_of(kind),
         queue_id: queue_id("4hAAAA0000z12344"),
         sender,
         arrival: time("2026-11-20T11:00:00Z"),
         envid: None,
         retry_until: None,
+        is_probe: false,
         recipients,
+        unlisted: 0,
         returned: Returned::Full,
         eight_bit: false,
         smtputf8: false,
@@ -114,12 +133,17 @@ fn a_success_report_tells_delivered_from_relayed() {
     let mut here = unknown_user("joe");
     here.outcome = Outcome::sent("local", "delivered to maildir");
     let mut there = refused();
-    there.outcome = Outcome::sent("mx.example.net[192.0.2.25]:25", "250 2.0.0 Ok: queued as 123");
-    let recipients = [here, there];
+    there.outcome = Outcome::sent("mx.example.net[192.0.2.25]:25", "250 2.0.0 Ok: queued as 123")
+        .counted_as(Served::Relayed)
+        .said_by("mx.example.net", Some("250 2.0.0 Ok: queued as 123"));
+    let mut list = unknown_user("list");
+    list.outcome = Outcome::sent("none", "alias expanded").counted_as(Served::Expanded);
+    let recipients = [here, there, list];
     let mut facts = facts(Kind::Success, &sender, &recipients);
     facts.returned = Returned::Headers;
     let text = checked("success", &facts, "Subject: hello\n");
     assert!(text.contains("Action: delivered\n") && text.contains("Action: relayed\n"), "{text}");
+    assert!(text.contains("Action: expanded\n"), "{text}");
 }
 
 #[test]
@@ -140,22 +164,60 @@ fn the_postmaster_gets_a_copy_without_the_words_for_the_sender() {
     let mut facts = facts(Kind::Failure, &null, &recipients);
     (facts.reader, facts.to) = (Reader::Postmaster, &postmaster);
     let text = checked("postmaster", &facts, FULL);
-    assert!(text.contains("the null sender") && !text.contains("Your message"), "{text}");
+    assert!(
+        text.contains("Sender: rfc822; MAILER-DAEMON@mail.example.org\n")
+            && !text.contains("This is the mail system"),
+        "{text}"
+    );
 }
 
 #[test]
-fn a_report_lists_no_more_than_its_limit() {
+fn a_report_counts_those_that_it_does_not_list() {
     let sender = address("jane@example.com");
-    let recipients = vec![unknown_user("nobody"); MAX_LISTED + 5];
-    let report = Report::build(&facts(Kind::Failure, &sender, &recipients));
-    let text = String::from_utf8(report.head).unwrap();
-    assert_eq!(text.matches("Final-Recipient:").count(), MAX_LISTED);
+    let recipients = [unknown_user("nobody")];
+    let facts = Facts { unlisted: 5, ..facts(Kind::Failure, &sender, &recipients) };
+    let text = String::from_utf8(Report::build(&facts).head).unwrap();
     assert!(text.contains("... and 5 more recipients"));
 }
 
 #[test]
-fn xtext_is_decoded_and_orcpt_encoded() {
+fn a_trace_tells_of_all_and_a_probe_of_what_would_be() {
+    let sender = address("jane@example.com");
+    let mut recipients = [unknown_user("a"), unknown_user("b"), unknown_user("c")];
+    recipients[1].outcome = Outcome::deferred("none", Dsn::new(4, 4, 1), "Connection refused");
+    recipients[2].outcome = Outcome::sent("virtual", "delivers to maildir");
+    let mut facts = facts(Kind::Trace, &sender, &recipients);
+    facts.returned = Returned::Headers;
+    let actions = |facts: &Facts<'_>| {
+        let head = String::from_utf8(Report::build(facts).head).unwrap();
+        let actions = head.lines().filter_map(|line| line.strip_prefix("Action: ")).map(str::to_owned);
+        actions.collect::<Vec<_>>()
+    };
+    assert_eq!(actions(&facts), ["failed", "delayed", "delivered"]);
+    facts.is_probe = true;
+    assert_eq!(actions(&facts), ["undeliverable", "undeliverable", "deliverable"]);
+    let text = checked("probe", &facts, "Subject: hello\n");
+    assert!(text.contains("\n<c@example.org>: delivery via virtual: delivers to maildir\n"), "{text}");
+    assert!(text.contains("X-Postfix; delivery via virtual: delivers to maildir\n"), "{text}");
+}
+
+#[test]
+fn addresses_that_are_not_ascii_fit_into_an_ascii_report() {
+    let sender = address("jürgen@example.com");
+    let mut recipients = [unknown_user("größe"), unknown_user("b")];
+    recipients[1].orcpt = Some("utf-8;b\\x{E9}@example.net".into());
+    let mut facts = facts(Kind::Failure, &sender, &recipients);
+    let head = |facts: &Facts<'_>| String::from_utf8(Report::build(facts).head).unwrap();
+    let ascii = head(&facts);
+    assert!(ascii.contains("Final-Recipient: utf-8; gr\\x{F6}\\x{DF}e@example.org\n"), "{ascii}");
+    assert!(ascii.contains("Original-Recipient: utf-8;b\\x{E9}@example.net\n"), "{ascii}");
+    facts.smtputf8 = true;
+    assert!(head(&facts).contains("Original-Recipient: utf-8;bé@example.net\n"));
+}
+
+#[test]
+fn xtext_is_decoded() {
     assert_eq!(decode_xtext("a+2Bb+3Dc"), "a+b=c");
-    assert_eq!(decode_xtext("a+b+"), "a+b+");
-    assert_eq!(encode_orcpt(&address("a+b c@d")), "rfc822;a+2Bb+20c@d");
+    assert_eq!(decode_xtext("a+b+++1"), "a+b+++1");
+    assert_eq!(decode_utf8_addr("a\\x{E9}b\\x{+1}\\x{"), "aéb\\x{+1}\\x{");
 }

@@ -13,6 +13,7 @@ use queue::{Active, Attempt, Incoming, Root};
 
 use super::*;
 use crate::policy::Classes;
+use crate::policy::tests::policy;
 
 const CONTENT: &str = "From: jane@example.com\nSubject: hello\n\nbody\n";
 
@@ -44,19 +45,7 @@ fn stage(classes: Classes, answer: fn(u64) -> Answer) -> Stage {
     let folder = tempfile::tempdir().unwrap();
     let root = Root::prepare(folder.path(), None).unwrap();
     let given = pretend_cleanup(&folder.path().join("public/cleanup"), answer);
-    let policy = Policy {
-        hostname: "mail.example.org".into(),
-        origin: "example.org".into(),
-        classes,
-        double_bounce: address("double-bounce@example.org"),
-        double_bounce_recipient: address("postmaster@example.org"),
-        bounce_recipient: address("postmaster@example.org"),
-        delay_recipient: address("postmaster@example.org"),
-        size_limit: 1000,
-        header_limit: 100_000,
-        lifetime: Duration::from_secs(5 * 86_400),
-        filter: false,
-    };
+    let policy = policy(classes);
     let cleanup = cleanup::Client::new(folder.path().join("public/cleanup"));
     let (incoming, active) = (root.incoming().unwrap(), root.active().unwrap());
     Stage { incoming, active, given, bounce: Bounce { policy, cleanup }, _folder: folder }
@@ -188,10 +177,10 @@ fn a_bounce_that_cannot_be_delivered_goes_to_the_postmaster_once() {
     let recipients = vec![recipient("a@x", Notify::NEVER)];
     let sent = stage.report(Kind::Failure, &envelope("", recipients.clone()), CONTENT).unwrap();
     assert_eq!(sent.len(), 1);
-    assert_eq!(sent[0].envelope.sender, address("double-bounce@example.org"));
-    assert_eq!(sent[0].envelope.recipients[0].address, address("postmaster@example.org"));
+    assert_eq!(sent[0].envelope.sender, address("double-bounce@mail.example.org"));
+    assert_eq!(sent[0].envelope.recipients[0].address, address("2bounce@example.org"));
     assert!(sent[0].text.contains("Postmaster Copy") && sent[0].text.contains("<a@x>"), "{}", sent[0].text);
-    let again = envelope("double-bounce@example.org", recipients);
+    let again = envelope("double-bounce@mail.example.org", recipients);
     assert!(stage.report(Kind::Failure, &again, CONTENT).unwrap().is_empty());
 }
 

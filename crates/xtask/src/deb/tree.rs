@@ -11,11 +11,12 @@ use crate::man;
 use crate::shell::{Result, command, root};
 
 /// Copies of files of the repository.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     // The maintainer scripts bring these to their places where nothing is yet.
     ("etc/main.cf", "usr/share/postroad/main.cf"),
     ("etc/master.cf", "usr/share/postroad/master.cf"),
     ("etc/aliases", "usr/share/postroad/aliases"),
+    ("etc/bounce.cf.default", "usr/share/postroad/bounce.cf.default"),
     ("packaging/systemd/postroad.service", "usr/lib/systemd/system/postroad.service"),
     ("packaging/bash-completion/postroad", "usr/share/bash-completion/completions/postroad"),
     ("packaging/fail2ban/postroad.conf", "etc/fail2ban/filter.d/postroad.conf"),
