@@ -21,7 +21,7 @@ pub mod path;
 pub mod reply;
 pub mod sasl;
 pub mod server;
-mod xtext;
+pub mod xtext;
 
 pub use command::Verb;
 pub use reply::{Fault, Reply};

@@ -81,6 +81,22 @@ impl Reply {
         self
     }
 
+    /// The same with more text: on lines of its own, or, behind [`SAME_LINE`], where this one ends.
+    ///
+    /// [`SAME_LINE`]: crate::server::SAME_LINE
+    #[must_use]
+    pub fn with_footer(mut self, footer: &str) -> Self {
+        let text = self.text.to_mut();
+        match footer.strip_prefix(crate::server::SAME_LINE) {
+            Some(rest) => text.push_str(rest),
+            None => {
+                text.push('\n');
+                text.push_str(footer);
+            }
+        }
+        self
+    }
+
     /// Appends the reply as it goes over the wire. `enhanced` is false for a client from whom ENHANCEDSTATUSCODES is
     /// hidden.
     pub fn write(&self, out: &mut Vec<u8>, enhanced: bool) {
@@ -126,6 +142,8 @@ pub enum Fault {
     NeedHelo,
     /// MAIL within a transaction.
     NestedMail,
+    /// A command within a transaction that has no place there.
+    MailInProgress,
     /// MAIL that is not `MAIL FROM:`.
     MailSyntax,
     /// No sender address.
@@ -244,6 +262,7 @@ impl Fault {
             Self::NotImplemented => (502, (5, 1), "Error: command not implemented"),
             Self::NeedHelo => (503, (5, 1), "Error: send HELO/EHLO first"),
             Self::NestedMail => (503, (5, 1), "Error: nested MAIL command"),
+            Self::MailInProgress => (503, (5, 1), "Error: MAIL transaction in progress"),
             Self::MailSyntax => (501, (5, 4), "Syntax: MAIL FROM:<address>"),
             Self::SenderSyntax => (501, (1, 7), "Bad sender address syntax"),
             Self::SizeSyntax => (501, (5, 4), "Bad message size syntax"),

@@ -17,7 +17,9 @@ mod commands;
 mod content;
 mod counters;
 mod settings;
+mod site;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ use mail::Address;
 
 pub use counters::Counters;
 pub use settings::{Policy, Settings};
+pub use site::{SAME_LINE, SiteRules};
 
 use crate::command::Verb;
 use crate::input::Input;
@@ -198,6 +201,7 @@ pub struct Session {
     /// A transaction is gone: the program is to be told.
     abandoned: bool,
     pipelining_noticed: bool,
+    site: Option<Arc<dyn SiteRules>>,
 }
 
 impl Session {
@@ -224,6 +228,7 @@ impl Session {
             delay_owed: false,
             abandoned: false,
             pipelining_noticed: false,
+            site: None,
         }
     }
 
@@ -240,6 +245,33 @@ impl Session {
         } else if !self.input.pending().is_empty() {
             self.out_of_step("CONNECT");
         }
+    }
+
+    /// Rules of the site for this client; none is the usual dialogue.
+    pub fn set_site_rules(&mut self, rules: Option<Arc<dyn SiteRules>>) {
+        self.site = rules;
+    }
+
+    /// Answers the question by beginning anew, as if the client had just connected: with another greeting, and what holds
+    /// for the client that it turned out to be. A `helo` that is known already need not be said again.
+    pub fn start_over(&mut self, greeting: &Reply, policy: Policy, client: &str, helo: Option<Helo>) {
+        self.question = None;
+        self.counters.count(self.verb, greeting.is_positive());
+        self.policy = policy;
+        self.helo = helo;
+        self.drop_transaction();
+        self.state = State::Idle;
+        self.say(greeting);
+        if greeting.closes() {
+            self.state = State::Closed(Ending::Dropped);
+        } else if !greeting.is_positive() {
+            self.state = State::Denied(client.to_owned());
+        }
+    }
+
+    /// Adds a last word of the program's own to the output.
+    pub fn say_last(&mut self, reply: &Reply) {
+        self.say(reply);
     }
 
     /// What comes next.
@@ -379,11 +411,15 @@ impl Session {
     }
 
     fn say(&mut self, reply: &Reply) {
-        let softened = (self.settings.soft_bounce && reply.code() >= 500).then(|| reply.clone().softened());
-        softened
-            .as_ref()
-            .unwrap_or(reply)
-            .write(&mut self.output, self.policy.extensions.contains(Extensions::ENHANCEDSTATUSCODES));
+        let mut reply = Cow::Borrowed(reply);
+        if self.settings.soft_bounce && reply.code() >= 500 {
+            reply = Cow::Owned(reply.into_owned().softened());
+        }
+        let site = self.site.as_ref().filter(|_| reply.code() >= 400);
+        if let Some(footer) = site.and_then(|site| site.footer(&reply)) {
+            reply = Cow::Owned(reply.into_owned().with_footer(&footer));
+        }
+        reply.write(&mut self.output, self.policy.extensions.contains(Extensions::ENHANCEDSTATUSCODES));
         self.delay_owed |= self.errors >= self.settings.soft_error_limit;
     }
 

@@ -1,7 +1,8 @@
 //! The xtext encoding of RFC 3461 section 4, in which ENVID and ORCPT carry arbitrary text.
 
 /// Decodes xtext; none where it is malformed or decodes to something that cannot stand in a header or a log line.
-pub(crate) fn decode(text: &str) -> Option<String> {
+#[must_use]
+pub fn decode(text: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -21,7 +22,8 @@ pub(crate) fn decode(text: &str) -> Option<String> {
 }
 
 /// Encodes text as xtext. UTF-8 is left as it is: whoever sends it asks for SMTPUTF8 (RFC 6533 section 3).
-pub(crate) fn encode(text: &str) -> String {
+#[must_use]
+pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -7,6 +7,9 @@
 
 use memchr::memchr;
 
+/// So many NULs are held back at the beginning of a line; a dot behind more is no threat that anybody has found.
+const MAX_NULS: usize = 64;
+
 /// How content is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -24,13 +27,15 @@ pub struct Encoder {
     limit: usize,
     /// How long the line is so far; a stuffed dot does not count.
     column: usize,
+    /// NULs at the beginning of a line, held back until what follows them is known.
+    nuls: usize,
 }
 
 impl Encoder {
     /// At the beginning of a message. `line_length_limit` is 0 for none.
     #[must_use]
     pub const fn new(framing: Framing, line_length_limit: usize) -> Self {
-        Self { framing, limit: line_length_limit, column: 0 }
+        Self { framing, limit: line_length_limit, column: 0, nuls: 0 }
     }
 
     /// Encodes a piece of content.
@@ -52,7 +57,7 @@ impl Encoder {
 
     /// Ends the last line, if the content did not, and the message.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
-        if self.column > 0 {
+        if self.column + self.nuls > 0 {
             self.end_line(out);
         }
         if self.framing == Framing::Dots {
@@ -67,8 +72,11 @@ impl Encoder {
                 out.extend_from_slice(b"\r\n ");
                 self.column = 1;
             }
-            if self.column == 0 && line[0] == b'.' && self.framing == Framing::Dots {
-                out.push(b'.');
+            if self.column == 0 && self.framing == Framing::Dots {
+                line = self.begin_line(line, out);
+                if line.is_empty() {
+                    return;
+                }
             }
             let room =
                 if self.limit > 0 { (self.limit - self.column.min(self.limit)).max(1) } else { line.len() };
@@ -79,7 +87,30 @@ impl Encoder {
         }
     }
 
+    /// Stuffs a dot where the line begins with one, perhaps behind NULs: there are servers that read over NULs and would
+    /// then see a lone dot. A dot before any line is undone by the receiver. Gives what is left of the line.
+    fn begin_line<'a>(&mut self, line: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        let most = MAX_NULS - self.nuls;
+        let nuls = line.iter().take(most).take_while(|byte| **byte == 0).count();
+        self.nuls += nuls;
+        let line = &line[nuls..];
+        match line.first() {
+            None => return line,
+            Some(b'.') => out.push(b'.'),
+            Some(_) => {}
+        }
+        self.release(out);
+        line
+    }
+
+    /// Writes the NULs that were held back.
+    fn release(&mut self, out: &mut Vec<u8>) {
+        self.column += self.nuls;
+        out.resize(out.len() + std::mem::take(&mut self.nuls), 0);
+    }
+
     fn end_line(&mut self, out: &mut Vec<u8>) {
+        self.release(out);
         out.extend_from_slice(b"\r\n");
         self.column = 0;
     }

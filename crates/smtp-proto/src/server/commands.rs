@@ -32,10 +32,13 @@ impl Session {
                 std::str::from_utf8(self.input.at(place)).map(str::to_owned)
             }
         };
-        let Ok(line) = line else {
+        let Ok(mut line) = line else {
             self.verb = Verb::Unknown;
             return Some(self.refuse(&Fault::BadUtf8));
         };
+        if let Some(changed) = self.site.as_ref().and_then(|site| site.command(line.trim_start())) {
+            line = changed;
+        }
         let (verb, word, arguments) = command::split(&line);
         self.verb = verb;
         self.place = verb.name();
@@ -107,6 +110,10 @@ impl Session {
                 return None;
             }
             Verb::Lhlo => Err(Fault::NotRecognized),
+            Verb::Etrn if self.settings.helo_required && self.helo.is_none() => Err(Fault::NeedHelo),
+            Verb::Xclient | Verb::Xforward | Verb::Etrn if self.transaction().is_some() => {
+                Err(Fault::MailInProgress)
+            }
             Verb::Etrn if arguments.is_empty() => Err(Fault::EtrnSyntax),
             Verb::Xclient | Verb::Xforward | Verb::StartTls | Verb::Auth | Verb::Etrn => {
                 Ok(Question::Other(verb, arguments.to_owned()))

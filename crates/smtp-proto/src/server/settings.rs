@@ -93,6 +93,8 @@ impl Settings {
             (Extensions::VRFY, "VRFY"),
             (Extensions::ETRN, "ETRN"),
             (Extensions::STARTTLS, "STARTTLS"),
+            (Extensions::XCLIENT, "XCLIENT NAME ADDR PROTO HELO REVERSE_NAME PORT LOGIN DESTADDR DESTPORT"),
+            (Extensions::XFORWARD, "XFORWARD NAME ADDR PROTO HELO SOURCE PORT IDENT"),
             (Extensions::ENHANCEDSTATUSCODES, "ENHANCEDSTATUSCODES"),
             (Extensions::EIGHTBITMIME, "8BITMIME"),
             (Extensions::DSN, "DSN"),
