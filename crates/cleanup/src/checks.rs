@@ -51,6 +51,8 @@ pub(crate) enum Action {
     Prepend(String),
     Hold,
     Discard,
+    /// `transport:nexthop`
+    Filter(String),
     Redirect(Address),
     Bcc(Address),
     Reject(Refusal),
@@ -120,6 +122,10 @@ struct Match<'a> {
     subject: &'a Subject<'a>,
 }
 
+fn names_a_transport(filter: &str) -> bool {
+    filter.split_once(':').is_some_and(|(transport, _)| !transport.is_empty())
+}
+
 impl Match<'_> {
     fn action(&self, value: &str) -> Action {
         let (word, rest) = value.split_once([' ', '\t']).unwrap_or((value, ""));
@@ -146,8 +152,9 @@ impl Match<'_> {
                 self.complain(value, "its text must begin with a header name and a colon");
                 Action::Pass
             }
+            "FILTER" if names_a_transport(rest) => logged("filter", Action::Filter(rest.to_owned())),
             "FILTER" => {
-                self.complain(value, "this action is not supported");
+                self.complain(value, "it needs transport:destination");
                 Action::Pass
             }
             _ => {

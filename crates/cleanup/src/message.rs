@@ -1,6 +1,6 @@
 //! The content of one message on its way from the client to the queue.
 
-use ipc::cleanup::{Options, Refusal};
+use ipc::cleanup::{Late, Options, Refusal};
 use ipc::log;
 use lookup::LookupError;
 use lookup::canonical::Usage;
@@ -8,7 +8,7 @@ use lookup::rewrite::RewriteContext;
 use mail::fields::{self, Kind, Role, Seen};
 use mail::header::{Field, Next};
 use mail::mime::Structure;
-use mail::{Dsn, Envelope, Origin, QueueId, Recipient, header, header_address};
+use mail::{Envelope, Origin, QueueId, Recipient, header, header_address};
 use memchr::memchr;
 
 use crate::checks::{Action, Part, Subject};
@@ -28,6 +28,8 @@ pub(crate) trait Sink {
     fn open(&mut self, envelope: &Envelope, hold: bool) -> Result<(), Refusal>;
     /// Appends content.
     fn append(&mut self, content: &[u8]) -> Result<(), Refusal>;
+    /// Another envelope than it was begun with.
+    fn replace_envelope(&mut self, envelope: &Envelope) -> Result<(), Refusal>;
     /// Into the hold queue, although it was begun otherwise.
     fn hold(&mut self);
 }
@@ -78,6 +80,8 @@ pub(crate) struct Message<'a> {
     pub(crate) inspected: usize,
     opened: bool,
     holds: bool,
+    /// All recipients were replaced by one.
+    redirected: bool,
     pub(crate) discards: bool,
 }
 
@@ -142,6 +146,7 @@ impl<'a> Message<'a> {
             inspected: 0,
             opened: false,
             holds: options.hold,
+            redirected: false,
             discards: false,
         })
     }
@@ -174,6 +179,21 @@ impl<'a> Message<'a> {
             Stage::Body => self.take_body(content, sink),
             _ => self.take_headers(content, false, sink),
         }
+    }
+
+    /// Does what the client decided when it had seen all of the content.
+    pub(crate) fn decide_late(&mut self, late: &Late, sink: &mut impl Sink) -> Result<(), Refusal> {
+        let Late { hold, filter, redirect, bcc } = late;
+        let actions = [
+            hold.then_some(Action::Hold),
+            filter.clone().map(Action::Filter),
+            bcc.clone().map(Action::Bcc),
+            redirect.clone().map(Action::Redirect),
+        ];
+        let inspects = self.inspects;
+        let done = actions.iter().flatten().try_for_each(|action| self.apply(action, sink).map(drop));
+        self.inspects = inspects;
+        done
     }
 
     /// The content has ended. What is left goes to the sink, unless the message is to be discarded: then the result is
@@ -489,30 +509,34 @@ impl<'a> Message<'a> {
                 }
             }
             Action::Discard => self.discards = true,
+            Action::Filter(filter) => {
+                self.envelope.content_filter = Some(filter.clone()).filter(|_| !self.redirected);
+                self.envelope_changed(sink)?;
+            }
             Action::Redirect(address) => {
-                self.recipients_may_change("REDIRECT")?;
-                // Who redirects has seen enough.
+                // Who redirects has seen enough; a content filter is not asked either.
+                self.redirected = true;
+                self.envelope.content_filter = None;
                 self.inspects = false;
                 let original = self.envelope.recipients.first().map(|recipient| recipient.address.clone());
                 let original = original.filter(|original| original != address);
                 self.envelope.recipients = vec![Recipient { original, ..Recipient::new(address.clone()) }];
+                self.envelope_changed(sink)?;
             }
             Action::Bcc(address) => {
-                self.recipients_may_change("BCC")?;
-                recipients::add_copy(self.rules, self.id, &mut self.envelope, self.options, address)?;
+                if !self.redirected {
+                    recipients::add_copy(self.rules, self.id, &mut self.envelope, self.options, address)?;
+                    self.envelope_changed(sink)?;
+                }
             }
             Action::Reject(refusal) => return Err(refusal.clone()),
         }
         Ok(Left::Same)
     }
 
-    /// The recipients stand before the content in the queue file: once it is begun they are what they are.
-    fn recipients_may_change(&self, action: &str) -> Result<(), Refusal> {
-        if !self.opened {
-            return Ok(());
-        }
-        log::warning!("{}: {action} is possible for header fields only; message not accepted", self.id);
-        Err(Refusal::Rejected(Dsn::new(4, 3, 5), "mail system configuration error".into()))
+    /// The envelope stands before the content in the queue file; where that is begun, it is written anew.
+    fn envelope_changed(&self, sink: &mut impl Sink) -> Result<(), Refusal> {
+        if self.opened { sink.replace_envelope(&self.envelope) } else { Ok(()) }
     }
 
     pub(crate) fn flush(&mut self, sink: &mut impl Sink) -> Result<(), Refusal> {

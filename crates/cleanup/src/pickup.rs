@@ -41,6 +41,7 @@ pub fn run(service: Service) -> Result<(), Fatal> {
     let submitter = Submitter {
         cleanup: service.cleanup(),
         options: options(&service.config.get(param::RECEIVE_OVERRIDE_OPTIONS)),
+        content_filter: Some(service.config.get(param::CONTENT_FILTER)).filter(|filter| !filter.is_empty()),
         myhostname: service.config.get(param::MYHOSTNAME),
     };
     let wakeup = service.wakeup.filter(|interval| !interval.is_zero()).unwrap_or(WAKE_UP);

@@ -89,6 +89,7 @@ impl<'a> List<'a> {
 
     fn add(&mut self, given: Recipient) -> Result<(), Refusal> {
         let original = given.original.unwrap_or_else(|| given.address.clone());
+        let notify = given.notify.as_requested();
         let address =
             if given.address.is_null() { &self.rules.empty_address_recipient } else { &given.address };
         let address = self.canonical(address)?;
@@ -97,7 +98,7 @@ impl<'a> List<'a> {
         } else {
             None
         };
-        self.expand(address, &original, given.notify, given.orcpt)?;
+        self.expand(address, &original, notify, given.orcpt)?;
         copy.map_or(Ok(()), |copy| self.add_copy(&copy))
     }
 
@@ -116,8 +117,9 @@ impl<'a> List<'a> {
 
     /// Adds what an address in canonical form stands for.
     ///
-    /// Where an alias becomes several recipients, RFC 3461 section 5.2.7.3 lets one of them inherit the request for a
-    /// success report; the others are asked for the rest of it.
+    /// What becomes of an alias's members is none of the sender's business, and how many they are neither: who asked for a
+    /// success report is told that the alias was expanded (RFC 3461 section 5.2.7.3, b), and the members are asked
+    /// for the rest of the request.
     fn expand(
         &mut self,
         address: Address,
@@ -130,14 +132,15 @@ impl<'a> List<'a> {
         } else {
             None
         };
-        let Some(addresses) = expanded else {
+        let Some(addresses) = expanded.filter(|addresses| **addresses != [address.clone()]) else {
             self.push(address, original, notify, notify, orcpt);
             return Ok(());
         };
-        let mut inherited = notify;
+        if notify.contains(Notify::SUCCESS) {
+            self.push(address, original, notify, Notify::SUCCESS.and(Notify::EXPANDED), orcpt.clone());
+        }
         for address in addresses {
-            self.push(address, original, notify, inherited, orcpt.clone());
-            inherited = without_success(notify);
+            self.push(address, original, notify, notify.without_success(), orcpt.clone());
         }
         Ok(())
     }
@@ -186,11 +189,4 @@ impl<'a> List<'a> {
         log::warning!("{id}: {address}: {error} -- message not accepted, try again later");
         Refusal::Rejected(error.dsn(), "Alias expansion error".into())
     }
-}
-
-fn without_success(notify: Notify) -> Notify {
-    if notify == Notify::SUCCESS {
-        return Notify::NEVER;
-    }
-    Notify::from_bits(notify.bits() & !Notify::SUCCESS.bits())
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 
-use ipc::cleanup::{Answer, Begin, Committed, End, Refusal};
+use ipc::cleanup::{Answer, Begin, Committed, End, Late, Refusal};
 use ipc::frame::{self, Frame, Receiver};
 use ipc::log;
 use ipc::queue_manager::{self, Word};
@@ -91,7 +91,9 @@ impl Session<'_> {
                 Frame::Message(body) => {
                     return match frame::decode(body)? {
                         End::Abort => Ok(None),
-                        End::Commit => Ok(Some(message.and_then(|message| finish(message, draft)))),
+                        End::Commit(late) => {
+                            Ok(Some(message.and_then(|message| finish(message, &late, draft))))
+                        }
                     };
                 }
             }
@@ -107,7 +109,8 @@ impl Session<'_> {
 }
 
 /// The content is complete. A message that a check discards is answered like one that is queued.
-fn finish(mut message: Message<'_>, draft: &mut Draft<'_>) -> Answer {
+fn finish(mut message: Message<'_>, late: &Late, draft: &mut Draft<'_>) -> Answer {
+    message.decide_late(late, draft)?;
     let size = if message.finish(draft)? { draft.commit()? } else { message.size() };
     Ok(Committed { size })
 }
@@ -133,6 +136,11 @@ impl Sink for Draft<'_> {
     fn append(&mut self, content: &[u8]) -> Result<(), Refusal> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
         writer.append(content).map_err(|error| refusal(self.id, &error))
+    }
+
+    fn replace_envelope(&mut self, envelope: &Envelope) -> Result<(), Refusal> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.replace_envelope(envelope).map_err(|error| refusal(self.id, &error))
     }
 
     fn hold(&mut self) {

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mail::{Dsn, Envelope, QueueId};
+use mail::{Address, Dsn, Envelope, QueueId};
 use serde::{Deserialize, Serialize};
 
 use crate::frame::{self, Frame, Receiver};
@@ -57,11 +57,24 @@ impl Default for Options {
     }
 }
 
+/// What was decided about a message when all of its content was known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Late {
+    /// Into the hold queue.
+    pub hold: bool,
+    /// `transport:nexthop` of a content filter.
+    pub filter: Option<String>,
+    /// Who gets it instead of all others.
+    pub redirect: Option<Address>,
+    /// Who gets it besides, unseen.
+    pub bcc: Option<Address>,
+}
+
 /// What follows the content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
     /// The message is whole: commit it.
-    Commit,
+    Commit(Late),
     /// The client gives up; the connection stays good.
     Abort,
 }
@@ -253,8 +266,16 @@ impl Submission {
     ///
     /// # Errors
     /// [`CleanupError::Refused`] with cleanup's reason; [`CleanupError::Unreachable`] where no answer came.
-    pub fn commit(mut self) -> Result<Committed, CleanupError> {
-        let answer = self.exchange().map_err(CleanupError::Unreachable)?;
+    pub fn commit(self) -> Result<Committed, CleanupError> {
+        self.commit_with(Late::default())
+    }
+
+    /// As [`Submission::commit`], with what was decided at the end.
+    ///
+    /// # Errors
+    /// As [`Submission::commit`].
+    pub fn commit_with(mut self, late: Late) -> Result<Committed, CleanupError> {
+        let answer = self.exchange(late).map_err(CleanupError::Unreachable)?;
         if let Some(mut connection) = self.connection.take() {
             connection.out = std::mem::take(&mut self.out);
             self.client.keep(connection);
@@ -262,8 +283,8 @@ impl Submission {
         answer.map_err(CleanupError::Refused)
     }
 
-    fn exchange(&mut self) -> io::Result<Answer> {
-        frame::push_message(&mut self.out, &End::Commit)?;
+    fn exchange(&mut self, late: Late) -> io::Result<Answer> {
+        frame::push_message(&mut self.out, &End::Commit(late))?;
         let first_try = !self.started && self.connection.is_some();
         let sent = self.out.len();
         match self.transmit_keeping().and_then(|()| self.answer()) {

@@ -34,6 +34,8 @@ pub struct Server {
     pub(crate) restrictions: Restrictions,
     pub(crate) cleanup: cleanup::Client,
     pub(crate) cleanup_options: cleanup::Options,
+    /// `transport:nexthop` that all mail goes through; `None` for none.
+    pub(crate) content_filter: Option<String>,
     pub(crate) names: HostNames,
     pub(crate) connections: Connections,
     pub(crate) space: Space,
@@ -82,6 +84,7 @@ impl Server {
                 map_addresses: !overrides("no_address_mappings"),
                 ..cleanup::Options::default()
             },
+            content_filter: Some(config.get(param::CONTENT_FILTER)).filter(|filter| !filter.is_empty()),
             names: HostNames::new(config.get(param::SMTPD_PEERNAME_LOOKUP)),
             connections: Connections::default(),
             space: Space::new(&queue_directory, config.get(param::QUEUE_MINFREE), message_size_limit),

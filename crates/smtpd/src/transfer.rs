@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ipc::cleanup::{CleanupError, Submission};
+use ipc::cleanup::{CleanupError, Late, Submission};
 use ipc::log;
 use mail::{Address, Client as MailClient, Dsn, Envelope, Notify, Origin, QueueId, Recipient};
 use smtp_proto::Reply;
@@ -56,7 +56,7 @@ impl Transfer {
             ret: mail.ret,
             body: mail.body,
             smtputf8: mail.smtputf8,
-            content_filter: effects.filter.clone(),
+            content_filter: filter(server, effects),
             trace: mail::Trace::default(),
         };
         if effects.discard {
@@ -88,11 +88,15 @@ impl Transfer {
     }
 
     /// The end of the content: waits until the message is durable. `chunked` is the size of a message that came by
-    /// BDAT.
-    pub(crate) fn commit(self, chunked: Option<u64>) -> Reply {
+    /// BDAT, `effects` what was decided when it was there.
+    pub(crate) fn commit(self, chunked: Option<u64>, effects: Effects) -> Reply {
         let id = self.id;
+        let Effects { hold, filter, redirect, bcc, .. } = effects;
         let result = match self.target {
-            Target::Cleanup(submission) => submission.commit().map(drop),
+            Target::Cleanup(_) if effects.discard => Ok(()),
+            Target::Cleanup(submission) => {
+                submission.commit_with(Late { hold, filter, redirect, bcc }).map(drop)
+            }
             Target::Nowhere => Ok(()),
             Target::Failed(error) => Err(error),
         };
@@ -109,6 +113,12 @@ impl Transfer {
             }
         }
     }
+}
+
+/// What the message goes through: REDIRECT overrides FILTER, and that overrides `content_filter`.
+fn filter(server: &Server, effects: &Effects) -> Option<String> {
+    let usual = || server.content_filter.clone();
+    if effects.redirect.is_some() { None } else { effects.filter.clone().or_else(usual) }
 }
 
 /// Who gets the message: REDIRECT stands for all recipients, BCC is one more who is not to be heard of.

@@ -19,6 +19,8 @@ const PIECE: usize = 64 * 1024;
 pub(super) struct Submitter {
     pub(super) cleanup: Client,
     pub(super) options: Options,
+    /// `transport:nexthop` that all mail goes through; `None` for none.
+    pub(super) content_filter: Option<String>,
     pub(super) myhostname: String,
 }
 
@@ -44,7 +46,8 @@ impl Submitter {
         let opened = open(&found)?;
         let id = QueueId::generate(SystemTime::now());
         log::submitted(id, found.uid, &opened.head.sender);
-        let envelope = envelope(&opened.head, found.uid, found.modified);
+        let content_filter = self.content_filter.clone();
+        let envelope = Envelope { content_filter, ..envelope(&opened.head, found.uid, found.modified) };
         match self.transmit(id, &envelope, &opened, &found.file) {
             Ok(()) => Ok(()),
             Err(Failed::Reading(error)) => Err(Failure::Later(format!("read: {error}"))),
@@ -184,6 +187,6 @@ fn envelope(head: &Head, uid: u32, modified: SystemTime) -> Envelope {
         body: head.body,
         smtputf8: head.smtputf8,
         content_filter: None,
-        trace: mail::Trace::default(),
+        trace: head.trace,
     }
 }

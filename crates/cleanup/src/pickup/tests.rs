@@ -30,8 +30,12 @@ fn put(instance: &Instance, name: &str, bytes: &[u8]) {
 }
 
 fn round(instance: &Instance, client: Client) {
-    let submitter =
-        Submitter { cleanup: client, options: Options::default(), myhostname: "mail.example.com".into() };
+    let submitter = Submitter {
+        cleanup: client,
+        options: Options::default(),
+        content_filter: Some("scan:".into()),
+        myhostname: "mail.example.com".into(),
+    };
     let pickup = Pickup { maildrop: instance.root.maildrop().unwrap(), submitter, ends: &|| false };
     pickup.round();
 }
@@ -56,6 +60,7 @@ fn submissions_of_any_size_go_into_the_queue() {
     assert_eq!(messages.len(), 3);
     for (_, envelope, content) in messages {
         assert_eq!(envelope.sender.as_str(), "joe@example.com");
+        assert_eq!(envelope.content_filter.as_deref(), Some("scan:"));
         assert_eq!(envelope.origin, Origin::Local { uid: nix::unistd::getuid().as_raw() });
         assert!(content.contains("\nFrom: Joe Doe <joe@example.com>\n"), "{content}");
         let (_, body) = content.split_once("\n\n").unwrap();

@@ -70,6 +70,7 @@ fn given(text: &str) -> Given {
             "notify" => {
                 envelope.recipients.last_mut().unwrap().notify = Notify::from_bits(value.parse().unwrap());
             }
+            "filter" => envelope.content_filter = Some(value.to_owned()),
             "origin" => envelope.origin = origin(value),
             "client" => envelope.client = client(value),
             "name" => full_name = value.to_owned(),
@@ -109,18 +110,37 @@ fn process<'a>(rules: &Rules, given: Given, pieces: impl Iterator<Item = &'a [u8
         message.finish(&mut sink)
     });
     match result {
-        Ok(true) => sink.0,
+        Ok(true) => sink.shown(),
         Ok(false) => b"discarded\n".to_vec(),
         Err(refusal) => format!("refused {} {refusal}\n", refusal.dsn()).into_bytes(),
     }
 }
 
 #[derive(Default)]
-struct Kept(Vec<u8>);
+struct Kept {
+    head: String,
+    content: Vec<u8>,
+    held: bool,
+}
+
+impl Kept {
+    fn shown(self) -> Vec<u8> {
+        let end = if self.held { "held\n\n" } else { "\n" };
+        [self.head.as_bytes(), end.as_bytes(), &self.content].concat()
+    }
+}
 
 impl Sink for Kept {
     fn open(&mut self, envelope: &Envelope, hold: bool) -> Result<(), Refusal> {
+        self.held = hold;
+        self.replace_envelope(envelope)
+    }
+
+    fn replace_envelope(&mut self, envelope: &Envelope) -> Result<(), Refusal> {
         let mut text = format!("sender {}\n", envelope.sender);
+        if let Some(filter) = &envelope.content_filter {
+            let _ = writeln!(text, "filter {filter}");
+        }
         for recipient in &envelope.recipients {
             let _ = writeln!(text, "recipient {}", recipient.address);
             if let Some(original) = &recipient.original {
@@ -130,17 +150,16 @@ impl Sink for Kept {
                 let _ = writeln!(text, "notify {}", recipient.notify.bits());
             }
         }
-        text.push_str(if hold { "held\n\n" } else { "\n" });
-        self.0.extend_from_slice(text.as_bytes());
+        self.head = text;
         Ok(())
     }
 
     fn append(&mut self, content: &[u8]) -> Result<(), Refusal> {
-        self.0.extend_from_slice(content);
+        self.content.extend_from_slice(content);
         Ok(())
     }
 
     fn hold(&mut self) {
-        self.0.extend_from_slice(b"[held]");
+        self.held = true;
     }
 }

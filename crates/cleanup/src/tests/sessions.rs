@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use ipc::cleanup::{CleanupError, Client, Committed, Options, Refusal};
+use ipc::cleanup::{CleanupError, Client, Committed, Late, Options, Refusal};
 use ipc::queue_manager::Word;
 use mail::QueueId;
 use queue::Folder;
@@ -32,6 +32,29 @@ fn messages_of_any_size_are_queued_and_the_queue_manager_is_told() {
         assert_eq!(size, text.len() as u64);
         assert!(text.starts_with("Received: from ") && text.ends_with(&content));
         assert_eq!(stored.sender.as_str(), "jane@example.net");
+    }
+}
+
+/// What a client decides when it has seen all of the content counts, however much of that is on the disk.
+#[test]
+fn what_is_decided_at_the_end_counts() {
+    let instance = Instance::new("");
+    for size in [10, 3_000_000] {
+        let content = format!("Subject: x\n\n{}\n", "y".repeat(size));
+        let late = Late {
+            hold: true,
+            filter: Some("scan:[127.0.0.1]:10024".into()),
+            redirect: None,
+            bcc: Some("unseen@example.net".parse().unwrap()),
+        };
+        let id = QueueId::generate(SystemTime::now());
+        let mut submission = instance.client.begin(id, &envelope(), Options::default()).unwrap();
+        submission.write_all(content.as_bytes()).unwrap();
+        submission.commit_with(late).unwrap();
+        let messages = instance.messages(Folder::Hold);
+        let (_, stored, text) = messages.into_iter().find(|(found, ..)| *found == id).unwrap();
+        assert!(text.ends_with(&content));
+        assert_eq!(stored.content_filter.as_deref(), Some("scan:[127.0.0.1]:10024"));
     }
 }
 

@@ -134,7 +134,7 @@ fn remember(mut cleanup: CleanupServer, delivered: &std::sync::mpsc::Sender<(Beg
         loop {
             match cleanup.next_part() {
                 Ok(Part::Content(bytes)) => content.extend_from_slice(bytes),
-                Ok(Part::End(End::Commit)) => break,
+                Ok(Part::End(End::Commit(_))) => break,
                 Ok(Part::End(End::Abort)) | Err(_) => return,
             }
         }

@@ -131,10 +131,11 @@ impl Dialogue<'_> {
 
     pub(super) fn end(&mut self, chunked: Option<u64>) -> Reply {
         let subject = self.last_subject();
-        let reply = match self.server.restrictions.end_of_data(&subject, &mut Effects::default()) {
+        let mut effects = Effects::default();
+        let reply = match self.server.restrictions.end_of_data(&subject, &mut effects) {
             Some(reply) => reply,
             None => match self.mail.transfer.take() {
-                Some(transfer) => transfer.commit(chunked),
+                Some(transfer) => transfer.commit(chunked, effects),
                 None => Fault::Unanswered.reply(&self.server.settings.hostname),
             },
         };
