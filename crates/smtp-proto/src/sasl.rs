@@ -4,13 +4,17 @@
 //! the caller. What is secret is a [`Secret`]: it is wiped when it is dropped and never shown by `Debug`. Comparisons with
 //! secrets take the same time whatever they find.
 
+mod choice;
 pub mod client;
+pub mod scram;
+pub mod server;
 
 use std::fmt;
 use std::ops::Deref;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+pub use choice::{SecurityOptions, choose};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// The longest challenge or response, decoded: RFC 4954 section 4 has 12288 bytes of base64 suffice for any mechanism.
@@ -186,3 +190,13 @@ pub fn from_base64(text: &[u8]) -> Result<Secret, Error> {
     }
     STANDARD.decode(text).map(Secret).map_err(|_| Error::NotBase64)
 }
+
+fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
+#[cfg(test)]
+mod tests;

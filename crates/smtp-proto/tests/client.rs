@@ -170,7 +170,10 @@ impl Dialogue {
             "auth" => {
                 let mechanism = Mechanism::from_name(words[1]).unwrap();
                 let credentials = Credentials { username: words[2].to_owned(), password: words[3].into() };
-                session.authenticate(Exchange::new(mechanism, credentials).unwrap())
+                session.authenticate(
+                    Exchange::new(mechanism, credentials, "fyko+d2lbbFgONRv9qkxdawL".to_owned(), None)
+                        .unwrap(),
+                )
             }
             other => panic!("{place}: no order: {other}"),
         };

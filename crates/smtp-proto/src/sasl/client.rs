@@ -1,6 +1,10 @@
 //! The client's side of the mechanisms.
 
-use super::{Error, Mechanism, Secret};
+use hmac::Hmac;
+use md5::Md5;
+
+use super::scram::{self, Awaited, ChannelBinding, ClientFirst, Hash};
+use super::{Error, Mechanism, Secret, push_hex};
 
 /// What a client shows to be let in.
 #[derive(Clone, Debug)]
@@ -25,6 +29,9 @@ enum State {
     Start,
     /// LOGIN: the name was sent.
     Password,
+    Scram(ClientFirst),
+    /// SCRAM: the server is to prove itself.
+    Awaiting(Awaited),
     /// The server is to decide.
     Sent,
     /// OAuth: the server has said why not; an empty response ends it.
@@ -32,16 +39,28 @@ enum State {
 }
 
 impl Exchange {
-    /// Begins one.
+    /// Begins one. `nonce` is printable ASCII without commas that was never used before, of at least 128 random bits;
+    /// `binding` ties the -PLUS mechanisms to the TLS connection.
     ///
     /// # Errors
-    /// The mechanism cannot carry these credentials.
-    pub fn new(mechanism: Mechanism, credentials: Credentials) -> Result<Self, Error> {
-        let has_nul = credentials.username.contains('\0') || credentials.password.contains(&0);
-        if has_nul {
+    /// The mechanism cannot carry these credentials, or lacks the data to bind to.
+    pub fn new(
+        mechanism: Mechanism,
+        credentials: Credentials,
+        nonce: String,
+        binding: Option<&ChannelBinding>,
+    ) -> Result<Self, Error> {
+        if credentials.username.contains('\0') || credentials.password.contains(&0) {
             return Err(Error::Credentials("a name or password with a NUL"));
         }
-        Ok(Self { mechanism, credentials, state: State::Start })
+        let state = match Hash::of(mechanism) {
+            Some((_, true)) if binding.is_none() => return Err(Error::NoChannelBinding),
+            Some((hash, plus)) => {
+                State::Scram(ClientFirst::new(hash, &credentials.username, nonce, binding.filter(|_| plus)))
+            }
+            None => State::Start,
+        };
+        Ok(Self { mechanism, credentials, state })
     }
 
     /// Which mechanism it is.
@@ -53,13 +72,14 @@ impl Exchange {
     /// What the client says first; none where the server does.
     pub fn initial(&mut self) -> Option<Secret> {
         let (name, password) = (self.credentials.username.as_bytes(), &*self.credentials.password);
-        let initial = match self.mechanism {
-            Mechanism::Plain => Secret::concat(&[b"\0", name, b"\0", password]),
-            Mechanism::External => Secret::concat(&[name]),
-            Mechanism::XOAuth2 => {
+        let initial = match (self.mechanism, &self.state) {
+            (_, State::Scram(first)) => return Some(first.message()),
+            (Mechanism::Plain, _) => Secret::concat(&[b"\0", name, b"\0", password]),
+            (Mechanism::External, _) => Secret::concat(&[name]),
+            (Mechanism::XOAuth2, _) => {
                 Secret::concat(&[b"user=", name, b"\x01auth=Bearer ", password, b"\x01\x01"])
             }
-            Mechanism::OAuthBearer => {
+            (Mechanism::OAuthBearer, _) => {
                 Secret::concat(&[b"n,a=", &gs2_name(name), b",\x01auth=Bearer ", password, b"\x01\x01"])
             }
             _ => return None,
@@ -73,33 +93,38 @@ impl Exchange {
     /// # Errors
     /// The exchange cannot go on: cancel it.
     pub fn respond(&mut self, challenge: &[u8]) -> Result<Secret, Error> {
-        let _ = challenge;
-        match (self.mechanism, &self.state) {
+        let (answer, state) = match (self.mechanism, &self.state) {
+            (_, State::Scram(first)) => {
+                let (answer, awaited) = first.answer(challenge, &self.credentials.password)?;
+                (answer, State::Awaiting(awaited))
+            }
+            (_, State::Awaiting(awaited)) => {
+                awaited.check(challenge)?;
+                (Secret::default(), State::Sent)
+            }
             (Mechanism::Login, State::Start) => {
-                self.state = State::Password;
-                Ok(Secret::from(self.credentials.username.as_str()))
+                (Secret::from(self.credentials.username.as_str()), State::Password)
             }
-            (Mechanism::Login, State::Password) => {
-                self.state = State::Sent;
-                Ok(self.credentials.password.clone())
+            (Mechanism::Login, State::Password) => (self.credentials.password.clone(), State::Sent),
+            (Mechanism::CramMd5, State::Start) => {
+                let digest = scram::mac::<Hmac<Md5>>(&self.credentials.password, challenge);
+                let mut answer = format!("{} ", self.credentials.username).into_bytes();
+                push_hex(&digest, &mut answer);
+                (Secret::new(answer), State::Sent)
             }
-            (Mechanism::OAuthBearer, State::Sent) => {
-                self.state = State::Refused;
-                Ok(Secret::new(vec![1]))
-            }
-            (Mechanism::XOAuth2, State::Sent) => {
-                self.state = State::Refused;
-                Ok(Secret::default())
-            }
-            _ => Err(Error::OutOfTurn),
-        }
+            (Mechanism::OAuthBearer, State::Sent) => (Secret::new(vec![1]), State::Refused),
+            (Mechanism::XOAuth2, State::Sent) => (Secret::default(), State::Refused),
+            _ => return Err(Error::OutOfTurn),
+        };
+        self.state = state;
+        Ok(answer)
     }
 
     /// The server says that it lets the client in.
     ///
     /// # Errors
-    /// [`Error::ServerNotProved`] where the mechanism has the server prove itself first.
-    pub fn succeeded(&self) -> Result<(), Error> {
+    /// [`Error::ServerNotProved`] where the mechanism has the server prove itself first, or was not through.
+    pub const fn succeeded(&self) -> Result<(), Error> {
         match self.state {
             State::Sent => Ok(()),
             _ => Err(Error::ServerNotProved),
@@ -108,7 +133,7 @@ impl Exchange {
 }
 
 /// RFC 5801 section 4: commas and equals signs in a name are encoded.
-pub(super) fn gs2_name(name: &[u8]) -> Vec<u8> {
+fn gs2_name(name: &[u8]) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(name.len());
     for byte in name {
         match byte {
