@@ -122,6 +122,21 @@ impl Notify {
         self.0 == 0 || self.contains(Self::FAILURE)
     }
 
+    /// The same without the request for a success report: never is what is left of nothing else.
+    #[must_use]
+    pub const fn without_success(self) -> Self {
+        match self {
+            Self::SUCCESS => Self::NEVER,
+            Self(bits) => Self(bits & !Self::SUCCESS.0),
+        }
+    }
+
+    /// What a sender can have asked for.
+    #[must_use]
+    pub const fn as_requested(self) -> Self {
+        Self(self.0 & !Self::EXPANDED.0)
+    }
+
     /// The bits as they are stored: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY, 16 EXPANDED.
     #[must_use]
     pub const fn bits(self) -> u8 {

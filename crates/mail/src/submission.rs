@@ -8,6 +8,7 @@
 //! ret full | headers
 //! body 7bit | 8bitmime
 //! smtputf8
+//! trace deliveries | probe
 //! recipient jane@example.com     up to 50,000
 //! notify 6                       of the recipient above: the bits of `Notify`
 //! orcpt rfc822;jane@example.com  of the recipient above
@@ -20,7 +21,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::{Address, Body, DsnReturn, Notify, Recipient};
+use crate::{Address, Body, DsnReturn, Notify, Recipient, Trace};
 
 /// The first line.
 const MAGIC: &str = "postroad-submission 1";
@@ -57,6 +58,8 @@ pub struct Head {
     pub body: Body,
     /// The message needs SMTPUTF8.
     pub smtputf8: bool,
+    /// `-v` or `-bv`.
+    pub trace: Trace,
 }
 
 /// Why bytes are not a submission.
@@ -87,6 +90,7 @@ impl Head {
             ret: None,
             body: Body::Unspecified,
             smtputf8: false,
+            trace: Trace::None,
         }
     }
 
@@ -108,6 +112,12 @@ impl Head {
         }
         if self.smtputf8 {
             text.push_str("smtputf8\n");
+        }
+        match self.trace {
+            Trace::Deliveries => text.push_str("trace deliveries\n"),
+            Trace::Probe => text.push_str("trace probe\n"),
+            // The mail system's own business is nobody's to submit.
+            Trace::None | Trace::Verification => {}
         }
         for recipient in &self.recipients {
             push_line(&mut text, "recipient", recipient.address.as_str());
@@ -175,6 +185,7 @@ impl Head {
             "ret" => self.ret = Some(if value == "full" { DsnReturn::Full } else { DsnReturn::Headers }),
             "body" => self.body = if value == "7bit" { Body::SevenBit } else { Body::EightBitMime },
             "smtputf8" => self.smtputf8 = true,
+            "trace" => self.trace = if value == "probe" { Trace::Probe } else { Trace::Deliveries },
             _ => return None,
         }
         Some(())
@@ -244,6 +255,7 @@ mod tests {
             ret: Some(DsnReturn::Headers),
             body: Body::EightBitMime,
             smtputf8: true,
+            trace: Trace::Probe,
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use mail::{Envelope, QueueId, Recipient};
+use mail::{Envelope, Notify, QueueId, Recipient};
 use nix::sys::stat::{Mode, fchmod};
 
 use crate::QueueError;
@@ -50,7 +50,7 @@ impl Incoming {
             places: Arc::clone(&self.0),
             id,
             hold,
-            stage: Stage::Envelope(Records { message: message_records, recipients: Vec::new(), count: 0 }),
+            stage: Stage::Envelope(Records { message: message_records, ..Records::default() }),
             buffer: Vec::new(),
             written: 0,
             content_size: 0,
@@ -94,6 +94,8 @@ struct Records {
     message: Vec<u8>,
     recipients: Vec<u8>,
     count: u32,
+    /// The numbers of those that are reported and not delivered to ([`Notify::EXPANDED`]).
+    expanded: Vec<u32>,
 }
 
 impl Writer {
@@ -106,6 +108,9 @@ impl Writer {
             return Err(QueueError::Oversized("a list of recipients that goes on after the content began"));
         };
         encode_recipient(recipient, &mut records.recipients)?;
+        if recipient.notify.contains(Notify::EXPANDED) {
+            records.expanded.push(records.count);
+        }
         records.count += 1;
         let size = records.message.len() + records.recipients.len();
         if records.count > MAX_RECIPIENTS || size as u64 > MAX_ENVELOPE {
@@ -229,6 +234,12 @@ impl Writer {
         self.buffer.reserve(HEAD_SIZE + states + records.message.len() + records.recipients.len());
         self.buffer.resize(HEAD_SIZE, 0);
         self.buffer.resize(HEAD_SIZE + states, RecipientState::Pending.byte());
+        for index in records.expanded {
+            let state = usize::try_from(index).ok().and_then(|index| self.buffer.get_mut(HEAD_SIZE + index));
+            if let Some(state) = state {
+                *state = RecipientState::Delivered.byte();
+            }
+        }
         self.buffer.extend_from_slice(&records.message);
         let recipients_offset = self.buffer.len() as u64;
         self.buffer.extend_from_slice(&records.recipients);

@@ -55,6 +55,7 @@ fn act(mode: Mode, arguments: impl Iterator<Item = OsString>) -> Result<(), Fail
             refuse_verp(&line)?;
             submission::submit(&line, &settings, std::io::stdin().lock())
         }
+        Mode::Verify => submission::probe(&line, &settings),
         Mode::ListQueue => become_command(&settings, "postqueue", &["-p"]),
         Mode::Flush(Flush::All) => become_command(&settings, "postqueue", &["-f"]),
         Mode::Flush(Flush::Message(id)) => become_command(&settings, "postqueue", &["-i", id]),
@@ -63,9 +64,6 @@ fn act(mode: Mode, arguments: impl Iterator<Item = OsString>) -> Result<(), Fail
         Mode::BuildAliases => build_aliases(&line, &settings),
         Mode::Nothing => Ok(()),
         Mode::Smtp => Err(not_offered("-bs (SMTP on standard input)", "connect to the SMTP port instead")),
-        Mode::Verify => {
-            Err(not_offered("-bv (report on recipients)", "ask postmap -q for what a table says"))
-        }
     }
 }
 

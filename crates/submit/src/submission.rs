@@ -1,10 +1,10 @@
 //! `sendmail` takes a message: from standard input into `maildrop/`, itself where it may, else through postdrop.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use mail::header_address::{Mailboxes, parse_first};
 use mail::submission::{Head, MAX_HEAD, MAX_RECIPIENTS};
-use mail::{Address, Recipient};
+use mail::{Address, Recipient, Trace};
 
 use crate::authorization::{self, Invoker};
 use crate::failure::{Exit, Failure};
@@ -34,13 +34,53 @@ pub(crate) fn submit(line: &CommandLine, settings: &Settings, input: impl Read) 
     let rules = Rules { line_endings: settings.line_endings()?, dot_ends: line.dot_ends };
     let mut message = Message::new(input, rules);
     let header = read_header(&mut message, line.extract_recipients)?;
-    let head = head(line, &invoker, recipients, &header)?;
+    let mut head = head(line, &invoker, recipients, &header)?;
+    if line.verbose {
+        head.trace = Trace::Deliveries;
+        announce_report(&head)?;
+    }
 
     let mut out = Outgoing::new(settings, &head, &header);
     while message.read(&mut out.buffer).map_err(|error| reading_failed(&error))? {
         out.transmit()?;
     }
     out.finish()
+}
+
+/// `-bv`: nothing is read and nothing delivered; the sender gets a report on the recipients.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn probe(line: &CommandLine, settings: &Settings) -> Result<(), Failure> {
+    let invoker = Invoker::default();
+    authorization::check(&invoker, settings)?;
+    let recipients = recipients_of_command_line(line);
+    if line.extract_recipients || recipients.is_empty() {
+        return Err(Failure::new(Exit::Usage, "-bv needs recipient addresses on the command line"));
+    }
+    let list: Vec<String> = recipients.iter().map(Address::to_path).collect();
+    let text = format!("Subject: probe\nTo: {}\n\n", list.join(",\n\t"));
+    let rules = Rules { line_endings: settings.line_endings()?, dot_ends: false };
+    let mut message = Message::new(text.as_bytes(), rules);
+    let header = read_header(&mut message, true)?;
+    let head = Head { trace: Trace::Probe, ..head(line, &invoker, recipients, &header)? };
+    announce_report(&head)?;
+    let mut out = Outgoing::new(settings, &head, &header);
+    while message.read(&mut out.buffer).map_err(|error| reading_failed(&error))? {
+        out.transmit()?;
+    }
+    out.finish()
+}
+
+/// Said before the submission, because postdrop may take this process's place. Nobody may be there to read it.
+fn announce_report(head: &Head) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "Mail Delivery Status Report will be mailed to <{}>.", head.sender) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Temporary, format!("write to standard output: {}", config::cause(&error))))
+        }
+        _ => out.flush().or(Ok(())),
+    }
 }
 
 /// Addresses as people write them in a header, so that one argument may hold several.

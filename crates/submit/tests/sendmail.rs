@@ -93,12 +93,34 @@ fn users_who_may_not_submit_are_refused() {
 #[test]
 fn what_is_not_offered_says_so() {
     let instance = Instance::new("");
-    for option in ["-bs", "-bv", "-XV"] {
+    for option in ["-bs", "-XV"] {
         let output = instance.sendmail(&[option, "x"], "x\n");
         assert_eq!(code(&output), 69, "{option}: {}", stderr(&output));
         assert!(stderr(&output).contains("is not offered"), "{option}: {}", stderr(&output));
     }
     assert!(instance.files().is_empty());
+}
+
+#[test]
+fn who_asks_for_a_report_is_told_that_it_comes() {
+    let instance = Instance::new("");
+    let output = instance.sendmail(&["-v", "-f", "joe@example.com", "x"], "Subject: x\n\nx\n");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said, "Mail Delivery Status Report will be mailed to <joe@example.com>.\n");
+    let (head, content) = instance.message();
+    assert_eq!((head.trace, content.as_str()), (mail::Trace::Deliveries, "Subject: x\n\nx\n"));
+}
+
+#[test]
+fn a_probe_reads_nothing_and_names_its_recipients() {
+    let instance = Instance::new("");
+    let output = instance.sendmail(&["-bv", "-f", "joe@example.com", "x", "y@z"], "not read\n");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let (head, content) = instance.message();
+    assert_eq!((head.trace, head.recipients.len()), (mail::Trace::Probe, 2));
+    assert_eq!(content, "Subject: probe\nTo: x,\n\ty@z\n\n");
+    assert_eq!(code(&instance.sendmail(&["-bv"], "")), 64);
 }
 
 #[test]

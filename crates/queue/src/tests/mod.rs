@@ -9,7 +9,9 @@ mod way;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mail::{Address, Body, Client, Dsn, DsnReturn, Envelope, Notify, Origin, Outcome, QueueId, Recipient};
+use mail::{
+    Address, Body, Client, Dsn, DsnReturn, Envelope, Notify, Origin, Outcome, QueueId, Recipient, Served,
+};
 
 use crate::{Active, Attempt, Incoming, Root};
 
@@ -113,6 +115,7 @@ fn full() -> Envelope {
         ret: Some(DsnReturn::Headers),
         body: Body::EightBitMime,
         smtputf8: true,
+        trace: mail::Trace::Probe,
         ..plain(&[])
     }
 }

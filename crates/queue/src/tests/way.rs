@@ -214,3 +214,35 @@ fn the_header_ends_with_the_empty_line() {
         assert_eq!(message.content().header(3).unwrap(), header[..header.len().min(3)]);
     }
 }
+
+#[test]
+fn what_was_expanded_on_arrival_is_only_reported() {
+    let queue = queue();
+    let mut envelope = plain(&["list@example.com", "member@example.com"]);
+    envelope.recipients[0].notify = Notify::SUCCESS.and(Notify::EXPANDED);
+    let id = queue.commit(&envelope, b"x\n");
+    let message = queue.active.claim(id).unwrap();
+    let states: Vec<_> =
+        message.recipients_from(0, 9).unwrap().into_iter().map(|found| found.state).collect();
+    assert_eq!(states, [RecipientState::Delivered, RecipientState::Pending]);
+}
+
+#[test]
+fn attempts_keep_what_a_remote_host_said() {
+    let queue = queue();
+    let id = queue.commit(&plain(&["a@example.com"]), b"x\n");
+    let mut message = queue.active.claim(id).unwrap();
+    let outcomes = [
+        Outcome::sent("local", "delivered").counted_as(Served::Expanded),
+        Outcome::sent("x[y]:25", "250 ok").counted_as(Served::Relayed).said_by("x", Some("250 ok")),
+        Outcome::sent("x[y]:25", "250 ok").counted_as(Served::PassedOn).said_by("x", None),
+        Outcome {
+            diagnostic: Some("x-unix; oops".into()),
+            ..Outcome::deferred("local", Dsn::new(4, 3, 0), "no")
+        },
+    ];
+    for outcome in outcomes {
+        message.append_attempt(&Attempt { outcome: outcome.clone(), ..attempt(0, "") }).unwrap();
+        assert_eq!(message.last_attempts().unwrap()[&0].outcome, outcome);
+    }
+}
