@@ -14,7 +14,7 @@ use nix::unistd::{Pid, Uid, User};
 use tempfile::TempDir;
 
 use crate::smtp::Smtp;
-use crate::{maildir, wait_for};
+use crate::{Host, maildir, wait_for};
 
 /// The programs that an instance needs, beside each other in one folder.
 const PROGRAMS: [&str; 24] = [
@@ -59,6 +59,7 @@ pub struct Builder {
     files: Vec<(String, String)>,
     tables: Vec<String>,
     as_root: bool,
+    host: Option<Host>,
     programs: PathBuf,
 }
 
@@ -69,6 +70,7 @@ pub struct Instance {
     /// The port that smtpd listens at.
     pub port: u16,
     user: User,
+    host: Option<Host>,
 }
 
 /// What a command came to.
@@ -109,6 +111,7 @@ impl Builder {
             files: Vec::new(),
             tables: Vec::new(),
             as_root: false,
+            host: None,
             programs: programs_folder(),
         }
     }
@@ -158,6 +161,17 @@ impl Builder {
         self
     }
 
+    /// Lives in a host of a [`crate::Network`], with that host's name and root's rights, and takes mail at port 25 of all its
+    /// addresses; [`Host::smtp`] speaks with it.
+    #[must_use]
+    pub fn on(self, host: &Host) -> Self {
+        let builder = Self { host: Some(host.clone()), as_root: true, ..self };
+        builder
+            .main("inet_interfaces = all")
+            .main(&format!("myhostname = {}", host.name))
+            .master("smtp inet n - n - - smtpd")
+    }
+
     /// Makes the folder and the configuration and does not start.
     ///
     /// # Panics
@@ -167,7 +181,8 @@ impl Builder {
         let folder = tempfile::Builder::new().prefix("postroad-").tempdir().expect("make a scratch folder");
         let root = folder.path().to_owned();
         let user = user_for(self.as_root);
-        let instance = Instance { folder: Some(folder), root, port: free_port(), user };
+        let host = self.host.clone();
+        let instance = Instance { folder: Some(folder), root, port: free_port(), user, host };
         // Its own user must reach it, and in a privileged instance the mail owner and recipients too.
         fs::set_permissions(instance.root(), fs::Permissions::from_mode(0o755))
             .expect("open the scratch folder");
@@ -330,7 +345,10 @@ impl Instance {
     /// A command that runs as the instance's user with `MAIL_CONFIG` set.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = match &self.host {
+            Some(host) => host.command(program),
+            None => Command::new(program),
+        };
         command.env("MAIL_CONFIG", self.etc()).env("HOME", self.root()).current_dir(self.root());
         if Uid::effective().is_root() {
             command.uid(self.user.uid.as_raw()).gid(self.user.gid.as_raw());

@@ -2,12 +2,15 @@
 //!
 //! An instance never disturbs the host: its own folders, a free high port of the loopback interface, and a master that is
 //! ended when the value is dropped. Started by root it runs as `nobody`, unless a scenario asks for root's rights.
+//! Where several hosts, the DNS or port 25 are needed, a [`Network`] has them.
 
 // A scenario that cannot go on ends, and says why.
 #![allow(clippy::panic, clippy::print_stdout)]
 
+mod dns;
 mod instance;
 mod maildir;
+mod network;
 mod peer;
 mod postfix;
 mod smtp;
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use instance::{Builder, Instance, Output, run};
 pub use maildir::messages;
+pub use network::{Host, Network, Running};
 pub use peer::{is_root, peer, postfix_package, postfix_peer};
 pub use postfix::Postfix;
 pub use smtp::{Reply, Smtp};

@@ -50,9 +50,17 @@ impl Smtp {
     /// Connects and does not read, `None` if nobody listens.
     #[must_use]
     pub fn try_connect(port: u16) -> Option<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-        stream.set_read_timeout(Some(crate::PATIENCE)).ok()?;
-        Some(Self { reader: BufReader::new(stream) })
+        Some(Self::over(TcpStream::connect(("127.0.0.1", port)).ok()?))
+    }
+
+    /// Speaks over this connection, of which nothing has been read yet.
+    ///
+    /// # Panics
+    /// When the system refuses a limit to the time of a read.
+    #[must_use]
+    pub fn over(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(crate::PATIENCE)).expect("limit the time of a read");
+        Self { reader: BufReader::new(stream) }
     }
 
     /// Sends bytes as they are.

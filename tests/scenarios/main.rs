@@ -10,6 +10,7 @@ mod crash;
 mod damage;
 mod delivery;
 mod limits;
+mod network;
 mod postfix;
 mod queue;
 mod reload;

@@ -8,7 +8,7 @@ use nix::unistd::Uid;
 use crate::shell::{Result, command, output_of, run, target};
 
 /// A program that tests run, and the package that has it.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 12] = [
     ("swaks", "swaks"),
     ("s-nail", "s-nail"),
     ("msmtp", "msmtp"),
@@ -16,6 +16,11 @@ const NEEDED: [(&str, &str); 7] = [
     ("python3", "python3"),
     ("mandoc", "mandoc"),
     ("strace", "strace"),
+    ("ip", "iproute2"),
+    ("nsd", "nsd"),
+    ("unbound", "unbound"),
+    ("ldns-signzone", "ldnsutils"),
+    ("dig", "bind9-dnsutils"),
 ];
 
 /// The same for building the package, inspecting it and trying it.
