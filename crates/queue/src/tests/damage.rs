@@ -115,6 +115,29 @@ fn the_golden_file_with_every_optional_record_is_what_is_written() {
     assert_eq!(read, envelope);
 }
 
+/// A message that asks for a trace, and an attempt that a remote host decided.
+#[test]
+fn the_golden_file_with_a_trace_is_what_is_written() {
+    let name = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/version-1-traced.queue");
+    let mut envelope = mail::Envelope { trace: mail::Trace::Probe, ..full() };
+    envelope.recipients[1].notify = Notify::SUCCESS.and(Notify::EXPANDED);
+    let queue = queue();
+    let id = queue.commit(&envelope, b"Subject: golden\n\nThis file never changes.\n");
+    let mut message = queue.active.claim(id).unwrap();
+    let outcome = Outcome::sent("mx.example.com[192.0.2.1]:25", "250 ok").counted_as(Served::Relayed);
+    let outcome = outcome.said_by("mx.example.com", Some("250 ok"));
+    let attempt = Attempt { outcome, ..attempt(0, "") };
+    message.append_attempt(&attempt).unwrap();
+    message.note_trace_reported().unwrap();
+    let written = fs::read(queue.only_file()).unwrap();
+    if std::env::var_os("WRITE_GOLDEN").is_some() {
+        fs::write(name, &written).unwrap();
+    }
+    assert_eq!(written, fs::read(name).unwrap());
+    assert_eq!((message.trace(), message.trace_was_reported()), (envelope.trace, true));
+    assert_eq!(message.last_attempts().unwrap()[&0], attempt);
+}
+
 /// Files of version 1 must be readable for ever; and as long as version 1 is written, it is written like this.
 #[test]
 fn the_golden_file_is_what_is_written() {

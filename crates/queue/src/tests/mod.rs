@@ -115,7 +115,6 @@ fn full() -> Envelope {
         ret: Some(DsnReturn::Headers),
         body: Body::EightBitMime,
         smtputf8: true,
-        trace: mail::Trace::Probe,
         ..plain(&[])
     }
 }
