@@ -43,10 +43,7 @@ fn hosts_find_each_other_by_name_and_speak_at_port_25() {
     network.zone("example.com", "@ MX 20 mx2");
     assert_eq!(dig(&client, &["+short", "example.com", "MX"]), "20 mx2.example.com.\n");
     network.stop_dns();
-    assert!(
-        dig(&client, &["+time=1", "example.com", "MX"]).contains("timed out")
-            || dig(&client, &["+time=1", "example.com", "MX"]).contains("refused")
-    );
+    assert!(!dig(&client, &["+time=1", "example.com", "MX"]).contains("status:"));
 }
 
 #[test]
