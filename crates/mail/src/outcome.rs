@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Dsn;
+use crate::{Address, Dsn};
 
 /// The result of one delivery attempt for one recipient. Agents return it; shared code logs, records and reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct Outcome {
     /// What a program other than this one said, with its type, as `smtp; 550 5.1.1 unknown` or `x-unix; exit status 1`
     /// (`Diagnostic-Code`); where there is none, a report gives `text`.
     pub diagnostic: Option<String>,
+    /// The address that the recipient became on the way through the agent's own aliases, where it is another.
+    pub final_recipient: Option<Address>,
 }
 
 /// What was done for a recipient that needs no further attempt (RFC 3461 section 5.2, RFC 3464 section 2.3.3).
@@ -80,9 +82,27 @@ impl Outcome {
         Self::new(Status::Bounced, dsn.with_class(5), text.into(), relay)
     }
 
+    /// The same as `soft_bounce` has it: what failed for good is to be tried again.
+    #[must_use]
+    pub fn softened(self) -> Self {
+        match self.status {
+            Status::Bounced => Self { status: Status::Deferred, dsn: self.dsn.with_class(4), ..self },
+            Status::Sent | Status::Deferred => self,
+        }
+    }
+
     fn new(status: Status, dsn: Dsn, text: String, relay: &str) -> Self {
         let relay = relay.to_owned();
-        Self { status, dsn, text, relay, served: Served::Delivered, remote_mta: None, diagnostic: None }
+        Self {
+            status,
+            dsn,
+            text,
+            relay,
+            served: Served::Delivered,
+            remote_mta: None,
+            diagnostic: None,
+            final_recipient: None,
+        }
     }
 
     /// The same, counted in another way.

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use mail::{Address, Outcome, QueueId};
+use mail::{Address, Outcome, QueueId, Status};
 
 use super::{Level, line};
 
@@ -95,11 +95,50 @@ pub fn outcome(
     delays: Delays,
     outcome: &Outcome,
 ) {
+    decided(id, recipient, original, delays, outcome, outcome.status.as_str());
+}
+
+/// An agent or qmgr: what would become of one recipient, in answer to a probe.
+pub fn probed(
+    id: QueueId,
+    recipient: &Address,
+    original: Option<&Address>,
+    delays: Delays,
+    outcome: &Outcome,
+) {
+    let status = if outcome.status == Status::Sent { "deliverable" } else { "undeliverable" };
+    decided(id, recipient, original, delays, outcome, status);
+}
+
+/// An agent or qmgr: a failure for good that `soft_bounce` makes one for now.
+pub fn softened(
+    id: QueueId,
+    recipient: &Address,
+    original: Option<&Address>,
+    delays: Delays,
+    outcome: &Outcome,
+) {
+    decided(id, recipient, original, delays, outcome, "SOFTBOUNCE");
+}
+
+fn decided(
+    id: QueueId,
+    recipient: &Address,
+    original: Option<&Address>,
+    delays: Delays,
+    outcome: &Outcome,
+    status: &str,
+) {
+    // What an agent's own alias made of a recipient is a recipient that was something else before.
+    let (recipient, original) = match &outcome.final_recipient {
+        Some(reached) => (reached, original.or(Some(recipient))),
+        None => (recipient, original),
+    };
     let total = delays.queued + delays.scheduled + delays.connecting + delays.delivering;
     line(
         Level::Info,
         format_args!(
-            "{id}: to=<{recipient}>,{} relay={}, delay={}, delays={}/{}/{}/{}, dsn={}, status={} ({})",
+            "{id}: to=<{recipient}>,{} relay={}, delay={}, delays={}/{}/{}/{}, dsn={}, status={status} ({})",
             OrigTo(original),
             outcome.relay,
             Seconds(total),
@@ -108,7 +147,6 @@ pub fn outcome(
             Seconds(delays.connecting),
             Seconds(delays.delivering),
             outcome.dsn,
-            outcome.status.as_str(),
             outcome.text,
         ),
     );
