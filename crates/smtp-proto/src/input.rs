@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use memchr::memchr;
+use zeroize::Zeroize;
 
 /// A bounded buffer between the socket and the protocol.
 ///
@@ -111,6 +112,11 @@ impl Input {
     /// The bytes of a place that [`Input::line`] or [`Input::take`] gave, so long as nothing was read since.
     pub(crate) fn at(&self, place: Range<usize>) -> &[u8] {
         &self.storage[place]
+    }
+
+    /// Overwrites what stood in a place: it was secret.
+    pub(crate) fn wipe(&mut self, place: Range<usize>) {
+        self.storage[place].zeroize();
     }
 
     /// Lets `decode` rework the first `most` pending bytes in place: it returns how many it used up and how many bytes at

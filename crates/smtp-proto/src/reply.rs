@@ -219,6 +219,18 @@ pub enum Fault {
     EtrnNotServed(String),
     /// AUTH where it is not offered.
     AuthNotEnabled,
+    /// AUTH in clear where `smtpd_tls_auth_only = yes`.
+    AuthNeedsTls,
+    /// AUTH from a client that is known.
+    AlreadyAuthenticated,
+    /// AUTH without a mechanism, or with too much after it.
+    AuthSyntax,
+    /// A response that is not even text.
+    AuthMalformed,
+    /// A response over `smtpd_sasl_response_limit`.
+    AuthTooLong,
+    /// The client has broken the exchange off.
+    AuthAborted,
     /// XCLIENT and XFORWARD from a client that may not use them.
     NotAuthorized,
     /// A command that the program left without an answer.
@@ -262,7 +274,6 @@ impl Fault {
             Self::NotImplemented => (502, (5, 1), "Error: command not implemented"),
             Self::NeedHelo => (503, (5, 1), "Error: send HELO/EHLO first"),
             Self::NestedMail => (503, (5, 1), "Error: nested MAIL command"),
-            Self::MailInProgress => (503, (5, 1), "Error: MAIL transaction in progress"),
             Self::MailSyntax => (501, (5, 4), "Syntax: MAIL FROM:<address>"),
             Self::SenderSyntax => (501, (1, 7), "Bad sender address syntax"),
             Self::SizeSyntax => (501, (5, 4), "Bad message size syntax"),
@@ -293,6 +304,13 @@ impl Fault {
             Self::VrfySyntax { utf8: true } => (501, (5, 4), "Syntax: VRFY address [SMTPUTF8]"),
             Self::VrfySyntax { utf8: false } => (501, (5, 4), "Syntax: VRFY address"),
             Self::AuthNotEnabled => (503, (5, 1), "Error: authentication not enabled"),
+            Self::MailInProgress => (503, (5, 1), "Error: MAIL transaction in progress"),
+            Self::AuthNeedsTls => (504, (5, 4), "Encryption required for requested authentication mechanism"),
+            Self::AlreadyAuthenticated => (503, (5, 1), "Error: already authenticated"),
+            Self::AuthSyntax => (501, (5, 4), "Syntax: AUTH mechanism"),
+            Self::AuthMalformed => (501, (5, 2), "Error: malformed authentication response"),
+            Self::AuthTooLong => (500, (5, 6), "SASL response limit exceeded"),
+            Self::AuthAborted => (501, (7, 0), "Authentication aborted"),
             Self::NotAuthorized => (550, (7, 0), "Error: insufficient authorization"),
         };
         let class = if code < 500 { 4 } else { 5 };

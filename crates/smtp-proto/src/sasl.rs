@@ -15,6 +15,7 @@ use std::ops::Deref;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 pub use choice::{SecurityOptions, choose};
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// The longest challenge or response, decoded: RFC 4954 section 4 has 12288 bytes of base64 suffice for any mechanism.
@@ -128,6 +129,15 @@ impl Deref for Secret {
         &self.0
     }
 }
+
+impl PartialEq for Secret {
+    /// In the same time for all secrets of a length.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,6 +13,7 @@
 //! [`Session::accept`] or [`Session::answer`]. One that is left unanswered ends the session with 421: a program that
 //! forgets must not let mail in.
 
+mod auth;
 mod commands;
 mod content;
 mod counters;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 
 use mail::Address;
 
+pub use auth::AuthOffer;
 pub use counters::Counters;
 pub use settings::{Policy, Settings};
 pub use site::{SAME_LINE, SiteRules};
@@ -33,6 +35,8 @@ use crate::command::Verb;
 use crate::input::Input;
 use crate::parameter::{Extensions, Mail, Rcpt};
 use crate::reply::{Fault, Reply};
+use crate::sasl::Secret;
+use auth::Auth;
 use content::Receiver;
 
 /// How the client named itself.
@@ -82,7 +86,17 @@ pub enum Event<'a> {
     Abandoned(Option<&'a Reply>),
     /// VRFY; to be answered.
     Verify(&'a Address),
-    /// A command that is another module's: AUTH, STARTTLS, XCLIENT, XFORWARD, ETRN; to be answered. [`Session::accept`]
+    /// AUTH with a mechanism, and what followed it, which should be base64; to be answered, perhaps by
+    /// [`Session::challenge`].
+    Auth {
+        /// In upper case.
+        mechanism: &'a str,
+        /// The initial response.
+        initial: Option<&'a Secret>,
+    },
+    /// What the client says to a challenge, which should be base64; to be answered likewise.
+    AuthResponse(&'a Secret),
+    /// A command that is another module's: STARTTLS, XCLIENT, XFORWARD, ETRN; to be answered. [`Session::accept`]
     /// says that it is not offered.
     Other(Verb, &'a str),
     /// No command: its first word, and the line; to be answered. [`Session::accept`] says 500.
@@ -158,6 +172,8 @@ enum Question {
     End(Transaction, Option<u64>),
     /// The address, and how it was written.
     Verify(Address, String),
+    Auth(String, Option<Secret>),
+    AuthResponse(Secret),
     Other(Verb, String),
     /// The first word, and the line.
     Unknown(String, String),
@@ -185,6 +201,7 @@ pub struct Session {
     output: Vec<u8>,
     state: State,
     helo: Option<Helo>,
+    auth: Auth,
     question: Option<Question>,
     /// What the reply to come is counted for.
     verb: Verb,
@@ -215,6 +232,7 @@ impl Session {
             output: Vec::new(),
             state: State::Connected,
             helo: None,
+            auth: Auth::default(),
             question: None,
             verb: Verb::Unknown,
             place: "CONNECT",
@@ -299,6 +317,10 @@ impl Session {
                 },
                 Some(Question::End(transaction, chunked)) => Event::End { transaction, chunked: *chunked },
                 Some(Question::Verify(address, _)) => Event::Verify(address),
+                Some(Question::Auth(mechanism, initial)) => {
+                    Event::Auth { mechanism, initial: initial.as_ref() }
+                }
+                Some(Question::AuthResponse(response)) => Event::AuthResponse(response),
                 Some(Question::Other(verb, arguments)) => Event::Other(*verb, arguments),
                 Some(Question::Unknown(word, line)) => Event::Unknown(word, line),
                 None => Event::Read,
@@ -322,6 +344,7 @@ impl Session {
                 State::Connected => Some(Step::Read),
                 State::Content(..) => self.receive(),
                 State::Skip { .. } => self.skip_on(),
+                _ if self.is_challenged() => self.auth_response(),
                 _ => self.command(),
             };
             if let Some(step) = step {
@@ -335,13 +358,16 @@ impl Session {
     pub fn accept(&mut self) {
         let reply = match &self.question {
             Some(Question::Helo(_, Verb::Helo)) => Reply::plain(250, self.settings.hostname.clone()),
-            Some(Question::Helo(..)) => self.settings.ehlo_reply(&self.policy),
+            Some(Question::Helo(..)) => self.settings.ehlo_reply(&self.policy, self.auth_lines()),
             Some(Question::Mail(_)) => Reply::new(250, mail::Dsn::new(2, 1, 0), "Ok"),
             Some(Question::Rcpt(_)) => Reply::new(250, mail::Dsn::new(2, 1, 5), "Ok"),
             Some(Question::Begin(_)) => Reply::plain(354, "End data with <CR><LF>.<CR><LF>"),
             Some(Question::Verify(_, path)) => Reply::new(252, mail::Dsn::new(2, 0, 0), path.clone()),
             Some(Question::Other(verb, arguments)) => {
                 commands::not_offered(*verb, arguments).reply(&self.settings.hostname)
+            }
+            Some(Question::Auth(..) | Question::AuthResponse(_)) => {
+                Fault::AuthNotEnabled.reply(&self.settings.hostname)
             }
             Some(Question::Unknown(..)) => Fault::NotRecognized.reply(&self.settings.hostname),
             Some(Question::End(..)) => Fault::Unanswered.reply(&self.settings.hostname),
@@ -375,6 +401,7 @@ impl Session {
                     transaction.recipients.push(rcpt);
                 }
             }
+            Question::Auth(..) | Question::AuthResponse(_) => self.set_authenticated(true),
             _ => {}
         }
     }

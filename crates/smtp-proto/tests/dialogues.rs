@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smtp_proto::content::BareNewline;
 use smtp_proto::parameter::Extensions;
-use smtp_proto::server::{Ending, Event, Notice, Policy, Session, Settings};
+use smtp_proto::server::{AuthOffer, Ending, Event, Notice, Policy, Session, Settings};
 use smtp_proto::{Reply, Verb};
 
 #[test]
@@ -52,6 +52,9 @@ impl Dialogue {
             delivered: VecDeque::new(),
             closed: false,
         };
+        if let Some(offer) = auth_offer(script) {
+            dialogue.session.offer_auth(Some(Arc::new(offer)));
+        }
         let greeting = dialogue.refusal("CONNECT", "").unwrap_or(greeting);
         let mut greeted = false;
         let mut sent = Vec::new();
@@ -139,6 +142,18 @@ impl Dialogue {
                     continue;
                 }
                 Event::Verify(address) => ("VRFY", address.to_string()),
+                Event::Auth { mechanism, initial } => {
+                    let said =
+                        initial.map(|initial| format!(" {}", initial.as_str().unwrap())).unwrap_or_default();
+                    let asked = format!("{mechanism}{said}");
+                    self.auth(&asked);
+                    continue;
+                }
+                Event::AuthResponse(response) => {
+                    let said = response.as_str().unwrap().to_owned();
+                    self.auth(&said);
+                    continue;
+                }
                 Event::Other(verb, arguments) => (verb.name(), arguments.to_owned()),
                 Event::Unknown(..) => (Verb::Unknown.name(), String::new()),
                 Event::Refused(..) => continue,
@@ -159,6 +174,22 @@ impl Dialogue {
         }
         let output = std::mem::take(self.session.output());
         self.replies.extend(String::from_utf8(output).unwrap().split_terminator("\r\n").map(str::to_owned));
+    }
+
+    /// A server that lets everybody in who says `LOGIN b2s=`, or `b2s=` to a challenge.
+    fn auth(&mut self, said: &str) {
+        self.events.push_back(format!("auth {said}"));
+        match said {
+            "LOGIN" | "LOGIN =" => self.session.challenge("VXNlcm5hbWU6"),
+            _ if said.ends_with("b2s=") => {
+                let text = "Authentication successful";
+                self.session.answer(&Reply::new(235, "2.7.0".parse().unwrap(), text));
+            }
+            _ => {
+                let text = "Error: authentication failed";
+                self.session.answer(&Reply::new(535, "5.7.8".parse().unwrap(), text));
+            }
+        }
     }
 
     fn answer(&mut self, command: &str, argument: &str) {
@@ -190,6 +221,9 @@ impl Dialogue {
 /// The `set` and `refuse` lines.
 fn read_settings(name: &str, script: &str) -> (Settings, Policy, Vec<(String, String, Reply)>) {
     let (mut settings, mut policy, mut refusals) = (Settings::default(), Policy::default(), Vec::new());
+    if auth_offer(script).is_some() {
+        policy.extensions = policy.extensions.and(Extensions::AUTH);
+    }
     settings.hostname = "mx.example.com".to_owned();
     for line in script.lines() {
         if let Some(rule) = line.strip_prefix("refuse ") {
@@ -239,6 +273,20 @@ fn read_settings(name: &str, script: &str) -> (Settings, Policy, Vec<(String, St
         }
     }
     (settings, policy, refusals)
+}
+
+/// The `auth` line: mechanisms, perhaps with `broken`, `needs_tls`, `limit=N`.
+fn auth_offer(script: &str) -> Option<AuthOffer> {
+    let words = script.lines().find_map(|line| line.strip_prefix("auth "))?;
+    let mut offer = AuthOffer { response_limit: 100, ..AuthOffer::default() };
+    for word in words.split(' ') {
+        match word {
+            "broken" => offer.broken_clients = true,
+            "needs_tls" => offer.needs_tls = true,
+            mechanism => offer.mechanisms = format!("{} {mechanism}", offer.mechanisms).trim().to_owned(),
+        }
+    }
+    Some(offer)
 }
 
 /// `*` at the end stands for anything.

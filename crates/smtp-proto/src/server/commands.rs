@@ -115,7 +115,8 @@ impl Session {
                 Err(Fault::MailInProgress)
             }
             Verb::Etrn if arguments.is_empty() => Err(Fault::EtrnSyntax),
-            Verb::Xclient | Verb::Xforward | Verb::StartTls | Verb::Auth | Verb::Etrn => {
+            Verb::Auth => self.auth(arguments),
+            Verb::Xclient | Verb::Xforward | Verb::StartTls | Verb::Etrn => {
                 Ok(Question::Other(verb, arguments.to_owned()))
             }
             Verb::Unknown => Ok(Question::Unknown(word.to_owned(), line.to_owned())),
@@ -205,7 +206,6 @@ impl Session {
 pub(super) fn not_offered(verb: Verb, arguments: &str) -> Fault {
     match verb {
         Verb::Etrn => Fault::EtrnNotServed(arguments.to_owned()),
-        Verb::Auth => Fault::AuthNotEnabled,
         Verb::Xclient | Verb::Xforward => Fault::NotAuthorized,
         _ => Fault::NotImplemented,
     }

@@ -82,7 +82,7 @@ impl Default for Policy {
 
 impl Settings {
     /// The greeting of EHLO, in Postfix's order.
-    pub(super) fn ehlo_reply(&self, policy: &Policy) -> Reply {
+    pub(super) fn ehlo_reply(&self, policy: &Policy, auth: Option<String>) -> Reply {
         let size = match self.message_size_limit {
             0 => "SIZE".to_owned(),
             limit => format!("SIZE {limit}"),
@@ -107,6 +107,9 @@ impl Settings {
             if policy.extensions.contains(extension) && !hidden {
                 text.push('\n');
                 text.push_str(line);
+            }
+            if extension == Extensions::STARTTLS {
+                text.push_str(auth.as_deref().unwrap_or_default());
             }
         }
         Reply::plain(250, text)
