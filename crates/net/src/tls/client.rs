@@ -6,11 +6,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use config::Config;
 use ipc::log;
@@ -26,6 +25,8 @@ use super::ciphers::Ciphers;
 use super::dane::{self, Verdict};
 use super::dane_host::Rules;
 pub use super::dane_host::{DaneError, Host};
+pub use super::handshake::Socket;
+use super::handshake::shake_hands;
 use super::info::{self, Info, Trust};
 use super::policy::Policies;
 pub use super::policy::{Level, Match, Policy, PolicyError};
@@ -34,9 +35,6 @@ use super::sessions::Sessions;
 use super::settings::Settings;
 use super::verifier::{self, Accepting};
 use super::{keys, names};
-
-/// The least time that a system call is given to end in: a timeout of zero means for ever.
-const LEAST: Duration = Duration::from_millis(1);
 
 /// Everything that connections of one configuration have in common. Made once, shared by all threads.
 pub struct Context {
@@ -117,29 +115,6 @@ impl fmt::Display for TlsError {
 }
 
 impl std::error::Error for TlsError {}
-
-/// A socket whose waiting can be limited.
-pub trait Socket: Read + Write {
-    /// Limits each read and each write to come.
-    ///
-    /// # Errors
-    /// What `setsockopt` says.
-    fn set_patience(&self, patience: Duration) -> io::Result<()>;
-}
-
-impl Socket for TcpStream {
-    fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(patience.max(LEAST)))?;
-        self.set_write_timeout(Some(patience.max(LEAST)))
-    }
-}
-
-impl Socket for UnixStream {
-    fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(patience.max(LEAST)))?;
-        self.set_write_timeout(Some(patience.max(LEAST)))
-    }
-}
 
 /// An encrypted connection. The end of the stream is an end with or without the peer's good-bye, as SMTP has its own.
 pub struct TlsStream<S: Read + Write> {
@@ -481,47 +456,6 @@ impl Context {
                 certificate.key_fingerprint(policy.digest),
             );
         }
-    }
-}
-
-/// The handshake, to the last byte of ours.
-fn shake_hands<S: Socket>(
-    connection: &mut ClientConnection,
-    stream: &mut S,
-    deadline: Instant,
-) -> Result<(), String> {
-    while connection.is_handshaking() || connection.wants_write() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err("timeout".into());
-        }
-        stream.set_patience(left).map_err(|e| e.to_string())?;
-        if connection.wants_write() {
-            connection.write_tls(stream).map_err(|e| io_words(&e))?;
-            continue;
-        }
-        match connection.read_tls(stream) {
-            Ok(0) => return Err("lost connection".into()),
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(io_words(&error)),
-        }
-        if let Err(error) = connection.process_new_packets() {
-            // The alert that says what is wrong; it may never arrive.
-            let _ = connection.write_tls(stream);
-            return Err(error.to_string());
-        }
-    }
-    Ok(())
-}
-
-fn io_words(error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => "timeout".into(),
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
-            "lost connection".into()
-        }
-        _ => error.to_string(),
     }
 }
 

@@ -120,6 +120,12 @@ impl Info {
         self.certificate.as_ref().map_or("", |certificate| certificate.subject.as_str())
     }
 
+    /// The peer's certificate, if the peer has shown that it holds the key to it.
+    #[must_use]
+    pub fn proven(&self) -> Option<&Certificate> {
+        self.certificate.as_ref().filter(|certificate| certificate.key.is_checked())
+    }
+
     /// `TLSv1.3 with cipher … (256/256 bits) key-exchange X25519 server-signature RSA-PSS (2048 bits) server-digest SHA256`.
     #[must_use]
     pub fn summary(&self) -> String {

@@ -3,7 +3,7 @@
 /// Whether a name in a certificate matches what was asked for: `mail.example.com`, or `.example.com` for any name below it.
 /// `many` says whether the asterisk of a certificate stands for more than one label (`tls_wildcard_matches_multiple_labels`).
 #[must_use]
-pub fn matches(certified: &str, wanted: &str, many: bool) -> bool {
+pub(super) fn matches(certified: &str, wanted: &str, many: bool) -> bool {
     let certified = certified.strip_suffix('.').unwrap_or(certified);
     let wanted = wanted.strip_suffix('.').unwrap_or(wanted);
     if wanted.is_empty() || wanted == "." {

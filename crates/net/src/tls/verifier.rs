@@ -31,24 +31,19 @@ pub(super) struct Accepting {
     provider: Arc<CryptoProvider>,
     /// Whether a key that rustls cannot check is good enough.
     lenient: bool,
-    /// For a server: the subjects of the authorities whose certificates are asked for, and whether one must be sent.
+    /// For a server: the subjects of the authorities whose certificates are asked for.
     subjects: Vec<DistinguishedName>,
-    mandatory: bool,
 }
 
 impl Accepting {
     /// For a client.
     pub(super) fn servers(provider: Arc<CryptoProvider>, lenient: bool) -> Self {
-        Self { provider, lenient, subjects: Vec::new(), mandatory: false }
+        Self { provider, lenient, subjects: Vec::new() }
     }
 
     /// For a server that asks for certificates.
-    pub(super) fn clients(
-        provider: Arc<CryptoProvider>,
-        subjects: Vec<DistinguishedName>,
-        mandatory: bool,
-    ) -> Self {
-        Self { provider, lenient: false, subjects, mandatory }
+    pub(super) fn clients(provider: Arc<CryptoProvider>, subjects: Vec<DistinguishedName>) -> Self {
+        Self { provider, lenient: true, subjects }
     }
 
     fn check(
@@ -169,7 +164,8 @@ impl ServerCertVerifier for Accepting {
 
 impl ClientCertVerifier for Accepting {
     fn client_auth_mandatory(&self) -> bool {
-        self.mandatory
+        // A client without one is refused in words, after the handshake.
+        false
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {

@@ -1,62 +1,20 @@
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-
-use config::Snapshot;
+use std::time::Duration;
 
 use super::*;
 use crate::tls::dane::Tlsa;
-
-/// Certificates of one test, in a folder of their own.
-struct Authority {
-    folder: tempfile::TempDir,
-}
+use crate::tls::testing::{Authority, config};
 
 impl Authority {
-    fn new() -> Self {
-        let authority = Self { folder: tempfile::tempdir().unwrap() };
-        authority.openssl(
-            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=TestCA -days 30 \
-             -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign",
-        );
-        authority
-    }
-
-    fn openssl(&self, arguments: &str) {
-        let done = Command::new("openssl")
-            .args(arguments.split_ascii_whitespace())
-            .current_dir(self.folder.path())
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    /// `NAME.pem` and `NAME.key`, signed by the authority; `more` are arguments for the request.
-    fn issue(&self, name: &str, dns: &str, more: &str) {
-        self.openssl(&format!(
-            "req {more} -nodes -keyout {name}.key -out {name}.csr -subj /CN={dns} -addext subjectAltName=DNS:{dns}"
-        ));
-        self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -copy_extensions copy -out {name}.pem"
-        ));
-    }
-
-    fn der(&self, name: &str) -> Vec<u8> {
-        use rustls_pki_types::pem::PemObject as _;
-        CertificateDer::from_pem_file(self.path(name)).unwrap().to_vec()
-    }
-
     /// `openssl s_server` with these arguments, on a port of its own.
     fn serve(&self, arguments: &str) -> Server {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let process = Command::new("openssl")
             .args(["s_server", "-accept", &format!("127.0.0.1:{free}"), "-quiet"])
             .args(arguments.split_ascii_whitespace())
-            .current_dir(self.folder.path())
+            .current_dir(self.folder())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -100,12 +58,6 @@ impl Server {
     }
 }
 
-fn config(main_cf: &str) -> Config {
-    let main_cf = format!("myhostname = client.example.net\n{main_cf}").into_bytes();
-    let snapshot = Snapshot { main_cf, master_cf: Vec::new() };
-    Config::inspect(Path::new("/nowhere"), &snapshot, &[]).0
-}
-
 fn context(main_cf: &str) -> Context {
     Context::new(&config(main_cf), "smtp").unwrap()
 }
@@ -119,11 +71,20 @@ fn levels_and_certificates() {
     let authority = Authority::new();
     authority.issue("good", "mail.example.com", "-newkey rsa:2048");
     authority.issue("wrong", "other.example.org", "-newkey rsa:2048");
-    authority.openssl("req -x509 -newkey rsa:2048 -nodes -keyout self.key -out self.pem -subj /CN=mail.example.com -days 30");
     authority
         .openssl("req -new -newkey rsa:2048 -nodes -keyout old.key -out old.csr -subj /CN=mail.example.com");
-    authority
-        .openssl("x509 -req -in old.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days -10 -out old.pem");
+    authority.openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout self.key -out self.pem -subj /CN=mail.example.com -days 30",
+    );
+    // Only `ca` can date a certificate back.
+    let ca = "[ca]\ndefault_ca=x\n[x]\ndatabase=index\nnew_certs_dir=.\ndefault_md=sha256\nrand_serial=yes\npolicy=y\n\
+              [y]\ncommonName=supplied\n";
+    std::fs::write(authority.path("ca.cnf"), ca).unwrap();
+    std::fs::write(authority.path("index"), "").unwrap();
+    authority.openssl(
+        "ca -batch -notext -config ca.cnf -cert ca.pem -keyfile ca.key -in old.csr -out old.pem \
+         -startdate 20200101000000Z -enddate 20210101000000Z",
+    );
     let context =
         context(&format!("smtp_tls_CAfile = {}\nsmtp_tls_loglevel = 1\n", authority.path("ca.pem")));
     let not_trusted = |reason: &str| Err(TlsError::NotTrusted(reason.to_owned()));

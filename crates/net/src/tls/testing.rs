@@ -1,0 +1,63 @@
+//! What tests of both sides need: certificates, made by openssl, and configurations.
+
+use std::path::Path;
+use std::process::Command;
+
+use config::{Config, Snapshot};
+use rustls_pki_types::CertificateDer;
+
+/// Certificates of one test, in a folder of their own.
+pub(super) struct Authority {
+    folder: tempfile::TempDir,
+}
+
+impl Authority {
+    pub(super) fn new() -> Self {
+        let authority = Self { folder: tempfile::tempdir().unwrap() };
+        authority.openssl(
+            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=TestCA -days 30 \
+             -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign",
+        );
+        authority
+    }
+
+    pub(super) fn openssl(&self, arguments: &str) {
+        let done = Command::new("openssl")
+            .args(arguments.split_ascii_whitespace())
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    pub(super) fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// `NAME.pem` and `NAME.key`, signed by the authority; `more` are arguments for the request.
+    pub(super) fn issue(&self, name: &str, dns: &str, more: &str) {
+        self.openssl(&format!(
+            "req {more} -nodes -keyout {name}.key -out {name}.csr -subj /CN={dns} -addext subjectAltName=DNS:{dns}"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -copy_extensions copy -out {name}.pem"
+        ));
+    }
+
+    pub(super) fn der(&self, name: &str) -> Vec<u8> {
+        use rustls_pki_types::pem::PemObject as _;
+        CertificateDer::from_pem_file(self.path(name)).unwrap().to_vec()
+    }
+
+    /// Where the files are.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// A configuration of these lines.
+pub(super) fn config(main_cf: &str) -> Config {
+    let main_cf = format!("myhostname = mail.example.net\n{main_cf}").into_bytes();
+    let snapshot = Snapshot { main_cf, master_cf: Vec::new() };
+    Config::inspect(Path::new("/nowhere"), &snapshot, &[]).0
+}
