@@ -3,7 +3,9 @@
 //! The end of the connection is a word of its own: a child whose master is gone drains and ends, and a master whose
 //! child closed it reaps the child.
 
-use config::Snapshot;
+use std::path::PathBuf;
+
+use config::{Config, Snapshot};
 use serde::{Deserialize, Serialize};
 
 /// What a child is told at its birth, as its first message.
@@ -12,7 +14,7 @@ pub struct Birth {
     /// The service's name in master.cf.
     pub service: String,
     /// The instance's configuration directory.
-    pub config_directory: std::path::PathBuf,
+    pub config_directory: PathBuf,
     /// main.cf and master.cf as master checked them: what the child goes by, whatever the files say by now.
     pub snapshot: Snapshot,
     /// `-o` of this service's line in master.cf.
@@ -46,6 +48,8 @@ pub enum ToChild {
     Ask,
     /// Write to this log from now on; its descriptor goes with the message.
     Log,
+    /// The answer to [`ToMaster::Open`]: the file's descriptor goes with it, or this is why there is none.
+    Opened(Result<(), String>),
 }
 
 /// What a child says to master.
@@ -60,4 +64,25 @@ pub enum ToMaster {
         /// What else there is to say; may be empty.
         text: String,
     },
+    /// Open this file for reading: one of [`key_files`] of the child's own configuration, which nobody but root may read
+    /// and which may have been renewed since the child gave up its rights.
+    Open(PathBuf),
+}
+
+/// The parameters that name files of keys and certificates.
+const KEY_FILES: [&str; 7] = [
+    "smtpd_tls_chain_files",
+    "smtpd_tls_cert_file",
+    "smtpd_tls_key_file",
+    "smtpd_tls_eccert_file",
+    "smtpd_tls_eckey_file",
+    "smtpd_tls_dcert_file",
+    "smtpd_tls_dkey_file",
+];
+
+/// The files that master opens for a child with this configuration, and no others.
+#[must_use]
+pub fn key_files(config: &Config) -> Vec<PathBuf> {
+    let lists = KEY_FILES.iter().filter_map(|name| config.text(name));
+    lists.flat_map(|list| config::split_list(&list)).map(PathBuf::from).collect()
 }

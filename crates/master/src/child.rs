@@ -3,14 +3,17 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use config::{ServiceEntry, param};
-use ipc::control::{Birth, ToChild, ToMaster};
+use config::{Config, ServiceEntry, param};
+use ipc::control::{self, Birth, ToChild, ToMaster};
 use ipc::frame::{self, Receiver};
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -28,6 +31,8 @@ pub(crate) struct Child {
     pub(crate) draining: bool,
     control: UnixStream,
     receiver: Receiver,
+    /// What this child may have opened.
+    key_files: Vec<PathBuf>,
 }
 
 impl Child {
@@ -91,6 +96,7 @@ impl Child {
             draining: false,
             control,
             receiver: Receiver::new(),
+            key_files: key_files(entry, generation),
         };
         frame::send(&child.control, &birth, None)?;
         Ok(child)
@@ -112,9 +118,29 @@ impl Child {
         self.say(word, None);
     }
 
-    /// What the child says, when its descriptor is readable; `None` when it has closed.
+    /// What the child says, when its descriptor is readable; `None` when it has closed. A wish for a file has been answered.
     pub(crate) fn hear(&mut self) -> Option<ToMaster> {
-        self.receiver.next_message(&self.control).ok().flatten()
+        let said = self.receiver.next_message(&self.control).ok().flatten();
+        if let Some(ToMaster::Open(path)) = &said {
+            match self.open(path) {
+                Ok(file) => self.say(&ToChild::Opened(Ok(())), Some(&file)),
+                Err(error) => self.say(&ToChild::Opened(Err(error.to_string())), None),
+            }
+        }
+        said
+    }
+
+    /// Opens a file that the child's configuration names as one with keys; no other, whatever the child says.
+    fn open(&self, path: &Path) -> io::Result<File> {
+        if !self.key_files.iter().any(|known| known == path) {
+            return Err(io::Error::other("the configuration does not name this file"));
+        }
+        // A pipe or a device would keep everybody waiting.
+        let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok(file)
     }
 
     /// Asks how it is going, and waits a moment for the answer.
@@ -123,6 +149,7 @@ impl Child {
         loop {
             match self.hear()? {
                 ToMaster::Ready => self.ready = true,
+                ToMaster::Open(_) => {}
                 status @ ToMaster::Status { .. } => return Some(status),
             }
         }
@@ -133,4 +160,11 @@ impl Child {
         let group = Pid::from_raw(-self.pid.as_raw());
         let _ = kill(group, Signal::SIGKILL);
     }
+}
+
+/// The key files of the service's own configuration, its `-o` settings included.
+fn key_files(entry: &ServiceEntry, generation: &Generation) -> Vec<PathBuf> {
+    let directory = generation.config.directory();
+    let config = Config::from_snapshot(directory, &generation.snapshot, &entry.overrides);
+    config.map(|(config, _)| control::key_files(&config)).unwrap_or_default()
 }

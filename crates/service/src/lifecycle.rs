@@ -1,11 +1,15 @@
 //! What master says while the daemon serves, and how it is answered.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use config::Snapshot;
 use ipc::control::{ToChild, ToMaster};
@@ -30,7 +34,14 @@ pub struct Lifecycle {
     describe: Mutex<Option<Describe>>,
     wake: EventFd,
     events: Mutex<Events>,
+    /// Where the answer goes to who waits in [`Lifecycle::open`].
+    opened: Mutex<Option<SyncSender<io::Result<File>>>>,
+    /// Held by who asks: there is one question at a time.
+    opening: Mutex<()>,
 }
+
+/// How long a child waits for a file from master.
+const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gives the line that `postroad status` shows of a service.
 type Describe = Box<dyn Fn() -> String + Send>;
@@ -57,6 +68,8 @@ impl Lifecycle {
             describe: Mutex::new(None),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             events: Mutex::new(Events::Kept(Vec::new())),
+            opened: Mutex::new(None),
+            opening: Mutex::new(()),
         });
         let listening = Arc::clone(&lifecycle);
         let thread = std::thread::Builder::new().name("control".into()).stack_size(128 * 1024);
@@ -135,6 +148,27 @@ impl Lifecycle {
         *self.describe.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(describe));
     }
 
+    /// Has master open a file of [`ipc::control::key_files`], which this process may not open itself.
+    ///
+    /// # Errors
+    /// Master's reason; a master that does not answer.
+    pub fn open(&self, path: &Path) -> io::Result<File> {
+        let _alone = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let (sender, answer) = sync_channel(1);
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        frame::send(&self.control, &ToMaster::Open(path.to_owned()), None)?;
+        let answer = answer.recv_timeout(OPEN_PATIENCE);
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        answer.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "master does not answer"))?
+    }
+
+    fn answered(&self, answer: io::Result<File>) {
+        if let Some(waiting) = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // Who does not wait any more needs no answer.
+            let _ = waiting.try_send(answer);
+        }
+    }
+
     pub(crate) fn finished(&self) {
         let _ = self.control.shutdown(std::net::Shutdown::Both);
     }
@@ -156,6 +190,10 @@ impl Lifecycle {
                     Ok(file) => log::replace_file(file),
                     Err(error) => log::warning!("new log file from master: {error}"),
                 },
+                Ok(Some(ToChild::Opened(result))) => self.answered(match result {
+                    Ok(()) => frame::expect_descriptor(&mut receiver),
+                    Err(text) => Err(io::Error::other(text)),
+                }),
                 Ok(Some(ToChild::Drain)) => self.begin_drain(),
                 Ok(Some(ToChild::Stop)) => {
                     self.stopping.store(true, Ordering::Release);
