@@ -58,6 +58,9 @@ pub struct RequestRecipient {
 /// What an agent says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
+    /// The agent has taken the connection: said once, before anything else. An agent that cannot be started never says
+    /// it, though its socket can be connected to.
+    Ready,
     /// What became of one recipient.
     Outcome {
         /// The delivery's number.

@@ -45,6 +45,15 @@ impl MatchList {
     pub fn mynetworks(config: &Config) -> Result<Self, OpenError> {
         Self::hosts("mynetworks", &config.get(param::MYNETWORKS), Parents::from_config(config, "mynetworks"))
     }
+
+    /// `fast_flush_domains`: the domains whose mail may be asked for.
+    ///
+    /// # Errors
+    /// An item that can never work.
+    pub fn fast_flush_domains(config: &Config) -> Result<Self, OpenError> {
+        let parents = Parents::from_config(config, "fast_flush_domains");
+        Self::domains("fast_flush_domains", &config.get(param::FAST_FLUSH_DOMAINS), parents)
+    }
 }
 
 impl LocalDomains {

@@ -5,22 +5,25 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use config::{Config, Presence, ServiceKind};
-use ipc::agent::{Reply, Request};
+use config::{Config, Presence, ServiceKind, param};
+use ipc::agent::{Reply, Request, RequestRecipient, SiteFailure};
 use ipc::log;
-use mail::{Address, Outcome, QueueId};
+use mail::{Address, Dsn, Outcome, QueueId};
 use service::Mailbox;
 
-use crate::event_loop::{Input, limits_of};
+use crate::event_loop::Input;
+use crate::limits::Limits;
 use crate::link::{Heard, Link};
 use crate::message::ActiveMessage;
+use crate::pace_record::{PaceRecord, SHORTEST};
 use crate::routing::Way;
-use crate::scheduler::{Job, Scheduler, Started};
+use crate::scheduler::{Ending, Finished, Job, Name, Refusal, Scheduler, Site, Started};
 
-/// How often an agent may go away over a delivery before its recipients are deferred: it may be their message that ends
-/// the agent, and others wait behind it.
+/// How often an agent may go away over a delivery before its recipients are deferred, since it may be their message that
+/// ends the agent and others wait behind it; and how often in a row, without a word in between, before there is taken to
+/// be no agent.
 const MAX_FAILURES: u32 = 3;
 
 /// How long a transport rests after its agent went away or could not be reached; master restarts it meanwhile.
@@ -31,61 +34,106 @@ pub(crate) struct Deliveries {
     /// The services of master.cf that agents stand behind, with their process limits.
     services: HashMap<String, Option<u32>>,
     config: Config,
+    settings: Settings,
     private: PathBuf,
     inbox: Arc<Mailbox<Input>>,
-    links: HashMap<String, Link>,
+    links: HashMap<Name, Link>,
     /// Connections to agents of an earlier generation, until their deliveries are done.
     retired: Vec<Link>,
     running: HashMap<u64, Running>,
     next_number: u64,
-    /// Deliveries that wait or run, by message.
+    /// How often in a row the agent of a transport went away without a word.
+    failures: HashMap<Name, u32>,
+    pace: PaceRecord,
+    /// Deliveries that run, by message.
     open: HashMap<QueueId, usize>,
+}
+
+/// What main.cf says of agents and feedback.
+struct Settings {
+    /// `transport_retry_time`
+    retry: Duration,
+    /// `qmgr_ipc_timeout`
+    patience: Duration,
+    /// `destination_concurrency_feedback_debug`
+    tells_feedback: bool,
+    most_dead: usize,
+    most_messages: usize,
 }
 
 /// A delivery that an agent works on.
 struct Running {
-    started: Started,
+    site: Site,
     link: u64,
-    /// The numbers, in the queue file, of those that have no outcome yet, with their positions.
-    undecided: Vec<(u32, u32)>,
+    /// The job; its recipients are those that have no outcome yet.
+    job: Job,
 }
 
-/// What came of a delivery.
+/// What came of deliveries.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// One recipient's outcome.
-    Outcome { id: QueueId, index: u32, outcome: Outcome },
+    Outcome { id: QueueId, recipient: RequestRecipient, outcome: Outcome },
+    /// A delivery of this message failed for the sake of this destination, which was given up.
+    Waits { id: QueueId, site: Site },
     /// A delivery of this message ended.
     Done { id: QueueId },
     /// The agent went away too often over these recipients.
-    Abandoned { id: QueueId, positions: Vec<u32> },
+    Abandoned { id: QueueId, recipients: Vec<RequestRecipient> },
+    /// The destination or transport was given up, and this waited for it.
+    PutOff { site: Site, jobs: Vec<Job>, failure: SiteFailure },
+    /// The destination takes mail, and could do with so many more messages.
+    Room { site: Site, messages: usize },
 }
 
 impl Deliveries {
-    pub(crate) fn new(config: &Config, private: PathBuf, inbox: Arc<Mailbox<Input>>) -> Self {
-        Self {
-            scheduler: Scheduler::default(),
+    pub(crate) fn new(
+        config: &Config,
+        private: PathBuf,
+        inbox: Arc<Mailbox<Input>>,
+        pace: (PaceRecord, Vec<(Site, SystemTime)>),
+    ) -> Self {
+        let settings = Settings::new(config);
+        let mut new = Self {
+            scheduler: Scheduler::new(settings.most_dead, settings.most_messages),
             services: services_of(config),
             config: config.clone(),
+            settings,
             private,
             inbox,
             links: HashMap::new(),
             retired: Vec::new(),
             running: HashMap::new(),
             next_number: 1,
+            failures: HashMap::new(),
+            pace: pace.0,
             open: HashMap::new(),
+        };
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        for (site, until) in pace.1 {
+            if !new.knows(&site.transport) {
+                continue;
+            }
+            // A clock that was set back must not stop a destination for longer than its rate does.
+            let most = new.scheduler.limits(&site.transport).and_then(|limits| limits.interval);
+            let wait = until.duration_since(wall).unwrap_or_default().min(most.unwrap_or_default());
+            new.scheduler.hold_until(&site, now + wait);
         }
+        new
     }
 
     /// Goes over to another configuration: new limits at once, new agents as soon as the old ones have finished.
-    pub(crate) fn configure(&mut self, config: &Config) {
+    pub(crate) fn configure(&mut self, config: &Config, now: Instant) {
         self.services = services_of(config);
         self.config = config.clone();
+        self.settings = Settings::new(config);
+        self.scheduler.set_bounds(self.settings.most_dead, self.settings.most_messages);
         for (transport, deliveries) in &self.services {
             if self.scheduler.limits(transport).is_some() {
-                self.scheduler.set_limits(transport, limits_of(config, transport, *deliveries));
+                self.scheduler.set_limits(transport, Limits::new(config, transport, *deliveries), now);
             }
         }
+        self.failures.clear();
         self.retired.extend(self.links.drain().map(|(_, link)| link));
         self.retired.retain(|link| link.outstanding > 0);
     }
@@ -94,39 +142,53 @@ impl Deliveries {
     pub(crate) fn knows(&mut self, transport: &str) -> bool {
         let Some(deliveries) = self.services.get(transport) else { return false };
         if self.scheduler.limits(transport).is_none() {
-            self.scheduler.set_limits(transport, limits_of(&self.config, transport, *deliveries));
+            let limits = Limits::new(&self.config, transport, *deliveries);
+            self.scheduler.set_limits(transport, limits, Instant::now());
         }
         true
     }
 
     /// What a recipient's concurrency is counted by: its next hop, or itself where a delivery has one recipient.
-    pub(crate) fn destination(&self, way: &Way, recipient: &Address) -> String {
-        match self.scheduler.limits(&way.transport) {
-            Some(limits) if limits.destination_recipients == 1 => recipient.as_str().to_owned(),
+    pub(crate) fn site(&self, way: &Way, recipient: &Address) -> Site {
+        let destination = match self.scheduler.limits(&way.transport) {
+            Some(limits) if limits.destination_recipients == 1 => recipient.as_str().to_lowercase(),
             _ => way.nexthop.to_lowercase(),
-        }
+        };
+        Site { transport: way.transport.as_str().into(), destination: destination.into() }
     }
 
-    /// Queues deliveries for recipients that go the same way, as many to a delivery as its transport allows.
+    /// Queues deliveries for recipients that go the same way, as many to a delivery as its transport allows; gives those
+    /// that have to wait elsewhere, and why.
     pub(crate) fn queue(
         &mut self,
         id: QueueId,
-        transport: &str,
-        destination: &str,
-        members: Vec<(String, u32)>,
-    ) {
-        let most = self.scheduler.limits(transport).map_or(1, |limits| limits.destination_recipients).max(1);
-        for part in members.chunks(most) {
-            let nexthop = part.first().map(|(nexthop, _)| nexthop.clone()).unwrap_or_default();
-            let recipients = part.iter().map(|(_, position)| *position).collect();
-            *self.open.entry(id).or_default() += 1;
-            self.scheduler.add(transport, destination, Job { message: id, nexthop, recipients, failures: 0 });
+        site: &Site,
+        nexthop: &str,
+        recipients: Vec<RequestRecipient>,
+        now: Instant,
+    ) -> Option<(Vec<RequestRecipient>, Refusal)> {
+        let limits = self.scheduler.limits(&site.transport);
+        let most = limits.map_or(1, |limits| limits.destination_recipients).max(1);
+        let mut rest = recipients.into_iter();
+        while rest.len() > 0 {
+            if let Some(refusal) = self.scheduler.refusal(site, now) {
+                return Some((rest.collect(), refusal));
+            }
+            let recipients = rest.by_ref().take(most).collect();
+            let job = Job { message: id, nexthop: nexthop.to_owned(), recipients, failures: 0 };
+            self.scheduler.add(site, job, now);
         }
+        None
     }
 
-    /// Whether a delivery of this message waits or runs.
+    /// Whether an agent works on a delivery of this message.
     pub(crate) fn has_any(&self, id: QueueId) -> bool {
         self.open.contains_key(&id)
+    }
+
+    /// Takes back all that waits, so that its way is asked for anew.
+    pub(crate) fn withdraw(&mut self, now: Instant) -> Vec<Job> {
+        self.scheduler.drain(now)
     }
 
     /// Deliveries that agents work on.
@@ -134,156 +196,271 @@ impl Deliveries {
         self.scheduler.running()
     }
 
-    /// When a transport that rests may go on.
-    pub(crate) fn next_resume(&self) -> Option<Instant> {
-        self.scheduler.next_resume()
+    /// When to look again at what only time changes.
+    pub(crate) fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let silent = self.links.values().filter(|link| !link.greeted);
+        let patience = silent.map(|link| link.since + self.settings.patience);
+        self.scheduler.next_wake(now).into_iter().chain(patience).min()
     }
 
-    /// Has all transports go on at once.
-    pub(crate) fn resume_all(&mut self) {
-        let now = Instant::now();
-        self.scheduler.with_work().iter().for_each(|transport| self.scheduler.suspend(transport, now));
+    /// Forgets what is known against transports and destinations.
+    pub(crate) fn revive_all(&mut self, now: Instant) {
+        self.scheduler.revive_all(now);
+        self.failures.clear();
     }
 
-    /// Begins all deliveries that may begin; gives those whose agent cannot be reached time and again.
+    /// Does what time brings: gives the destinations that may be tried again, and what came of agents that say nothing.
+    pub(crate) fn wake(&mut self, now: Instant) -> (Vec<Site>, Vec<Verdict>) {
+        let patience = self.settings.patience;
+        let silent = |link: &&Link| !link.greeted && link.since + patience <= now;
+        let numbers: Vec<u64> = self.links.values().filter(silent).map(|link| link.number).collect();
+        let mut verdicts = Vec::new();
+        for number in numbers {
+            let transport = self.links.iter().find(|(_, link)| link.number == number);
+            if let Some(name) = transport.map(|(name, _)| name.clone()) {
+                log::warning!("transport {name}: no agent has answered within {patience:?}");
+                self.failures.insert(name, MAX_FAILURES);
+            }
+            verdicts.extend(self.closed(number, None, now));
+        }
+        (self.scheduler.wake(now), verdicts)
+    }
+
+    /// Begins all deliveries that may begin.
     pub(crate) fn begin<'a>(
         &mut self,
         message: impl Fn(QueueId) -> Option<&'a ActiveMessage>,
-    ) -> Vec<(QueueId, Vec<u32>)> {
-        let (now, mut abandoned) = (Instant::now(), Vec::new());
+        now: Instant,
+    ) -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
         for transport in self.scheduler.with_work() {
             while let Some(started) = self.scheduler.start(&transport, now) {
                 let Some(message) = message(started.job.message) else {
-                    self.end(&started);
+                    self.scheduler.finish(&started.site, &Ending::Lost, now);
                     continue;
                 };
-                if let Err(error) = self.give(&started, message) {
+                self.note_pace(&started, now);
+                if let Err(failed) = self.give(started, message, now) {
+                    let (started, error) = *failed;
                     log::warning!("transport {transport}: {error}");
-                    abandoned.extend(self.fail(started));
+                    *self.failures.entry(transport.clone()).or_default() += 1;
+                    self.links.remove(&transport);
+                    verdicts.extend(self.fail(started, now));
                 }
             }
         }
-        abandoned
+        verdicts
+    }
+
+    /// Writes down when the next delivery to a destination with a rate may begin.
+    fn note_pace(&mut self, started: &Started, now: Instant) {
+        let Some(wait) = started.paced_until.map(|until| until.saturating_duration_since(now)) else {
+            return;
+        };
+        let wall = SystemTime::now();
+        if wait >= SHORTEST && self.pace.note(&started.site, wall + wait) {
+            let held = self.scheduler.held(now);
+            self.pace.rewrite(held.map(|(transport, destination, until)| {
+                (transport, destination, wall + until.saturating_duration_since(now))
+            }));
+        }
     }
 
     /// Gives a delivery to its agent.
-    fn give(&mut self, started: &Started, message: &ActiveMessage) -> io::Result<()> {
+    fn give(
+        &mut self,
+        mut started: Started,
+        message: &ActiveMessage,
+        now: Instant,
+    ) -> Result<(), Box<(Started, io::Error)>> {
         self.next_number += 1;
         let number = self.next_number;
-        let positions = &started.job.recipients;
-        let recipients: Vec<_> =
-            positions.iter().filter_map(|p| message.recipients.get(*p as usize)).cloned().collect();
-        let undecided = recipients.iter().map(|r| r.index).zip(positions.iter().copied()).collect();
         let request = Request {
             delivery: number,
             nexthop: started.job.nexthop.clone(),
-            recipients,
+            recipients: std::mem::take(&mut started.job.recipients),
             ..message.template.clone()
         };
-        let link = match self.links.get_mut(&started.transport) {
-            Some(link) => link,
-            None => {
-                let path = self.private.join(&started.transport);
-                let inbox = Arc::clone(&self.inbox);
-                let link = Link::connect(&path, number, move |heard| inbox.put(Input::Agent(number, heard)))
-                    .map_err(|e| io::Error::new(e.kind(), format!("connect to {}: {e}", path.display())))?;
-                self.links.entry(started.transport.clone()).or_insert(link)
+        let link = self.link(&started.site.transport, number, now);
+        let sent = link.and_then(|link| link.send(&request, message.file.as_fd()).map(|()| link.number));
+        started.job.recipients = request.recipients;
+        match sent {
+            Ok(link) => {
+                *self.open.entry(started.job.message).or_default() += 1;
+                self.running.insert(number, Running { site: started.site, link, job: started.job });
+                Ok(())
             }
-        };
-        link.send(&request, message.file.as_fd())?;
-        let running = Running { started: started.clone(), link: link.number, undecided };
-        self.running.insert(number, running);
-        Ok(())
+            Err(error) => Err(Box::new((started, error))),
+        }
+    }
+
+    fn link(&mut self, transport: &Name, number: u64, now: Instant) -> io::Result<&mut Link> {
+        if !self.links.contains_key(transport) {
+            let path = self.private.join(&**transport);
+            let inbox = Arc::clone(&self.inbox);
+            let link = Link::connect(&path, number, now, move |heard| inbox.put(Input::Agent(number, heard)))
+                .map_err(|e| io::Error::new(e.kind(), format!("connect to {}: {e}", path.display())))?;
+            self.links.insert(transport.clone(), link);
+        }
+        self.links.get_mut(transport).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Takes what a connection says.
-    pub(crate) fn take(&mut self, link: u64, heard: Heard<Reply>) -> Vec<Verdict> {
+    pub(crate) fn take(&mut self, link: u64, heard: Heard<Reply>, now: Instant) -> Vec<Verdict> {
         match heard {
             Heard::Replies(replies) => {
-                replies.into_iter().filter_map(|reply| self.take_reply(link, reply)).collect()
+                replies.into_iter().flat_map(|reply| self.take_reply(link, reply, now)).collect()
             }
-            Heard::Closed(error) => self.closed(link, error.as_ref()),
+            Heard::Closed(error) => self.closed(link, error.as_ref(), now),
         }
     }
 
-    fn take_reply(&mut self, link: u64, reply: Reply) -> Option<Verdict> {
+    fn take_reply(&mut self, link: u64, reply: Reply, now: Instant) -> Vec<Verdict> {
         match reply {
-            Reply::Outcome { delivery, recipient, outcome } => {
-                let running = self.running.get_mut(&delivery).filter(|running| running.link == link)?;
-                let place = running.undecided.iter().position(|(index, _)| *index == recipient)?;
-                running.undecided.remove(place);
-                Some(Verdict::Outcome { id: running.started.job.message, index: recipient, outcome })
-            }
-            Reply::Done { delivery, .. } => {
-                let running = self.running.remove(&delivery)?;
-                self.answered(link);
-                let id = running.started.job.message;
-                if running.undecided.is_empty() {
-                    self.end(&running.started);
-                    return Some(Verdict::Done { id });
+            Reply::Ready => {
+                if let Some(link) = self.links.values_mut().find(|known| known.number == link) {
+                    link.greeted = true;
                 }
-                log::warning!(
-                    "{id}: the agent {} left recipients without an outcome",
-                    running.started.transport
-                );
-                self.end(&running.started);
-                Some(Verdict::Abandoned { id, positions: positions_of(&running) })
+                Vec::new()
+            }
+            Reply::Outcome { delivery, recipient, outcome } => {
+                let running = self.running.get_mut(&delivery).filter(|running| running.link == link);
+                let Some(running) = running else { return Vec::new() };
+                let undecided = &mut running.job.recipients;
+                let Some(place) = undecided.iter().position(|known| known.index == recipient) else {
+                    return Vec::new();
+                };
+                let recipient = undecided.remove(place);
+                vec![Verdict::Outcome { id: running.job.message, recipient, outcome }]
+            }
+            Reply::Done { delivery, site } => {
+                let Some(running) = self.end(delivery) else { return Vec::new() };
+                self.answered(link);
+                self.failures.remove(&running.site.transport);
+                self.done(running, site, now)
             }
         }
+    }
+
+    /// Takes a delivery off the list of those that run.
+    fn end(&mut self, number: u64) -> Option<Running> {
+        let running = self.running.remove(&number)?;
+        if let Some(count) = self.open.get_mut(&running.job.message) {
+            *count -= 1;
+            if *count == 0 {
+                self.open.remove(&running.job.message);
+            }
+        }
+        Some(running)
+    }
+
+    fn done(&mut self, running: Running, failure: Option<SiteFailure>, now: Instant) -> Vec<Verdict> {
+        let (site, id) = (running.site, running.job.message);
+        let mut verdicts = Vec::new();
+        let ending = match failure {
+            Some(failure) => Ending::Failed(failure),
+            None => Ending::Answered,
+        };
+        let finished = self.finish(&site, &ending, now);
+        if let Ending::Failed(failure) = ending {
+            if self.scheduler.refusal(&site, now).is_some() {
+                verdicts.push(Verdict::Waits { id, site: site.clone() });
+            }
+            if !finished.lost.is_empty() {
+                verdicts.push(Verdict::PutOff { site: site.clone(), jobs: finished.lost, failure });
+            }
+        }
+        if finished.room > 0 {
+            verdicts.push(Verdict::Room { site: site.clone(), messages: finished.room });
+        }
+        if !running.job.recipients.is_empty() {
+            log::warning!("{id}: the agent {} left recipients without an outcome", site.transport);
+            verdicts.push(Verdict::Abandoned { id, recipients: running.job.recipients });
+        }
+        verdicts.push(Verdict::Done { id });
+        verdicts
+    }
+
+    fn finish(&mut self, site: &Site, ending: &Ending, now: Instant) -> Finished {
+        let was_up = self.scheduler.refusal(site, now).is_none();
+        let finished = self.scheduler.finish(site, ending, now);
+        if let Ending::Failed(failure) = ending
+            && was_up
+            && self.scheduler.refusal(site, now).is_some_and(|refusal| refusal.failure == *failure)
+        {
+            let (transport, destination) = (&site.transport, &site.destination);
+            let wait = self.scheduler.limits(transport).map_or(Duration::ZERO, |limits| limits.retry);
+            log::info!(
+                "transport {transport}, destination {destination}: delivery suspended for {} s: {}",
+                wait.as_secs(),
+                failure.text
+            );
+        }
+        if self.settings.tells_feedback {
+            let word = if matches!(ending, Ending::Failed(_)) { "failed" } else { "delivered" };
+            let window = finished.window.as_deref().unwrap_or("idle");
+            log::info!("feedback: {}/{}: {word}; {window}", site.transport, site.destination);
+        }
+        finished
     }
 
     /// An agent went away: what it had not decided is given to its successor.
-    fn closed(&mut self, link: u64, error: Option<&io::Error>) -> Vec<Verdict> {
-        self.links.retain(|_, known| known.number != link);
+    fn closed(&mut self, link: u64, error: Option<&io::Error>, now: Instant) -> Vec<Verdict> {
+        let name = self.links.iter().find(|(_, known)| known.number == link).map(|(name, _)| name.clone());
+        if let Some(name) = &name {
+            self.links.remove(name);
+        }
         self.retired.retain(|known| known.number != link);
-        let lost: Vec<u64> = self
-            .running
-            .iter()
-            .filter(|(_, running)| running.link == link)
-            .map(|(number, _)| *number)
-            .collect();
+        let numbers =
+            self.running.iter().filter(|(_, running)| running.link == link).map(|(number, _)| *number);
+        let mut numbers: Vec<u64> = numbers.collect();
+        numbers.sort_unstable();
+        if let Some(name) = name.filter(|_| !numbers.is_empty()) {
+            *self.failures.entry(name).or_default() += 1;
+        }
         let mut verdicts = Vec::new();
-        for running in lost.iter().filter_map(|number| self.running.remove(number)).collect::<Vec<_>>() {
-            let (id, transport) = (running.started.job.message, running.started.transport.clone());
+        for running in numbers.into_iter().filter_map(|number| self.end(number)).collect::<Vec<_>>() {
+            let (id, transport) = (running.job.message, &running.site.transport);
             let why = error.map_or_else(String::new, |error| format!(" ({error})"));
             log::warning!(
                 "{id}: the agent {transport} went away during the delivery{why}; it is tried again"
             );
-            let mut started = running.started.clone();
-            started.job.recipients = positions_of(&running);
+            let started = Started { site: running.site, job: running.job, paced_until: None };
             if started.job.recipients.is_empty() {
-                self.end(&started);
+                self.scheduler.finish(&started.site, &Ending::Lost, now);
                 verdicts.push(Verdict::Done { id });
-            } else if let Some((id, positions)) = self.fail(started) {
-                verdicts.push(Verdict::Abandoned { id, positions });
+            } else {
+                verdicts.extend(self.fail(started, now));
             }
         }
         verdicts
     }
 
     /// Puts a delivery back after its agent failed, or gives it up after too many times.
-    fn fail(&mut self, mut started: Started) -> Option<(QueueId, Vec<u32>)> {
-        self.links.remove(&started.transport);
-        self.scheduler.suspend(&started.transport, Instant::now() + REST);
+    fn fail(&mut self, mut started: Started, now: Instant) -> Vec<Verdict> {
+        let transport = started.site.transport.clone();
+        if self.failures.get(&transport).is_some_and(|count| *count >= MAX_FAILURES) {
+            return self.give_up(started, now);
+        }
+        self.scheduler.rest(&transport, now + REST);
         started.job.failures += 1;
         if started.job.failures < MAX_FAILURES {
-            self.scheduler.put_back(started);
-            return None;
+            self.scheduler.put_back(started, now);
+            return Vec::new();
         }
-        self.end(&started);
-        Some((started.job.message, started.job.recipients))
+        self.scheduler.finish(&started.site, &Ending::Lost, now);
+        vec![Verdict::Abandoned { id: started.job.message, recipients: started.job.recipients }]
     }
 
-    /// Gives back what a delivery held.
-    fn end(&mut self, started: &Started) {
-        self.scheduler.finish(started);
-        let id = started.job.message;
-        if let Some(count) = self.open.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                self.open.remove(&id);
-            }
-        }
+    /// There is no agent: all that waits for it is put off.
+    fn give_up(&mut self, started: Started, now: Instant) -> Vec<Verdict> {
+        let (site, job) = (started.site, started.job);
+        self.scheduler.finish(&site, &Ending::Lost, now);
+        let failure = SiteFailure { dsn: Dsn::new(4, 3, 0), text: "mail transport unavailable".into() };
+        let until = now + self.settings.retry;
+        let waiting = self.scheduler.close(&site.transport, failure.clone(), until, now);
+        let all = std::iter::once((site, job)).chain(waiting);
+        all.map(|(site, job)| Verdict::PutOff { site, jobs: vec![job], failure: failure.clone() }).collect()
     }
 
     fn answered(&mut self, number: u64) {
@@ -296,8 +473,18 @@ impl Deliveries {
     }
 }
 
-fn positions_of(running: &Running) -> Vec<u32> {
-    running.undecided.iter().map(|(_, position)| *position).collect()
+impl Settings {
+    fn new(config: &Config) -> Self {
+        let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        let share = config.get(param::QMGR_SITE_HOG_FACTOR).clamp(1, 100);
+        Self {
+            retry: config.get(param::TRANSPORT_RETRY_TIME),
+            patience: config.get(param::QMGR_IPC_TIMEOUT),
+            tells_feedback: config.get(param::DESTINATION_CONCURRENCY_FEEDBACK_DEBUG),
+            most_dead: number(config.get(param::QMGR_MESSAGE_RECIPIENT_LIMIT)),
+            most_messages: number(config.get(param::QMGR_MESSAGE_ACTIVE_LIMIT).saturating_mul(share) / 100),
+        }
+    }
 }
 
 /// The agents of master.cf: services on private UNIX sockets that are programs here.

@@ -10,11 +10,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipc::agent::{Request, RequestRecipient};
 use ipc::log;
-use mail::{Outcome, QueueId};
-use queue::{Active, Attempt, Folder, Message, QueueError, RecipientState};
+use mail::{Notify, Outcome, QueueId, Trace};
+use queue::{Active, Attempt, Folder, Message, QueueError, RecipientState, StoredRecipient};
 use service::{Fatal, Mailbox};
 
 use crate::event_loop::Input;
+use crate::flush::FlushSites;
+use crate::message::Flags;
 use crate::routing::{Router, Way};
 
 /// Threads: enough to keep several removals in the file system's journal at once.
@@ -23,11 +25,16 @@ const THREADS: usize = 4;
 /// What the loop wants done.
 pub(crate) enum Job {
     /// Take a message up. `verify`: it has lain on the disk, so that its content must be compared with its checksum.
-    Claim { id: QueueId, verify: bool },
+    /// `most`: how many recipients to read.
+    Claim { id: QueueId, verify: bool, most: usize },
     /// Read its recipients from this number on.
-    Slice { id: QueueId, from: u32 },
+    Slice { id: QueueId, from: u32, most: usize },
+    /// Ask anew for the ways of these recipients, in ascending order.
+    Resolve { id: QueueId, indexes: Vec<u32> },
     /// Write down what became of a recipient.
     Record { id: QueueId, index: u32, state: Option<RecipientState>, attempt: Option<Attempt> },
+    /// Note that the sender was told of the delay.
+    NoteDelay { id: QueueId },
     /// Say when all that was asked before is done.
     Barrier { id: QueueId },
     /// Put it aside.
@@ -35,7 +42,9 @@ pub(crate) enum Job {
     /// Remove it.
     Remove { id: QueueId },
     /// Route by another configuration.
-    Configure { router: Arc<Router>, slice: usize },
+    Configure { router: Arc<Router>, sites: Arc<FlushSites> },
+    /// Find out in which domains that may be asked for these have recipients.
+    Inspect { ids: Vec<QueueId> },
     /// List what is deferred, or what lies in `incoming/`.
     Scan { folder: Folder },
     /// Nothing more will be asked.
@@ -52,6 +61,10 @@ pub(crate) enum Done {
     Busy(QueueId),
     /// More recipients.
     Sliced(QueueId, Slice),
+    /// Recipients with the ways that they have now.
+    Resolved(QueueId, Slice),
+    /// The domains that may be asked for in which a message in `deferred/` has recipients that wait.
+    Waits(QueueId, Vec<String>),
     /// The barrier was reached.
     Passed(QueueId),
     /// It could be neither put aside nor removed: it is still in `active/`.
@@ -65,7 +78,7 @@ pub(crate) struct Claimed {
     pub(crate) file: Arc<File>,
     pub(crate) template: Request,
     pub(crate) total: u32,
-    pub(crate) forced_to_expire: bool,
+    pub(crate) flags: Flags,
     pub(crate) slice: Slice,
 }
 
@@ -95,7 +108,7 @@ impl Disk {
     pub(crate) fn start(
         active: &Active,
         router: &Arc<Router>,
-        slice: usize,
+        sites: &Arc<FlushSites>,
         inbox: &Arc<Mailbox<Input>>,
     ) -> Result<Self, Fatal> {
         let mut disk = Self { shards: Vec::with_capacity(THREADS), threads: Vec::with_capacity(THREADS) };
@@ -104,7 +117,7 @@ impl Disk {
             let shard = Shard {
                 active: active.clone(),
                 router: Arc::clone(router),
-                slice,
+                sites: Arc::clone(sites),
                 inbox: Arc::clone(inbox),
                 messages: HashMap::new(),
             };
@@ -128,15 +141,17 @@ impl Disk {
     /// Hands a job to the thread of its message; those about the whole queue go to the first, settings to all.
     pub(crate) fn ask(&self, job: Job) {
         let shard = match &job {
-            Job::Configure { router, slice } => {
+            Job::Configure { router, sites } => {
                 for shard in &self.shards[1..] {
-                    shard.put(Job::Configure { router: Arc::clone(router), slice: *slice });
+                    shard.put(Job::Configure { router: Arc::clone(router), sites: Arc::clone(sites) });
                 }
                 0
             }
-            Job::Scan { .. } | Job::End => 0,
+            Job::Scan { .. } | Job::Inspect { .. } | Job::End => 0,
             Job::Claim { id, .. }
             | Job::Slice { id, .. }
+            | Job::Resolve { id, .. }
+            | Job::NoteDelay { id }
             | Job::Record { id, .. }
             | Job::Barrier { id }
             | Job::Defer { id, .. }
@@ -149,7 +164,7 @@ impl Disk {
 struct Shard {
     active: Active,
     router: Arc<Router>,
-    slice: usize,
+    sites: Arc<FlushSites>,
     inbox: Arc<Mailbox<Input>>,
     messages: HashMap<QueueId, Message>,
 }
@@ -172,17 +187,26 @@ impl Shard {
 
     fn perform(&mut self, job: Job) -> Option<Done> {
         match job {
-            Job::Claim { id, verify } => Some(self.claim(id, verify)),
-            Job::Slice { id, from } => Some(self.read_slice(id, from)),
+            Job::Claim { id, verify, most } => Some(self.claim(id, verify, most)),
+            Job::Slice { id, from, most } => Some(self.read_slice(id, from, most)),
+            Job::Resolve { id, indexes } => Some(self.resolve(id, &indexes)),
             Job::Record { id, index, state, attempt } => {
                 self.record(id, index, state, attempt.as_ref());
+                None
+            }
+            Job::NoteDelay { id } => {
+                self.note_delay(id);
                 None
             }
             Job::Barrier { id } => Some(Done::Passed(id)),
             Job::Defer { id, until } => self.defer(id, until),
             Job::Remove { id } => self.remove(id),
-            Job::Configure { router, slice } => {
-                (self.router, self.slice) = (router, slice);
+            Job::Configure { router, sites } => {
+                (self.router, self.sites) = (router, sites);
+                None
+            }
+            Job::Inspect { ids } => {
+                self.inspect(&ids);
                 None
             }
             Job::Scan { folder } => {
@@ -193,7 +217,7 @@ impl Shard {
         }
     }
 
-    fn claim(&mut self, id: QueueId, verify: bool) -> Done {
+    fn claim(&mut self, id: QueueId, verify: bool, most: usize) -> Done {
         let claimed = if verify { self.active.claim_verified(id) } else { self.active.claim(id) };
         // It may be in active/ still, from a removal or deferral that failed.
         let claimed = match claimed {
@@ -201,7 +225,7 @@ impl Shard {
             result => result,
         };
         let claimed = claimed.and_then(|message| {
-            let slice = slice_of(&message, 0, self.slice, &self.router)?;
+            let slice = slice_of(&message, 0, most, &self.router)?;
             Ok((message, slice))
         });
         match claimed {
@@ -210,7 +234,7 @@ impl Shard {
                     file: message.share(),
                     template: template_of(&message),
                     total: message.recipient_count(),
-                    forced_to_expire: message.is_forced_to_expire(),
+                    flags: flags_of(&message),
                     slice,
                 };
                 self.messages.insert(id, message);
@@ -229,14 +253,37 @@ impl Shard {
         }
     }
 
-    fn read_slice(&mut self, id: QueueId, from: u32) -> Done {
+    fn read_slice(&mut self, id: QueueId, from: u32, most: usize) -> Done {
         let Some(message) = self.messages.get(&id) else { return Done::Gone(id) };
-        match slice_of(message, from, self.slice, &self.router) {
+        match slice_of(message, from, most, &self.router) {
             Ok(slice) => Done::Sliced(id, slice),
             Err(error) => {
                 log::warning!("{id}: {error}");
                 Done::Stuck(id)
             }
+        }
+    }
+
+    fn resolve(&mut self, id: QueueId, indexes: &[u32]) -> Done {
+        let Some(message) = self.messages.get(&id) else { return Done::Gone(id) };
+        let mut slice = Slice::default();
+        for run in indexes.chunk_by(|one, next| one + 1 == *next) {
+            let read = message.recipients_from(run[0], run.len());
+            match read {
+                Ok(stored) => stored.into_iter().for_each(|stored| slice.take(message, stored, &self.router)),
+                Err(error) => {
+                    log::warning!("{id}: {error}");
+                    return Done::Stuck(id);
+                }
+            }
+        }
+        Done::Resolved(id, slice)
+    }
+
+    fn note_delay(&mut self, id: QueueId) {
+        let Some(message) = self.messages.get_mut(&id) else { return };
+        if let Err(error) = message.note_delay_reported() {
+            log::warning!("{id}: note that the sender knows of the delay: {error}; it may be told again");
         }
     }
 
@@ -254,8 +301,19 @@ impl Shard {
     }
 
     fn defer(&mut self, id: QueueId, until: SystemTime) -> Option<Done> {
-        let result = self.messages.remove(&id)?.defer(until);
-        stuck(id, result)
+        let message = self.messages.remove(&id)?;
+        let domains = self.sites.domains_of(&message);
+        let result = message.defer(until);
+        stuck(id, result).or_else(|| Some(Done::Waits(id, domains)).filter(|_| !self.sites.is_empty()))
+    }
+
+    /// Looks into messages in `deferred/` that an earlier process put there.
+    fn inspect(&self, ids: &[QueueId]) {
+        for id in ids {
+            // What is not there any more, or cannot be read now, has no domain to be asked for by.
+            let domains = self.active.peek(*id).map(|stored| self.sites.domains_of(&stored));
+            self.inbox.put(Input::Done(Done::Waits(*id, domains.unwrap_or_default())));
+        }
     }
 
     fn remove(&mut self, id: QueueId) -> Option<Done> {
@@ -305,32 +363,46 @@ fn slice_of(message: &Message, from: u32, most: usize, router: &Router) -> Resul
     let stored = message.recipients_from(from, most)?;
     let end = stored.last().map_or(message.recipient_count(), |last| last.index + 1);
     slice.next = (end < message.recipient_count()).then_some(end);
-    for stored in stored {
-        match stored.state {
-            RecipientState::Pending => {}
-            RecipientState::Bounced => slice.unreported_failures.push(stored.index),
-            RecipientState::Delivered => slice.unreported_successes.push(stored.index),
-            RecipientState::Done => continue,
+    stored.into_iter().for_each(|stored| slice.take(message, stored, router));
+    Ok(slice)
+}
+
+impl Slice {
+    /// Sorts a recipient in, and asks for its way if it is still to be delivered to.
+    fn take(&mut self, message: &Message, stored: StoredRecipient, router: &Router) {
+        let StoredRecipient { index, state, recipient } = stored;
+        match state {
+            RecipientState::Pending if !recipient.notify.contains(Notify::EXPANDED) => {}
+            RecipientState::Bounced => return self.unreported_failures.push(index),
+            // One that was expanded on arrival is done but for the report of it.
+            RecipientState::Pending | RecipientState::Delivered => {
+                return self.unreported_successes.push(index);
+            }
+            RecipientState::Done => return,
         }
-        if stored.state != RecipientState::Pending {
-            continue;
-        }
-        let recipient = stored.recipient;
         let way = match message.content_filter() {
             Some(filter) => Ok(router.way_through(filter, &recipient.address)),
             None => router.way_of(message.sender(), &recipient.address),
         };
         let address = way.as_ref().map_or_else(|_| recipient.address.clone(), |way| way.recipient.clone());
-        slice.recipients.push(RequestRecipient {
-            index: stored.index,
+        self.recipients.push(RequestRecipient {
+            index,
             address,
             original: recipient.original,
             notify: recipient.notify,
             orcpt: recipient.orcpt,
         });
-        slice.ways.push(way);
+        self.ways.push(way);
     }
-    Ok(slice)
+}
+
+fn flags_of(message: &Message) -> Flags {
+    Flags {
+        forced_to_expire: message.is_forced_to_expire(),
+        delay_reported: message.delay_was_reported(),
+        // Only asked where it matters: it takes a read.
+        tried_before: message.trace() != Trace::None && message.journal().next().is_some(),
+    }
 }
 
 /// The request to an agent, without what differs from one delivery to the next.

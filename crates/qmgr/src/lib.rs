@@ -4,16 +4,21 @@
 //! aside). One loop owns all state and never waits for anything but its channels: disks are the business of
 //! [`disk`]'s threads, agents and clients that of a reading thread for each connection. What is decided (who may be
 //! delivered to now, what a result means, when to try again) is decided by code without I/O: [`scheduler`],
-//! [`message`], [`retry`].
+//! [`message`], [`retry`], [`deferred`], [`intake`].
 //!
 //! A crash at any moment loses nothing: what was in `active/` is taken up again at the next start. A message whose
 //! outcome was not yet recorded is then delivered a second time; that is the one window for duplicates.
 
+mod deferred;
 mod deliveries;
 mod disk;
 mod event_loop;
+mod flush;
+mod intake;
+mod limits;
 mod link;
 mod message;
+mod pace_record;
 mod reports;
 mod retry;
 mod routing;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc::frame::{self, Receiver};
 use serde::Serialize;
@@ -21,6 +21,10 @@ pub(crate) struct Link {
     pub(crate) number: u64,
     /// Requests that have not been answered to the end.
     pub(crate) outstanding: usize,
+    /// The other end has said that it is there.
+    pub(crate) greeted: bool,
+    /// When it was connected to.
+    pub(crate) since: Instant,
 }
 
 /// What a connection has to say.
@@ -36,6 +40,7 @@ impl Link {
     pub(crate) fn connect<T: DeserializeOwned + Send + 'static>(
         path: &Path,
         number: u64,
+        now: Instant,
         heard: impl Fn(Heard<T>) + Send + 'static,
     ) -> io::Result<Self> {
         let socket = UnixStream::connect(path)?;
@@ -43,7 +48,7 @@ impl Link {
         let reading = socket.try_clone()?;
         let thread = std::thread::Builder::new().name("link".into()).stack_size(256 * 1024);
         thread.spawn(move || listen(&reading, &heard))?;
-        Ok(Self { socket, number, outstanding: 0 })
+        Ok(Self { socket, number, outstanding: 0, greeted: false, since: now })
     }
 
     /// Sends a request with a descriptor of its queue file.

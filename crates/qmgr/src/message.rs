@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use ipc::agent::{Request, RequestRecipient};
+use ipc::agent::Request;
 use ipc::bounce::Kind;
-use mail::{Notify, Outcome, Status};
+use mail::{Notify, Outcome, Status, Trace};
 use queue::RecipientState;
+
+use crate::scheduler::Site;
 
 /// A message in `active/`.
 pub(crate) struct ActiveMessage {
@@ -14,18 +17,45 @@ pub(crate) struct ActiveMessage {
     pub(crate) file: Arc<File>,
     /// The request to an agent but for its recipients and its next hop.
     pub(crate) template: Request,
-    /// The recipients of the slice that is being delivered.
-    pub(crate) recipients: Vec<RequestRecipient>,
     /// How many recipients the message has, in all.
-    pub(crate) total: u32,
-    /// The number of the first recipient behind the slice.
-    pub(crate) next_slice: Option<u32>,
-    /// The operator wants it given up (`postsuper -e`).
-    pub(crate) forced_to_expire: bool,
+    total: u32,
+    flags: Flags,
+    /// Recipients that were read and are undecided.
     undecided: usize,
+    /// How many of them there were when the last slice came.
+    slice: usize,
+    next_slice: NextSlice,
     deferred: Vec<u32>,
     bounced: Vec<u32>,
     delivered: Vec<u32>,
+    /// All that were decided, where the sender wants to be told of each.
+    traced: Vec<u32>,
+    /// The destinations for whose sake recipients were put off.
+    waits_for: Vec<Site>,
+    /// When those that were put off are tried next.
+    next_attempt: Option<SystemTime>,
+}
+
+/// What the queue file says of a message when it is taken up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flags {
+    /// The operator wants it given up (`postsuper -e`).
+    pub(crate) forced_to_expire: bool,
+    /// The sender was told that it is late.
+    pub(crate) delay_reported: bool,
+    /// It was tried before.
+    pub(crate) tried_before: bool,
+}
+
+/// The recipients behind the slice that is being delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextSlice {
+    /// There are none.
+    None,
+    /// They begin with this number.
+    From(u32),
+    /// They are being read.
+    Reading,
 }
 
 /// What has to be written about a recipient's outcome.
@@ -37,13 +67,22 @@ pub(crate) struct Record {
     pub(crate) journal: bool,
 }
 
+/// How a message stands in time when its recipients are all decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Age {
+    /// What could not be delivered until now is given up.
+    pub(crate) expired: bool,
+    /// The sender is to be told, if that was not done.
+    pub(crate) late: bool,
+}
+
 /// What comes next for a message whose recipients are all decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Deliver to more of its recipients.
-    Slice(u32),
     /// Have a report written.
     Report(Kind, Vec<u32>),
+    /// Say that it is given up, and go on.
+    Expire,
     /// Try the rest again later.
     Defer,
     /// Nothing is owed to anybody.
@@ -51,41 +90,73 @@ pub(crate) enum Next {
 }
 
 impl ActiveMessage {
-    pub(crate) fn new(file: Arc<File>, template: Request, total: u32, forced_to_expire: bool) -> Self {
+    pub(crate) fn new(file: Arc<File>, template: Request, total: u32, flags: Flags) -> Self {
         Self {
             file,
             template,
-            recipients: Vec::new(),
             total,
-            next_slice: None,
-            forced_to_expire,
+            flags,
             undecided: 0,
+            slice: 0,
+            next_slice: NextSlice::None,
             deferred: Vec::new(),
             bounced: Vec::new(),
             delivered: Vec::new(),
+            traced: Vec::new(),
+            waits_for: Vec::new(),
+            next_attempt: None,
         }
     }
 
-    /// Takes the next slice of recipients on. Those that only wait for a report are noted as such.
-    pub(crate) fn take_slice(&mut self, slice: crate::disk::Slice) {
-        self.undecided = slice.recipients.len();
-        self.recipients = slice.recipients;
-        self.next_slice = slice.next;
-        self.bounced.extend(slice.unreported_failures);
-        self.delivered.extend(slice.unreported_successes);
+    /// The operator wants it given up.
+    pub(crate) fn is_forced_to_expire(&self) -> bool {
+        self.flags.forced_to_expire
+    }
+
+    /// Takes the next slice of recipients on: so many to deliver to, and those that only wait for a report.
+    pub(crate) fn take_slice(
+        &mut self,
+        recipients: usize,
+        failures: Vec<u32>,
+        successes: Vec<u32>,
+        next: Option<u32>,
+    ) {
+        self.undecided += recipients;
+        self.slice = self.undecided;
+        self.next_slice = next.map_or(NextSlice::None, NextSlice::From);
+        self.bounced.extend(failures);
+        self.delivered.extend(successes);
+    }
+
+    /// The number from which more recipients are to be read now, if it is time for that.
+    pub(crate) fn wants_slice(&mut self) -> Option<u32> {
+        // Half of the slice is a store for the time that reading takes.
+        let NextSlice::From(from) = self.next_slice else { return None };
+        if self.undecided > self.slice / 2 {
+            return None;
+        }
+        self.next_slice = NextSlice::Reading;
+        Some(from)
     }
 
     /// Notes what became of the recipient with this number, and says what must be written about it.
     pub(crate) fn decide(&mut self, index: u32, outcome: &Outcome, notify: Notify) -> Record {
         self.undecided = self.undecided.saturating_sub(1);
+        let is_traced = self.is_traced();
+        if is_traced {
+            self.traced.push(index);
+        }
+        if self.template.trace.is_probe() {
+            return Record { state: None, journal: true };
+        }
         // The last or only recipient of a message that is removed next: its state would be written for nobody.
-        let alone = self.total == 1;
+        let alone = self.total == 1 && !is_traced;
         match outcome.status {
             Status::Sent if notify.contains(Notify::SUCCESS) => {
                 self.delivered.push(index);
                 Record { state: Some(RecipientState::Delivered), journal: true }
             }
-            Status::Sent => Record { state: (!alone).then_some(RecipientState::Done), journal: false },
+            Status::Sent => Record { state: (!alone).then_some(RecipientState::Done), journal: is_traced },
             Status::Deferred => {
                 self.deferred.push(index);
                 Record { state: None, journal: true }
@@ -97,17 +168,69 @@ impl ActiveMessage {
         }
     }
 
-    /// Whether all recipients of the slice are decided.
-    pub(crate) fn is_decided(&self) -> bool {
-        self.undecided == 0
+    /// Whether the sender is told what comes of this attempt.
+    fn is_traced(&self) -> bool {
+        match self.template.trace {
+            Trace::None => false,
+            Trace::Deliveries => !self.flags.tried_before,
+            Trace::Probe | Trace::Verification => true,
+        }
     }
 
-    /// What comes next once all are decided. `expired`: what could not be delivered until now is given up.
-    pub(crate) fn next(&mut self, expired: bool) -> Next {
-        if let Some(slice) = self.next_slice.take() {
-            return Next::Slice(slice);
+    /// Whether a recipient's success is to be told for the delay's sake: `confirm_delay_cleared`, to who was told of
+    /// the delay.
+    pub(crate) fn was_told_of_delay(&self, notify: Notify) -> bool {
+        self.flags.delay_reported && (notify == Notify::UNSET || notify.contains(Notify::DELAY))
+    }
+
+    /// Notes that recipients were put off because of this destination.
+    pub(crate) fn waits_for(&mut self, site: &Site) {
+        if !self.waits_for.contains(site) {
+            self.waits_for.push(site.clone());
         }
-        if expired || self.forced_to_expire {
+    }
+
+    /// The destinations for whose sake recipients were put off.
+    pub(crate) fn waiting_for(&self) -> &[Site] {
+        &self.waits_for
+    }
+
+    /// When those that were put off are tried next; `planned` if that was not said, or is over.
+    pub(crate) fn next_attempt(
+        &mut self,
+        now: SystemTime,
+        planned: impl FnOnce() -> SystemTime,
+    ) -> SystemTime {
+        let next = self.next_attempt.filter(|time| *time > now).unwrap_or_else(planned);
+        self.next_attempt = Some(next);
+        next
+    }
+
+    /// Puts the next attempt off until then, at least.
+    pub(crate) fn not_before(&mut self, time: SystemTime) {
+        self.next_attempt = self.next_attempt.max(Some(time));
+    }
+
+    /// Whether all recipients are decided.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.undecided == 0 && self.next_slice == NextSlice::None
+    }
+
+    /// Recipients that are in memory for its sake.
+    pub(crate) fn undecided(&self) -> usize {
+        self.undecided
+    }
+
+    /// What comes next once all are decided.
+    pub(crate) fn next(&mut self, age: Age) -> Next {
+        if self.template.trace.is_probe() {
+            return self.take_trace().unwrap_or(Next::Remove);
+        }
+        if age.expired && !self.deferred.is_empty() && !self.flags.forced_to_expire {
+            self.bounced.append(&mut self.deferred);
+            return Next::Expire;
+        }
+        if self.flags.forced_to_expire {
             self.bounced.append(&mut self.deferred);
         }
         if !self.bounced.is_empty() {
@@ -116,7 +239,21 @@ impl ActiveMessage {
         if !self.delivered.is_empty() {
             return Next::Report(Kind::Success, std::mem::take(&mut self.delivered));
         }
-        if self.deferred.is_empty() { Next::Remove } else { Next::Defer }
+        if let Some(trace) = self.take_trace() {
+            return trace;
+        }
+        if self.deferred.is_empty() {
+            return Next::Remove;
+        }
+        if age.late && !self.flags.delay_reported {
+            return Next::Report(Kind::Delay, self.deferred.clone());
+        }
+        Next::Defer
+    }
+
+    fn take_trace(&mut self) -> Option<Next> {
+        let traced = std::mem::take(&mut self.traced);
+        (!traced.is_empty()).then_some(Next::Report(Kind::Trace, traced))
     }
 
     /// Takes back what [`ActiveMessage::next`] asked to report: it is asked again.
@@ -124,8 +261,14 @@ impl ActiveMessage {
         match kind {
             Kind::Failure => self.bounced = recipients,
             Kind::Success => self.delivered = recipients,
-            Kind::Delay | Kind::Trace => {}
+            Kind::Trace => self.traced = recipients,
+            Kind::Delay => {}
         }
+    }
+
+    /// Notes that the sender knows of the delay.
+    pub(crate) fn note_delay_reported(&mut self) {
+        self.flags.delay_reported = true;
     }
 }
 
@@ -136,9 +279,16 @@ mod tests {
     use mail::{Address, Body, Client, Dsn, QueueId};
 
     use super::*;
-    use crate::disk::Slice;
+
+    const YOUNG: Age = Age { expired: false, late: false };
+    const LATE: Age = Age { expired: false, late: true };
+    const EXPIRED: Age = Age { expired: true, late: true };
 
     fn message(total: u32) -> ActiveMessage {
+        traced(total, Trace::None, Flags::default())
+    }
+
+    fn traced(total: u32, trace: Trace, flags: Flags) -> ActiveMessage {
         let template = Request {
             delivery: 0,
             id: "4hLv2p4lmqz5Bj".parse::<QueueId>().unwrap(),
@@ -151,20 +301,13 @@ mod tests {
             ret: None,
             body: Body::default(),
             smtputf8: false,
-            trace: mail::Trace::default(),
+            trace,
             client: Client::default(),
             recipients: Vec::new(),
         };
-        let mut message =
-            ActiveMessage::new(Arc::new(File::open("/dev/null").unwrap()), template, total, false);
-        let recipients = (0..total).map(|index| RequestRecipient {
-            index,
-            address: Address::null(),
-            original: None,
-            notify: Notify::UNSET,
-            orcpt: None,
-        });
-        message.take_slice(Slice { recipients: recipients.collect(), ..Slice::default() });
+        let file = Arc::new(File::open("/dev/null").unwrap());
+        let mut message = ActiveMessage::new(file, template, total, flags);
+        message.take_slice(usize::try_from(total).unwrap(), vec![], vec![], None);
         message
     }
 
@@ -179,7 +322,7 @@ mod tests {
         let record = message.decide(0, &outcomes()[0], Notify::UNSET);
         assert_eq!(record, Record { state: None, journal: false });
         assert!(message.is_decided());
-        assert_eq!(message.next(false), Next::Remove);
+        assert_eq!(message.next(YOUNG), Next::Remove);
     }
 
     #[test]
@@ -189,23 +332,84 @@ mod tests {
             assert!(!message.is_decided());
             message.decide(index, outcome, Notify::UNSET);
         }
-        assert_eq!(message.next(false), Next::Report(Kind::Failure, vec![2]));
-        assert_eq!(message.next(false), Next::Defer);
+        assert_eq!(message.next(YOUNG), Next::Report(Kind::Failure, vec![2]));
+        assert_eq!(message.next(YOUNG), Next::Defer);
     }
 
     #[test]
     fn an_expired_message_is_reported_and_removed() {
         let mut message = message(1);
         message.decide(0, &outcomes()[1], Notify::UNSET);
-        assert_eq!(message.next(true), Next::Report(Kind::Failure, vec![0]));
-        assert_eq!(message.next(true), Next::Remove);
+        assert_eq!(message.next(EXPIRED), Next::Expire);
+        assert_eq!(message.next(EXPIRED), Next::Report(Kind::Failure, vec![0]));
+        assert_eq!(message.next(EXPIRED), Next::Remove);
     }
 
     #[test]
     fn success_is_reported_to_who_asked() {
         let mut message = message(1);
         message.decide(0, &outcomes()[0], Notify::SUCCESS);
-        assert_eq!(message.next(false), Next::Report(Kind::Success, vec![0]));
-        assert_eq!(message.next(false), Next::Remove);
+        assert_eq!(message.next(YOUNG), Next::Report(Kind::Success, vec![0]));
+        assert_eq!(message.next(YOUNG), Next::Remove);
+    }
+
+    #[test]
+    fn a_delay_is_reported_once() {
+        let mut message = message(2);
+        message.decide(0, &outcomes()[1], Notify::UNSET);
+        message.decide(1, &outcomes()[0], Notify::UNSET);
+        assert_eq!(message.next(LATE), Next::Report(Kind::Delay, vec![0]));
+        message.note_delay_reported();
+        assert_eq!(message.next(LATE), Next::Defer);
+        assert!(message.was_told_of_delay(Notify::UNSET) && !message.was_told_of_delay(Notify::NEVER));
+    }
+
+    #[test]
+    fn a_probe_is_reported_on_and_removed_whatever_came_of_it() {
+        let mut message = traced(2, Trace::Probe, Flags::default());
+        message.decide(0, &outcomes()[1], Notify::UNSET);
+        message.decide(1, &outcomes()[2], Notify::UNSET);
+        assert_eq!(message.next(EXPIRED), Next::Report(Kind::Trace, vec![0, 1]));
+        assert_eq!(message.next(EXPIRED), Next::Remove);
+    }
+
+    #[test]
+    fn the_first_attempt_is_traced_and_no_later_one() {
+        let mut message = traced(1, Trace::Deliveries, Flags::default());
+        message.decide(0, &outcomes()[1], Notify::UNSET);
+        assert_eq!(message.next(YOUNG), Next::Report(Kind::Trace, vec![0]));
+        assert_eq!(message.next(YOUNG), Next::Defer);
+        let mut later = traced(1, Trace::Deliveries, Flags { tried_before: true, ..Flags::default() });
+        assert_eq!(later.decide(0, &outcomes()[0], Notify::UNSET), Record { state: None, journal: false });
+        assert_eq!(later.next(YOUNG), Next::Remove);
+    }
+
+    #[test]
+    fn more_recipients_are_read_when_half_are_decided() {
+        let mut message = message(4);
+        message.take_slice(0, vec![], vec![], Some(4));
+        assert_eq!(message.wants_slice(), None);
+        for index in 0..2 {
+            message.decide(index, &outcomes()[0], Notify::UNSET);
+        }
+        assert_eq!(message.wants_slice(), Some(4));
+        assert_eq!(message.wants_slice(), None);
+        for index in 2..4 {
+            message.decide(index, &outcomes()[0], Notify::UNSET);
+        }
+        assert!(!message.is_decided());
+        message.take_slice(0, vec![], vec![], None);
+        assert!(message.is_decided());
+    }
+
+    #[test]
+    fn what_is_put_off_keeps_its_time() {
+        let (now, second) = (SystemTime::now(), Duration::from_secs(1));
+        let mut message = message(2);
+        assert_eq!(message.next_attempt(now, || now + second), now + second);
+        assert_eq!(message.next_attempt(now, || now + 5 * second), now + second);
+        message.not_before(now + 3 * second);
+        assert_eq!(message.next_attempt(now, || now), now + 3 * second);
+        assert_eq!(message.next_attempt(now + 4 * second, || now + 9 * second), now + 9 * second);
     }
 }

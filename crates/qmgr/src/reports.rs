@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipc::bounce::{Kind, Reply, Request};
 use mail::QueueId;
@@ -63,7 +64,7 @@ impl Reports {
             None => {
                 let (inbox, number) = (Arc::clone(&self.inbox), self.next_number);
                 let heard = move |heard: Heard<Reply>| inbox.put(Input::Bounce(number, heard));
-                self.link.insert(Link::connect(&self.socket, number, heard)?)
+                self.link.insert(Link::connect(&self.socket, number, Instant::now(), heard)?)
             }
         };
         link.send(request, file.as_fd())

@@ -1,8 +1,6 @@
-//! When to try again, and when to give up. No I/O.
+//! When to try again, when to warn and when to give up. No I/O, no clock.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use config::{Config, param};
 use mail::QueueId;
@@ -12,8 +10,12 @@ use mail::QueueId;
 pub(crate) struct Times {
     minimal_backoff: Duration,
     maximal_backoff: Duration,
+    /// By how many percent times between attempts are spread.
+    jitter: u32,
     maximal_lifetime: Duration,
     bounce_lifetime: Duration,
+    /// Zero for never.
+    delay_warning: Duration,
 }
 
 impl Times {
@@ -21,79 +23,89 @@ impl Times {
         Self {
             minimal_backoff: config.get(param::MINIMAL_BACKOFF_TIME),
             maximal_backoff: config.get(param::MAXIMAL_BACKOFF_TIME),
+            jitter: u32::try_from(config.get(param::BACKOFF_JITTER)).unwrap_or_default().min(100),
             maximal_lifetime: config.get(param::MAXIMAL_QUEUE_LIFETIME),
             bounce_lifetime: config.get(param::BOUNCE_QUEUE_LIFETIME),
+            delay_warning: config.get(param::DELAY_WARNING_TIME),
         }
     }
 
-    /// How long a message of this age waits: as long as it has waited already, within the configured bounds.
-    pub(crate) fn backoff_after(&self, age: Duration) -> Duration {
-        age.clamp(self.minimal_backoff, self.maximal_backoff.max(self.minimal_backoff))
+    /// How long a message of this age waits: as long as it has waited already, within the configured bounds, and spread
+    /// over a part of that time by its name, so that what was put off together does not come back together.
+    pub(crate) fn backoff_after(&self, age: Duration, id: QueueId) -> Duration {
+        let (least, most) = (self.minimal_backoff, self.maximal_backoff.max(self.minimal_backoff));
+        let base = age.clamp(least, most);
+        let span = base * self.jitter / 100;
+        let latest = (base + span).min(most);
+        let earliest = latest.saturating_sub(span).max(least);
+        earliest + (latest - earliest) * chance(id, age) / u32::from(u16::MAX)
     }
 
     /// Whether a message of this age is given up; notifications (null sender) have a time of their own.
     pub(crate) fn is_expired(&self, age: Duration, null_sender: bool) -> bool {
         age >= if null_sender { self.bounce_lifetime } else { self.maximal_lifetime }
     }
-}
 
-/// The deferred messages, by the time of their next attempt: some 40 bytes each.
-///
-/// An entry says when to look, not that the message is still there: claiming one that an operator removed finds
-/// nothing, and that is all.
-#[derive(Default)]
-pub(crate) struct Deferred(BinaryHeap<Reverse<(u64, QueueId)>>);
-
-impl Deferred {
-    pub(crate) fn add(&mut self, id: QueueId, next_attempt: SystemTime) {
-        self.0.push(Reverse((seconds(next_attempt), id)));
-    }
-
-    /// Takes the next message that is due.
-    pub(crate) fn take_due(&mut self, now: SystemTime) -> Option<QueueId> {
-        let Reverse((time, _)) = self.0.peek()?;
-        if *time > seconds(now) {
-            return None;
-        }
-        self.0.pop().map(|Reverse((_, id))| id)
-    }
-
-    /// Makes everything due.
-    pub(crate) fn flush(&mut self) {
-        self.0 = self.0.drain().map(|Reverse((_, id))| Reverse((0, id))).collect();
-    }
-
-    /// How long until something is due.
-    pub(crate) fn next_in(&self, now: SystemTime) -> Option<Duration> {
-        self.0.peek().map(|Reverse((time, _))| Duration::from_secs(time.saturating_sub(seconds(now))))
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    /// Whether the sender of a message of this age is to be told that it is late.
+    pub(crate) fn is_late(&self, age: Duration) -> bool {
+        !self.delay_warning.is_zero() && age >= self.delay_warning
     }
 }
 
-/// Whole seconds since the epoch, rounded up, so that nothing is due early.
-fn seconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    since.as_secs() + u64::from(since.subsec_nanos() > 0)
+/// A number below 2^16 that looks like chance and is another one for each message and attempt: no generator's state has
+/// to be kept, and a test can foresee it. (FNV-1a, and a last round that spreads its low bits.)
+fn chance(id: QueueId, age: Duration) -> u32 {
+    let age = age.as_secs().to_le_bytes();
+    let hash = id.as_str().bytes().chain(age).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    u32::try_from(mixed >> 48).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     const TIMES: Times = Times {
         minimal_backoff: Duration::from_secs(300),
         maximal_backoff: Duration::from_secs(4000),
+        jitter: 25,
         maximal_lifetime: Duration::from_secs(5 * 86400),
         bounce_lifetime: Duration::from_secs(86400),
+        delay_warning: Duration::from_secs(4 * 3600),
     };
+
+    fn waits(times: Times, age: u64) -> Vec<u64> {
+        let id = || QueueId::generate(SystemTime::now());
+        (0..1000).map(|_| times.backoff_after(Duration::from_secs(age), id()).as_secs()).collect()
+    }
 
     #[test]
     fn the_wait_follows_the_age_within_its_bounds() {
-        let wait = |age| TIMES.backoff_after(Duration::from_secs(age)).as_secs();
+        let exact = Times { jitter: 0, ..TIMES };
+        let wait = |age| waits(exact, age)[0];
         assert_eq!((wait(0), wait(1000), wait(100_000)), (300, 1000, 4000));
+    }
+
+    #[test]
+    fn what_was_put_off_together_comes_back_spread() {
+        for (age, earliest, latest) in
+            [(0, 300, 375), (1000, 1000, 1250), (3800, 3050, 4000), (100_000, 3000, 4000)]
+        {
+            let waits = waits(TIMES, age);
+            assert!(waits.iter().all(|wait| (earliest..=latest).contains(wait)), "{age}");
+            // A storm is what one tenth of the time gets more than a quarter of.
+            let tenth = (latest - earliest) / 10 + 1;
+            for from in (earliest..latest).step_by(usize::try_from(tenth).unwrap()) {
+                let here = waits.iter().filter(|wait| (from..from + tenth).contains(wait)).count();
+                assert!(here < 250, "{age}: {here} of 1000 from {from}");
+            }
+        }
     }
 
     #[test]
@@ -104,17 +116,24 @@ mod tests {
     }
 
     #[test]
-    fn deferred_messages_come_when_they_are_due_or_flushed() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let (early, late) = (QueueId::generate(now), QueueId::generate(now));
-        let mut deferred = Deferred::default();
-        deferred.add(late, now + Duration::from_secs(100));
-        deferred.add(early, now + Duration::from_secs(10));
-        assert_eq!(deferred.take_due(now), None);
-        assert_eq!(deferred.next_in(now), Some(Duration::from_secs(10)));
-        assert_eq!(deferred.take_due(now + Duration::from_secs(10)), Some(early));
-        deferred.flush();
-        assert_eq!(deferred.take_due(now), Some(late));
-        assert_eq!(deferred.len(), 0);
+    fn a_warning_has_its_time_and_can_be_left_out() {
+        assert!(!TIMES.is_late(Duration::from_secs(3600)) && TIMES.is_late(Duration::from_secs(14_400)));
+        assert!(!Times { delay_warning: Duration::ZERO, ..TIMES }.is_late(Duration::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn every_wait_is_within_the_bounds(
+            least in 1_u64..10_000, more in 0_u64..100_000, jitter in 0_u32..=100, age in 0_u64..1_000_000,
+        ) {
+            let times = Times {
+                minimal_backoff: Duration::from_secs(least),
+                maximal_backoff: Duration::from_secs(least + more),
+                jitter,
+                ..TIMES
+            };
+            let wait = times.backoff_after(Duration::from_secs(age), QueueId::generate(SystemTime::now()));
+            prop_assert!(wait >= times.minimal_backoff && wait <= times.maximal_backoff);
+        }
     }
 }

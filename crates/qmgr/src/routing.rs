@@ -43,11 +43,7 @@ impl Router {
             "" => recipient.domain().unwrap_or(&self.myhostname),
             nexthop => nexthop,
         };
-        Way {
-            transport: transport.to_owned(),
-            nexthop: nexthop.to_owned(),
-            recipient: recipient.clone(),
-        }
+        Way { transport: transport.to_owned(), nexthop: nexthop.to_owned(), recipient: recipient.clone() }
     }
 
     /// The way of a recipient, or the deferral where a table cannot tell.

@@ -1,152 +1,248 @@
-//! Who may be delivered to now: concurrency per transport and per destination, destinations taken in turn. No I/O.
+//! Who may be delivered to now: concurrency per transport and destination, destinations that are given up for a while,
+//! times between deliveries, and turns between messages and destinations. No I/O, no clock: the time is given.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+mod destination;
+mod transport;
+mod window;
 
-use mail::QueueId;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipc::agent::{RequestRecipient, SiteFailure};
+use mail::{Dsn, QueueId};
+
+use crate::limits::Limits;
+use transport::{Closed, Transport};
+
+/// The name of a transport or destination.
+pub(crate) type Name = Arc<str>;
 
 /// Some recipients of a message that go the same way in one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     pub(crate) message: QueueId,
     pub(crate) nexthop: String,
-    /// Positions in the message's recipients.
-    pub(crate) recipients: Vec<u32>,
+    pub(crate) recipients: Vec<RequestRecipient>,
     /// How often an agent went away over it.
     pub(crate) failures: u32,
+}
+
+/// A destination of a transport.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Site {
+    pub(crate) transport: Name,
+    pub(crate) destination: Name,
 }
 
 /// A delivery that was begun: what [`Scheduler::finish`] gives back its places by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Started {
-    pub(crate) transport: String,
-    pub(crate) destination: String,
+    pub(crate) site: Site,
     pub(crate) job: Job,
+    /// When the next delivery to a destination with a rate may begin.
+    pub(crate) paced_until: Option<Instant>,
 }
 
-/// The limits of a transport.
+/// How a delivery ended, in the eyes of the destination's concurrency.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The destination answered, whatever it said.
+    Answered,
+    /// The destination could not be reached or would not talk.
+    Failed(SiteFailure),
+    /// The agent did not come so far.
+    Lost,
+}
+
+/// Why mail is put off without an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) failure: SiteFailure,
+    /// When its turn would come, where a rate tells that.
+    pub(crate) turn: Option<Turn>,
+    /// There is too much mail for the destination in `active/`.
+    pub(crate) is_congestion: bool,
+}
+
+/// A place in the line of a destination with a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Deliveries at a time: the process limit of master.cf.
-    pub(crate) deliveries: usize,
-    /// Deliveries at a time to one destination; 0 for no limit.
-    pub(crate) destination_concurrency: usize,
-    /// Recipients in one delivery; with 1, each recipient is a destination of its own.
-    pub(crate) destination_recipients: usize,
+pub(crate) struct Turn {
+    /// The time from one delivery to the next.
+    pub(crate) interval: Duration,
+    /// Deliveries that come before.
+    pub(crate) ahead: usize,
+}
+
+/// What the end of a delivery brings about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Finished {
+    /// What waited for a destination that is given up now.
+    pub(crate) lost: Vec<Job>,
+    /// How many more messages the destination could do with.
+    pub(crate) room: usize,
+    /// The concurrency as it is now, for who follows it.
+    pub(crate) window: Option<String>,
 }
 
 /// All deliveries that wait or run.
-#[derive(Default)]
 pub(crate) struct Scheduler {
-    transports: HashMap<String, Transport>,
-}
-
-struct Transport {
-    limits: Limits,
-    running: usize,
-    suspended_until: Option<Instant>,
-    destinations: HashMap<String, Destination>,
-    /// The destinations that have a job and room for it, in the order in which their turn comes.
-    turns: VecDeque<String>,
-}
-
-#[derive(Default)]
-struct Destination {
-    jobs: VecDeque<Job>,
-    running: usize,
-    /// It stands in `turns`.
-    has_turn: bool,
+    transports: HashMap<Name, Transport>,
+    /// How many destinations may be given up at a time.
+    most_dead: usize,
+    /// How many messages may wait for one destination.
+    most_messages: usize,
 }
 
 impl Scheduler {
+    pub(crate) fn new(most_dead: usize, most_messages: usize) -> Self {
+        Self { transports: HashMap::new(), most_dead, most_messages: most_messages.max(1) }
+    }
+
+    /// Sets what bounds all destinations.
+    pub(crate) fn set_bounds(&mut self, most_dead: usize, most_messages: usize) {
+        (self.most_dead, self.most_messages) = (most_dead, most_messages.max(1));
+    }
+
     /// Sets the limits of a transport, which may be new.
-    pub(crate) fn set_limits(&mut self, transport: &str, limits: Limits) {
+    pub(crate) fn set_limits(&mut self, transport: &str, limits: Limits, now: Instant) {
         match self.transports.get_mut(transport) {
-            Some(known) => {
-                known.limits = limits;
-                known.give_turns();
-            }
+            Some(known) => known.set_limits(limits, now),
             None => {
-                let new = Transport {
-                    limits,
-                    running: 0,
-                    suspended_until: None,
-                    destinations: HashMap::new(),
-                    turns: VecDeque::new(),
-                };
-                self.transports.insert(transport.to_owned(), new);
+                self.transports.insert(transport.into(), Transport::new(limits));
             }
         }
     }
 
     /// The limits of a transport, if it was ever named.
-    pub(crate) fn limits(&self, transport: &str) -> Option<Limits> {
-        self.transports.get(transport).map(|known| known.limits)
+    pub(crate) fn limits(&self, transport: &str) -> Option<&Limits> {
+        self.transports.get(transport).map(|known| &known.limits)
     }
 
-    /// Queues a job at the end of its destination's line. The transport must be known.
-    pub(crate) fn add(&mut self, transport: &str, destination: &str, job: Job) {
-        if let Some(transport) = self.transports.get_mut(transport) {
-            transport.destination(destination).jobs.push_back(job);
-            transport.give_turn(destination);
+    /// Why mail for this destination has to wait elsewhere, if it has to.
+    pub(crate) fn refusal(&mut self, site: &Site, now: Instant) -> Option<Refusal> {
+        let most = self.most_messages;
+        let transport = self.transports.get_mut(&site.transport)?;
+        if let Some(failure) = transport.failure(&site.destination, now) {
+            return Some(Refusal { failure, turn: None, is_congestion: false });
+        }
+        if !transport.is_full(&site.destination, most) {
+            return None;
+        }
+        let ahead = transport.waiting(&site.destination);
+        let interval = transport.limits.interval.unwrap_or(transport.limits.destination_delay);
+        let turn = Some(Turn { interval, ahead }).filter(|_| !interval.is_zero());
+        let text = match turn {
+            Some(_) => "the rate of deliveries to this destination is limited".to_owned(),
+            None => format!("{ahead} deliveries to this destination wait already"),
+        };
+        // 4.4.5: mail system congestion (RFC 3463 section 3.5).
+        let failure = SiteFailure { dsn: Dsn::new(4, 4, 5), text };
+        Some(Refusal { failure, is_congestion: turn.is_none(), turn })
+    }
+
+    /// Queues a job. The transport must be known, and [`Scheduler::refusal`] was asked.
+    pub(crate) fn add(&mut self, site: &Site, job: Job, now: Instant) {
+        if let Some(transport) = self.transports.get_mut(&site.transport) {
+            transport.add(&site.destination, job, now);
         }
     }
 
     /// Begins the next delivery of a transport that may begin, if there is one.
-    pub(crate) fn start(&mut self, transport: &str, now: Instant) -> Option<Started> {
-        let name = transport;
-        let transport = self.transports.get_mut(name)?;
-        if transport.running >= transport.limits.deliveries || transport.is_suspended(now) {
-            return None;
-        }
-        let destination = transport.turns.pop_front()?;
-        let state = transport.destinations.get_mut(&destination)?;
-        state.has_turn = false;
-        let job = state.jobs.pop_front()?;
-        state.running += 1;
-        transport.running += 1;
-        transport.give_turn(&destination);
-        Some(Started { transport: name.to_owned(), destination, job })
+    pub(crate) fn start(&mut self, transport: &Name, now: Instant) -> Option<Started> {
+        let (destination, job, paced_until) = self.transports.get_mut(transport)?.start(now)?;
+        Some(Started { site: Site { transport: transport.clone(), destination }, job, paced_until })
     }
 
     /// Gives the places of a delivery back.
-    pub(crate) fn finish(&mut self, started: &Started) {
-        let Some(transport) = self.transports.get_mut(&started.transport) else { return };
-        transport.running = transport.running.saturating_sub(1);
-        if let Some(state) = transport.destinations.get_mut(&started.destination) {
-            state.running = state.running.saturating_sub(1);
-            if state.running == 0 && state.jobs.is_empty() {
-                transport.destinations.remove(&started.destination);
-            } else {
-                transport.give_turn(&started.destination);
-            }
-        }
+    pub(crate) fn finish(&mut self, site: &Site, ending: &Ending, now: Instant) -> Finished {
+        let dead: usize = self.transports.values().map(|transport| transport.dead).sum();
+        let Some(transport) = self.transports.get_mut(&site.transport) else { return Finished::default() };
+        let lost = transport.finish(&site.destination, ending, dead < self.most_dead, now);
+        let room = match ending {
+            Ending::Answered => transport.room(&site.destination, self.most_messages),
+            Ending::Failed(_) | Ending::Lost => 0,
+        };
+        let window = transport.window(&site.destination).map(|window| window.to_string());
+        transport.forget_if_idle(&site.destination, now);
+        Finished { lost, room, window }
     }
 
     /// Gives the places back and puts the job at the head of its line again.
-    pub(crate) fn put_back(&mut self, started: Started) {
-        if let Some(transport) = self.transports.get_mut(&started.transport) {
-            transport.destination(&started.destination).jobs.push_front(started.job.clone());
+    pub(crate) fn put_back(&mut self, started: Started, now: Instant) {
+        self.finish(&started.site, &Ending::Lost, now);
+        if let Some(transport) = self.transports.get_mut(&started.site.transport) {
+            transport.put_back(&started.site.destination, started.job, now);
         }
-        self.finish(&started);
     }
 
-    /// Begins nothing on this transport until then.
-    pub(crate) fn suspend(&mut self, transport: &str, until: Instant) {
-        if let Some(transport) = self.transports.get_mut(transport) {
-            transport.suspended_until = Some(until);
+    /// Begins nothing on this transport until then; its mail waits.
+    pub(crate) fn rest(&mut self, transport: &str, until: Instant) {
+        if let Some(known) = self.transports.get_mut(transport) {
+            known.closed = Some(Closed::Resting { until });
         }
+    }
+
+    /// Takes nothing for this transport until then; gives what waited.
+    pub(crate) fn close(
+        &mut self,
+        transport: &str,
+        failure: SiteFailure,
+        until: Instant,
+        now: Instant,
+    ) -> Vec<(Site, Job)> {
+        let Some((name, _)) = self.transports.get_key_value(transport) else { return Vec::new() };
+        let name = name.clone();
+        let Some(known) = self.transports.get_mut(&name) else { return Vec::new() };
+        known.closed = Some(Closed::Unavailable { until, failure });
+        let all = known.drain(now);
+        let site = |destination| Site { transport: name.clone(), destination };
+        all.into_iter().map(|(destination, job)| (site(destination), job)).collect()
+    }
+
+    /// Does what time brings; gives the destinations that were given up and may be tried again.
+    pub(crate) fn wake(&mut self, now: Instant) -> Vec<Site> {
+        let mut revived = Vec::new();
+        for (name, transport) in &mut self.transports {
+            let site = |destination| Site { transport: name.clone(), destination };
+            revived.extend(transport.wake(now).into_iter().map(site));
+        }
+        revived
+    }
+
+    /// Forgets what is known against transports and destinations: all may be tried at once.
+    pub(crate) fn revive_all(&mut self, now: Instant) {
+        self.transports.values_mut().for_each(|transport| transport.revive(now));
+    }
+
+    /// Takes all that waits, so that its way is asked for anew.
+    pub(crate) fn drain(&mut self, now: Instant) -> Vec<Job> {
+        self.transports.values_mut().flat_map(|transport| transport.drain(now)).map(|(_, job)| job).collect()
+    }
+
+    /// Begins nothing to a destination before then.
+    pub(crate) fn hold_until(&mut self, site: &Site, time: Instant) {
+        if let Some(transport) = self.transports.get_mut(&site.transport) {
+            transport.hold_until(&site.destination, time);
+        }
+    }
+
+    /// The destinations that wait for their time, with that time.
+    pub(crate) fn held(&self, now: Instant) -> impl Iterator<Item = (&str, &str, Instant)> {
+        self.transports.iter().flat_map(move |(name, transport)| {
+            transport.held(now).map(move |(destination, time)| (&**name, &**destination, time))
+        })
     }
 
     /// The names of the transports that have something to begin.
-    pub(crate) fn with_work(&self) -> Vec<String> {
-        let waiting = self.transports.iter().filter(|(_, transport)| !transport.turns.is_empty());
+    pub(crate) fn with_work(&self) -> Vec<Name> {
+        let waiting = self.transports.iter().filter(|(_, transport)| transport.has_work());
         waiting.map(|(name, _)| name.clone()).collect()
     }
 
-    /// When the next suspension ends.
-    pub(crate) fn next_resume(&self) -> Option<Instant> {
-        self.transports.values().filter(|t| !t.turns.is_empty()).filter_map(|t| t.suspended_until).min()
+    /// When to look again at what only time changes.
+    pub(crate) fn next_wake(&self, now: Instant) -> Option<Instant> {
+        self.transports.values().filter_map(|transport| transport.next_wake(now)).min()
     }
 
     /// Deliveries that run.
@@ -155,111 +251,5 @@ impl Scheduler {
     }
 }
 
-impl Transport {
-    fn destination(&mut self, name: &str) -> &mut Destination {
-        if !self.destinations.contains_key(name) {
-            self.destinations.insert(name.to_owned(), Destination::default());
-        }
-        self.destinations.entry(name.to_owned()).or_default()
-    }
-
-    /// Puts a destination in the line of turns if it has a job and room for it.
-    fn give_turn(&mut self, name: &str) {
-        let most = match self.limits.destination_concurrency {
-            0 => usize::MAX,
-            most => most,
-        };
-        if let Some(state) = self.destinations.get_mut(name)
-            && !state.has_turn
-            && !state.jobs.is_empty()
-            && state.running < most
-        {
-            state.has_turn = true;
-            self.turns.push_back(name.to_owned());
-        }
-    }
-
-    fn give_turns(&mut self) {
-        let names: Vec<String> = self.destinations.keys().cloned().collect();
-        names.iter().for_each(|name| self.give_turn(name));
-    }
-
-    fn is_suspended(&mut self, now: Instant) -> bool {
-        if self.suspended_until.is_some_and(|until| until <= now) {
-            self.suspended_until = None;
-        }
-        self.suspended_until.is_some()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, SystemTime};
-
-    use super::*;
-
-    fn scheduler(deliveries: usize, destination_concurrency: usize) -> Scheduler {
-        let mut scheduler = Scheduler::default();
-        let limits = Limits { deliveries, destination_concurrency, destination_recipients: 50 };
-        scheduler.set_limits("local", limits);
-        scheduler
-    }
-
-    fn job() -> Job {
-        let message = QueueId::generate(SystemTime::now());
-        Job { message, nexthop: "example.com".into(), recipients: vec![0], failures: 0 }
-    }
-
-    fn start(scheduler: &mut Scheduler) -> Option<Started> {
-        scheduler.start("local", Instant::now())
-    }
-
-    #[test]
-    fn destinations_take_turns() {
-        let mut scheduler = scheduler(10, 10);
-        for destination in ["a", "a", "a", "b"] {
-            scheduler.add("local", destination, job());
-        }
-        let order: Vec<String> =
-            std::iter::from_fn(|| start(&mut scheduler)).map(|started| started.destination).collect();
-        assert_eq!(order, ["a", "b", "a", "a"]);
-    }
-
-    #[test]
-    fn a_destination_and_a_transport_have_their_limits() {
-        let mut scheduler = scheduler(3, 2);
-        for destination in ["a", "a", "a", "b", "b"] {
-            scheduler.add("local", destination, job());
-        }
-        let running: Vec<Started> = std::iter::from_fn(|| start(&mut scheduler)).collect();
-        assert_eq!(running.iter().map(|s| s.destination.as_str()).collect::<Vec<_>>(), ["a", "b", "a"]);
-        scheduler.finish(&running[1]);
-        assert_eq!(start(&mut scheduler).unwrap().destination, "b");
-        assert!(start(&mut scheduler).is_none());
-    }
-
-    #[test]
-    fn what_is_put_back_comes_first_and_a_suspended_transport_waits() {
-        let mut scheduler = scheduler(1, 1);
-        let (first, second) = (job(), job());
-        scheduler.add("local", "a", first.clone());
-        scheduler.add("local", "a", second);
-        let started = start(&mut scheduler).unwrap();
-        scheduler.put_back(started);
-        let later = Instant::now() + Duration::from_secs(60);
-        scheduler.suspend("local", later);
-        assert!(start(&mut scheduler).is_none());
-        assert_eq!(scheduler.next_resume(), Some(later));
-        assert_eq!(scheduler.start("local", later).unwrap().job, first);
-    }
-
-    #[test]
-    fn nothing_is_left_of_a_destination_without_work() {
-        let mut scheduler = scheduler(1, 1);
-        scheduler.add("local", "a", job());
-        let started = start(&mut scheduler).unwrap();
-        scheduler.finish(&started);
-        assert!(scheduler.transports["local"].destinations.is_empty());
-        assert_eq!(scheduler.running(), 0);
-    }
-}
+mod tests;

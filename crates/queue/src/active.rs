@@ -55,6 +55,15 @@ impl Active {
         Ok(Message::new(id, self.0.clone(), stored))
     }
 
+    /// Looks at a message in `deferred/` and leaves it there.
+    ///
+    /// # Errors
+    /// As [`Active::claim`], but that nothing is moved.
+    pub fn peek(&self, id: QueueId) -> Result<Stored, QueueError> {
+        let directory = self.0.get(Folder::Deferred);
+        Stored::open(Arc::new(directory.open_read(id)?), directory.path_of(id).into())
+    }
+
     /// The messages of a folder.
     #[must_use]
     pub fn scan(&self, folder: Folder) -> Scan {

@@ -212,6 +212,14 @@ impl Service {
         ipc::queue_manager::Client::new(self.socket_of(false, &name))
     }
 
+    /// Lets this process have as many open files as the system allows it, for who has one for each message or session;
+    /// gives the number. What it starts would inherit that, which some programs do not expect.
+    #[must_use]
+    pub fn allow_most_files(&self) -> Option<u64> {
+        let allowed = sys::process::allow_most_files();
+        allowed.inspect_err(|error| log::warning!("raise the limit of open files: {error}")).ok()
+    }
+
     /// Phase 2: becomes `mail_owner` where master.cf says so and this process is root's. The `serve_…` functions call
     /// it; a program with a loop of its own (qmgr, pickup) calls it itself.
     ///

@@ -110,6 +110,17 @@ pub fn end_with_parent() -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(io::Error::from)
 }
 
+/// Lets this process have as many open files as the system allows it, and gives that number.
+///
+/// # Errors
+/// What the system says.
+pub fn allow_most_files() -> io::Result<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    Ok(most)
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Stdio;

@@ -1,0 +1,332 @@
+//! The messages in `deferred/`: when each is tried next, which of them wait for a destination that was given up, and
+//! which have recipients in a domain that may be asked for. No I/O, no clock.
+//!
+//! A message takes some 150 bytes, so that a million of them fit. An entry says when to look, not that the message is
+//! still there: claiming one that an operator removed finds nothing, and that is all.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::{Duration, SystemTime};
+
+use mail::QueueId;
+
+use crate::scheduler::Site;
+
+/// The most destinations that are noted of one message.
+const MOST_SITES: usize = 16;
+
+#[derive(Default)]
+pub(crate) struct Deferred {
+    entries: HashMap<QueueId, Entry>,
+    /// By the second of the next attempt.
+    due: BTreeSet<(u32, QueueId)>,
+    sites: Lists<Site>,
+    domains: Lists<String>,
+    /// Messages found by a scan, whose domains nobody has looked at.
+    unread: HashSet<QueueId>,
+}
+
+/// What is known of a message. Two numbers of lists at most are in place; more are rare.
+struct Entry {
+    due: u32,
+    sites: Numbers,
+    domains: Numbers,
+}
+
+/// The numbers of the lists that a message stands in.
+enum Numbers {
+    None,
+    One(u32),
+    More(Box<[u32]>),
+}
+
+/// Lists of messages by key. Keys are kept once; messages have their numbers.
+struct Lists<K> {
+    numbers: HashMap<K, u32>,
+    lists: Vec<Option<(K, BTreeSet<QueueId>)>>,
+    free: Vec<u32>,
+}
+
+impl Deferred {
+    /// Notes a message that waits until `next_attempt`, and for these destinations.
+    pub(crate) fn add(&mut self, id: QueueId, next_attempt: SystemTime, sites: &[Site]) {
+        let entry = self.take(id);
+        let due = seconds(next_attempt);
+        let sites = self.sites.enter(id, sites.iter().take(MOST_SITES));
+        let domains = entry.map_or(Numbers::None, |entry| entry.domains);
+        self.due.insert((due, id));
+        self.entries.insert(id, Entry { due, sites, domains });
+    }
+
+    /// Notes a message that a scan has found.
+    pub(crate) fn find(&mut self, id: QueueId, next_attempt: SystemTime, reads_domains: bool) {
+        if self.entries.contains_key(&id) {
+            return;
+        }
+        self.add(id, next_attempt, &[]);
+        if reads_domains {
+            self.unread.insert(id);
+        }
+    }
+
+    /// Takes a message out because it is taken up. Its domains are forgotten with it.
+    pub(crate) fn remove(&mut self, id: QueueId) {
+        if let Some(entry) = self.take(id) {
+            self.domains.leave(id, &entry.domains);
+        }
+        self.unread.remove(&id);
+    }
+
+    fn take(&mut self, id: QueueId) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        self.due.remove(&(entry.due, id));
+        self.sites.leave(id, &entry.sites);
+        Some(entry)
+    }
+
+    /// Takes the next message that is due.
+    pub(crate) fn take_due(&mut self, now: SystemTime) -> Option<QueueId> {
+        let (due, id) = *self.due.first()?;
+        if due > seconds(now) {
+            return None;
+        }
+        self.remove(id);
+        Some(id)
+    }
+
+    /// Makes everything due.
+    pub(crate) fn flush(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.due = 0);
+        // In the order in which it would have come.
+        self.due = std::mem::take(&mut self.due).into_iter().map(|(_, id)| (0, id)).collect();
+    }
+
+    /// Makes a message due, if it waits here.
+    pub(crate) fn hasten(&mut self, id: QueueId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            self.due.remove(&(entry.due, id));
+            entry.due = 0;
+            self.due.insert((0, id));
+        }
+    }
+
+    /// Makes the oldest messages due that wait for a destination: as many, less those that are due already.
+    pub(crate) fn hasten_for(&mut self, site: &Site, most: usize) {
+        let chosen: Vec<QueueId> = self.sites.of(site).take(most).collect();
+        chosen.into_iter().for_each(|id| self.hasten(id));
+    }
+
+    /// How many messages wait for a destination.
+    pub(crate) fn waiting_for(&self, site: &Site) -> usize {
+        self.sites.count(site)
+    }
+
+    /// Notes the domains in which a message has recipients that wait.
+    pub(crate) fn set_domains(&mut self, id: QueueId, domains: &[String]) {
+        self.unread.remove(&id);
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        self.domains.leave(id, &entry.domains);
+        entry.domains = self.domains.enter(id, domains.iter());
+    }
+
+    /// Makes the mail for a domain due.
+    pub(crate) fn flush_domain(&mut self, domain: &str) {
+        let chosen: Vec<QueueId> = self.domains.of(&domain.to_owned()).collect();
+        chosen.into_iter().for_each(|id| self.hasten(id));
+    }
+
+    /// Forgets which domains were looked at: the list of those that matter has changed.
+    pub(crate) fn forget_domains(&mut self, reads_domains: bool) {
+        self.domains = Lists::default();
+        self.entries.values_mut().for_each(|entry| entry.domains = Numbers::None);
+        self.unread = if reads_domains { self.entries.keys().copied().collect() } else { HashSet::new() };
+    }
+
+    /// The messages whose domains are not known.
+    pub(crate) fn unread(&self) -> impl Iterator<Item = QueueId> {
+        self.unread.iter().copied()
+    }
+
+    /// How long until something is due.
+    pub(crate) fn next_in(&self, now: SystemTime) -> Option<Duration> {
+        let (due, _) = self.due.first()?;
+        Some(Duration::from_secs(u64::from(due.saturating_sub(seconds(now)))))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+impl Numbers {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::None => &[],
+            Self::One(number) => std::slice::from_ref(number),
+            Self::More(numbers) => numbers,
+        }
+    }
+}
+
+impl<K> Default for Lists<K> {
+    fn default() -> Self {
+        Self { numbers: HashMap::new(), lists: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<K: Clone + Eq + std::hash::Hash> Lists<K> {
+    fn enter<'a>(&mut self, id: QueueId, keys: impl Iterator<Item = &'a K>) -> Numbers
+    where
+        K: 'a,
+    {
+        let mut numbers: Vec<u32> = keys.map(|key| self.number_of(key)).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        for number in &numbers {
+            if let Some((_, list)) = self.list(*number) {
+                list.insert(id);
+            }
+        }
+        match numbers[..] {
+            [] => Numbers::None,
+            [number] => Numbers::One(number),
+            _ => Numbers::More(numbers.into()),
+        }
+    }
+
+    fn leave(&mut self, id: QueueId, numbers: &Numbers) {
+        for number in numbers.as_slice() {
+            let Some((key, list)) = self.list(*number) else { continue };
+            list.remove(&id);
+            if list.is_empty() {
+                let key = key.clone();
+                self.numbers.remove(&key);
+                if let Some(slot) = usize::try_from(*number).ok().and_then(|n| self.lists.get_mut(n)) {
+                    *slot = None;
+                }
+                self.free.push(*number);
+            }
+        }
+    }
+
+    fn number_of(&mut self, key: &K) -> u32 {
+        if let Some(number) = self.numbers.get(key) {
+            return *number;
+        }
+        let new = Some((key.clone(), BTreeSet::new()));
+        let number = match self.free.pop() {
+            Some(number) => {
+                if let Some(slot) = usize::try_from(number).ok().and_then(|n| self.lists.get_mut(n)) {
+                    *slot = new;
+                }
+                number
+            }
+            None => {
+                self.lists.push(new);
+                u32::try_from(self.lists.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        self.numbers.insert(key.clone(), number);
+        number
+    }
+
+    fn list(&mut self, number: u32) -> Option<&mut (K, BTreeSet<QueueId>)> {
+        self.lists.get_mut(usize::try_from(number).ok()?)?.as_mut()
+    }
+
+    fn of(&self, key: &K) -> impl Iterator<Item = QueueId> {
+        let number = self.numbers.get(key).and_then(|number| usize::try_from(*number).ok());
+        let list = number.and_then(|number| self.lists.get(number)?.as_ref());
+        list.into_iter().flat_map(|(_, list)| list.iter().copied())
+    }
+
+    fn count(&self, key: &K) -> usize {
+        let number = self.numbers.get(key).and_then(|number| usize::try_from(*number).ok());
+        number.and_then(|number| self.lists.get(number)?.as_ref()).map_or(0, |(_, list)| list.len())
+    }
+}
+
+/// Whole seconds since the epoch, rounded up, so that nothing is due early. Good until the year 2106.
+fn seconds(time: SystemTime) -> u32 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs() + u64::from(since.subsec_nanos() > 0)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)
+    }
+
+    fn site(destination: &str) -> Site {
+        Site { transport: "smtp".into(), destination: destination.into() }
+    }
+
+    fn ids<const N: usize>() -> [QueueId; N] {
+        std::array::from_fn(|_| QueueId::generate(now()))
+    }
+
+    fn all_due(deferred: &mut Deferred) -> Vec<QueueId> {
+        std::iter::from_fn(|| deferred.take_due(now())).collect()
+    }
+
+    #[test]
+    fn messages_come_when_they_are_due_or_flushed() {
+        let [early, late] = ids();
+        let mut deferred = Deferred::default();
+        deferred.add(late, now() + Duration::from_secs(100), &[]);
+        deferred.add(early, now() + Duration::from_secs(10), &[]);
+        assert_eq!(deferred.take_due(now()), None);
+        assert_eq!(deferred.next_in(now()), Some(Duration::from_secs(10)));
+        assert_eq!(deferred.take_due(now() + Duration::from_secs(10)), Some(early));
+        deferred.flush();
+        assert_eq!(deferred.take_due(now()), Some(late));
+        assert_eq!(deferred.len(), 0);
+    }
+
+    #[test]
+    fn a_message_that_is_put_off_again_has_one_time() {
+        let [id] = ids();
+        let mut deferred = Deferred::default();
+        deferred.add(id, now(), &[]);
+        deferred.add(id, now() + Duration::from_secs(10), &[site("a")]);
+        assert_eq!((all_due(&mut deferred), deferred.len()), (vec![], 1));
+    }
+
+    #[test]
+    fn the_oldest_that_wait_for_a_site_come_first() {
+        let [first, second, third, other] = ids();
+        let mut deferred = Deferred::default();
+        let later = now() + Duration::from_secs(1000);
+        for id in [third, first, second] {
+            deferred.add(id, later, &[site("a"), site("b")]);
+        }
+        deferred.add(other, later, &[site("b")]);
+        assert_eq!(deferred.waiting_for(&site("a")), 3);
+        deferred.hasten_for(&site("a"), 2);
+        assert_eq!(all_due(&mut deferred), [first, second]);
+        deferred.hasten_for(&site("a"), 2);
+        assert_eq!(all_due(&mut deferred), [third]);
+        assert_eq!((deferred.waiting_for(&site("a")), deferred.waiting_for(&site("b"))), (0, 1));
+        assert!(deferred.sites.numbers.len() == 1 && deferred.sites.lists.len() == 2);
+    }
+
+    #[test]
+    fn a_domain_is_flushed_by_itself() {
+        let [first, second] = ids();
+        let mut deferred = Deferred::default();
+        let later = now() + Duration::from_secs(1000);
+        deferred.find(first, later, true);
+        deferred.find(second, later, true);
+        assert_eq!(deferred.unread().count(), 2);
+        deferred.set_domains(first, &["a.example".into(), "b.example".into()]);
+        deferred.set_domains(second, &["b.example".into()]);
+        assert_eq!(deferred.unread().count(), 0);
+        deferred.flush_domain("a.example");
+        assert_eq!(all_due(&mut deferred), [first]);
+        deferred.flush_domain("b.example");
+        assert_eq!(all_due(&mut deferred), [second]);
+        assert!(deferred.domains.numbers.is_empty());
+    }
+}
