@@ -83,12 +83,12 @@ pub enum Presence {
 
 /// Programs of this suite that master starts.
 const PROGRAMS: &[&str] = &[
-    "bounce", "cleanup", "discard", "error", "local", "pickup", "pipe", "qmgr", "showq", "smtpd", "virtual",
+    "anvil", "bounce", "cleanup", "discard", "error", "lmtp", "local", "pickup", "pipe", "qmgr", "showq", "smtp",
+    "smtpd", "virtual",
 ];
 
 /// Programs of Postfix whose work is done elsewhere here.
 const ABSORBED: &[&str] = &[
-    "anvil",
     "dnsblog",
     "flush",
     "postlogd",
@@ -101,7 +101,7 @@ const ABSORBED: &[&str] = &[
 ];
 
 /// Programs of Postfix that do not exist here yet.
-const MISSING: &[&str] = &["lmtp", "postscreen", "qmqpd", "smtp", "spawn"];
+const MISSING: &[&str] = &["postscreen", "qmqpd", "spawn"];
 
 /// Former programs of Postfix, and what stands for them.
 const FORMER: &[(&str, &str)] = &[("nqmgr", "qmgr"), ("oqmgr", "qmgr")];
@@ -307,7 +307,8 @@ const WELL_KNOWN: [(&str, u16); 6] =
     [("smtp", 25), ("smtps", 465), ("submissions", 465), ("submission", 587), ("lmtp", 24), ("qmqp", 628)];
 
 /// A port by number, by /etc/services, or by what everybody knows.
-fn port_number(name: &str) -> Option<u16> {
+#[must_use]
+pub fn port_number(name: &str) -> Option<u16> {
     if let Ok(number) = name.parse() {
         return Some(number).filter(|number| *number > 0);
     }

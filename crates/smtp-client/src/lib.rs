@@ -1,0 +1,49 @@
+//! The SMTP and LMTP client: programs smtp and lmtp.
+//!
+//! Contract: takes a message to where its next hop says, and gives each recipient the outcome that the servers gave it. It
+//! has no right to the queue: the message is a read-only descriptor. Nothing here decides when to try again, or whether
+//! to tell the sender. Once a server has taken a message with its last reply, that counts, whatever happens then.
+//!
+//! - `agent`: the program: all that deliveries share, made of the configuration.
+//! - `delivery`: one delivery: places, hosts and addresses in their order, until each recipient has its answer.
+//! - `opening`: from a connection to a server that listens: greeting, EHLO, STARTTLS, AUTH.
+//! - `login`, `token`: who this host is to a server.
+//! - `transaction`: one message to one server: which reply decides about whom.
+//! - `conversation`, `stream`, `connect`: bytes and time limits.
+//! - `content`: what is changed on the way out.
+//!
+//! The protocol itself is `smtp_proto::client`; the DNS and TLS are `net`.
+
+mod agent;
+mod connect;
+mod content;
+mod conversation;
+mod delivery;
+mod destination;
+mod failure;
+mod login;
+mod opening;
+mod server;
+mod settings;
+mod stream;
+mod token;
+mod transaction;
+
+use service::{Fatal, Service};
+use smtp_proto::client::Protocol;
+
+/// The SMTP client: the phases after its birth.
+///
+/// # Errors
+/// Parameters, tables or files that cannot be used.
+pub fn smtp(service: Service) -> Result<(), Fatal> {
+    agent::run(service, Protocol::Smtp)
+}
+
+/// The LMTP client: the phases after its birth.
+///
+/// # Errors
+/// As [`smtp`].
+pub fn lmtp(service: Service) -> Result<(), Fatal> {
+    agent::run(service, Protocol::Lmtp)
+}

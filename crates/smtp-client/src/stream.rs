@@ -1,0 +1,211 @@
+//! The byte stream to a server: over TCP or a UNIX socket, encrypted or not, each wait limited.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use net::tls::client::{Context, Peer, Policy, Socket, TlsError, TlsStream};
+
+/// The least time that a system call is given to end in: none means for ever.
+const LEAST: Duration = Duration::from_millis(1);
+
+/// A socket of either kind.
+#[derive(Debug)]
+pub(crate) enum Plain {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connection to a server.
+#[derive(Debug)]
+pub(crate) enum Channel {
+    Plain(Plain),
+    Tls(Box<TlsStream<Plain>>),
+    /// TLS did not come about: nothing can be said any more.
+    Closed,
+}
+
+/// A channel with its time limits.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    channel: Channel,
+    limit: Limit,
+    /// What the socket was told last, so that it is told only what changes.
+    patience: Option<Duration>,
+}
+
+/// How long the work of the moment may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limit {
+    /// Each read and write.
+    Each(Duration),
+    /// All until this moment.
+    Until(Instant),
+}
+
+/// Why a read or write failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// The other side is gone.
+    Lost,
+    /// It took too long.
+    TimedOut,
+}
+
+impl Stream {
+    pub(crate) fn new(plain: Plain, limit: Limit) -> Self {
+        Self { channel: Channel::Plain(plain), limit, patience: None }
+    }
+
+    /// What follows is limited like this.
+    pub(crate) fn limit(&mut self, limit: Limit) {
+        self.limit = limit;
+    }
+
+    /// Reads what is there, at least one byte.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Broken> {
+        loop {
+            self.prepare()?;
+            let read = match &mut self.channel {
+                Channel::Plain(plain) => plain.read(buffer),
+                Channel::Tls(tls) => tls.read(buffer),
+                Channel::Closed => return Err(Broken::Lost),
+            };
+            match read {
+                Ok(0) => return Err(Broken::Lost),
+                Ok(read) => return Ok(read),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+    }
+
+    /// Writes all of it.
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
+        while !bytes.is_empty() {
+            self.prepare()?;
+            let written = match &mut self.channel {
+                Channel::Plain(plain) => plain.write(bytes),
+                Channel::Tls(tls) => tls.write(bytes),
+                Channel::Closed => return Err(Broken::Lost),
+            };
+            match written {
+                Ok(0) => return Err(Broken::Lost),
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(broken(&error)),
+            }
+        }
+        if let Channel::Tls(tls) = &mut self.channel {
+            self.patience = None;
+            return tls.flush().map_err(|error| broken(&error));
+        }
+        Ok(())
+    }
+
+    /// Tells the socket how long it may wait.
+    fn prepare(&mut self) -> Result<(), Broken> {
+        let patience = match self.limit {
+            Limit::Each(time) => time,
+            Limit::Until(end) => end.saturating_duration_since(Instant::now()),
+        };
+        if patience.is_zero() {
+            return Err(Broken::TimedOut);
+        }
+        if self.patience == Some(patience) {
+            return Ok(());
+        }
+        let told = match &self.channel {
+            Channel::Plain(plain) => plain.set_patience(patience),
+            Channel::Tls(tls) => tls.socket().set_patience(patience),
+            Channel::Closed => Ok(()),
+        };
+        self.patience = Some(patience);
+        told.map_err(|error| broken(&error))
+    }
+
+    /// Begins TLS. A failure leaves nothing that could be spoken over.
+    pub(crate) fn start_tls(
+        &mut self,
+        context: &Context,
+        policy: &Policy,
+        peer: &Peer<'_>,
+        time: Duration,
+    ) -> Result<(), TlsError> {
+        self.patience = None;
+        match std::mem::replace(&mut self.channel, Channel::Closed) {
+            Channel::Plain(plain) => {
+                let tls = context.handshake(plain, policy, peer, Instant::now() + time)?;
+                self.channel = Channel::Tls(Box::new(tls));
+                Ok(())
+            }
+            other => {
+                self.channel = other;
+                Err(TlsError::Handshake("TLS inside of TLS".to_owned()))
+            }
+        }
+    }
+
+    /// The encryption, where there is one.
+    pub(crate) fn tls(&self) -> Option<&TlsStream<Plain>> {
+        match &self.channel {
+            Channel::Tls(tls) => Some(tls),
+            _ => None,
+        }
+    }
+
+    /// Ends it, with TLS's good-bye.
+    pub(crate) fn close(&mut self) {
+        if let Channel::Tls(tls) = &mut self.channel {
+            let _ = tls.socket().set_patience(Duration::from_secs(1));
+            tls.close();
+        }
+        self.channel = Channel::Closed;
+    }
+}
+
+fn broken(error: &io::Error) -> Broken {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Broken::TimedOut,
+        _ => Broken::Lost,
+    }
+}
+
+impl Socket for Plain {
+    fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        let patience = Some(patience.max(LEAST));
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(patience)?;
+                stream.set_write_timeout(patience)
+            }
+            Self::Unix(stream) => {
+                stream.set_read_timeout(patience)?;
+                stream.set_write_timeout(patience)
+            }
+        }
+    }
+}
+
+impl Read for Plain {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Plain {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

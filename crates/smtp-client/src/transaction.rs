@@ -1,0 +1,288 @@
+//! One message to one server: which reply decides about whom.
+
+use ipc::agent::{Request, RequestRecipient};
+use mail::{Address, Body, Dsn, Outcome, Served};
+use queue::Content;
+use smtp_proto::client::{Event, Features, Forward, Protocol, Response, Stage, Transaction};
+use smtp_proto::parameter::{Mail, Rcpt};
+use smtp_proto::xtext;
+
+use crate::agent::Client;
+use crate::content::{self, Transformer};
+use crate::conversation::{Conversation, Trouble};
+use crate::delivery::Attempt;
+use crate::failure::Failure;
+use crate::opening::broken;
+
+/// How much of a message's header is looked at for UTF-8.
+const MAX_HEADER: usize = 1024 * 1024;
+
+/// A message on its way to a server.
+struct Transfer<'t, 'a, 'r> {
+    attempt: &'t mut Attempt<'a, 'r>,
+    conversation: &'t mut Conversation,
+    /// The recipients, by their places in the transaction: their positions in the request.
+    positions: Vec<usize>,
+    /// Which of them have heard nothing from this server that counts.
+    open: Vec<bool>,
+    /// Which of them the server took.
+    accepted: Vec<bool>,
+}
+
+/// Sends the message to all recipients that have no answer yet. Afterwards the conversation takes another, unless it is
+/// spoiled.
+pub(crate) fn run(attempt: &mut Attempt<'_, '_>, conversation: &mut Conversation) {
+    let positions = attempt.results.undecided();
+    conversation.uses += 1;
+    let (transaction, mut content) = match prepare(attempt, conversation, &positions) {
+        Ok(prepared) => prepared,
+        Err(failure) => return attempt.fail(&failure, conversation, &positions, false),
+    };
+    let count = positions.len();
+    let mut transfer =
+        Transfer { attempt, conversation, positions, open: vec![true; count], accepted: vec![false; count] };
+    if let Err(trouble) = transfer.run(transaction, &mut content) {
+        transfer.conversation.spoiled = true;
+        let failure = broken(transfer.conversation, &trouble);
+        transfer.fail_open(&failure, true);
+    }
+}
+
+/// The envelope and the content, if the server can take them at all.
+fn prepare(
+    attempt: &Attempt<'_, '_>,
+    conversation: &Conversation,
+    positions: &[usize],
+) -> Result<(Transaction, Content), Failure> {
+    let (client, request) = (attempt.client, attempt.request());
+    let unreadable = |error: &dyn std::fmt::Display| {
+        ipc::log::warning!("{}: {error}", request.id);
+        Failure::local(
+            Dsn::new(4, 3, 0),
+            format!("local data error while talking to {}", conversation.server),
+        )
+    };
+    let file = attempt.delivery.file.try_clone().map_err(|error| unreadable(&error))?;
+    let content = Content::from_fd(file.into()).map_err(|error| unreadable(&error))?;
+    let recipients: Vec<&RequestRecipient> =
+        positions.iter().filter_map(|position| request.recipients.get(*position)).collect();
+    let features = conversation.session.features();
+    if let Some(Some(limit)) = features.size.filter(|limit| limit.is_some_and(|limit| limit < request.size)) {
+        let text = format!(
+            "message size {} exceeds size limit {limit} of server {}",
+            request.size, conversation.server
+        );
+        return Err(Failure::local(Dsn::new(5, 3, 4), text));
+    }
+    if request.smtputf8 && !features.smtputf8 {
+        let needs = needs_utf8(request, &recipients, &content).map_err(|error| unreadable(&error))?;
+        if needs {
+            let text = format!("SMTPUTF8 is required, but was not offered by host {}", conversation.server);
+            return Err(Failure::local(Dsn::new(5, 6, 7), text));
+        }
+    }
+    let transaction = transaction(client, request, features, &recipients).map_err(|error| {
+        ipc::log::warning!("{}: {error}", request.id);
+        Failure::local(Dsn::new(4, 3, 0), "address mapping lookup problem")
+    })?;
+    Ok((transaction, content))
+}
+
+/// Whether anything of the message cannot go to a server without SMTPUTF8 (RFC 6531 section 3.3), whatever its sender
+/// declared.
+fn needs_utf8(
+    request: &Request,
+    recipients: &[&RequestRecipient],
+    content: &Content,
+) -> std::io::Result<bool> {
+    let ascii = request.sender.is_ascii() && recipients.iter().all(|recipient| recipient.address.is_ascii());
+    Ok(!ascii || !content.header(MAX_HEADER)?.is_ascii())
+}
+
+fn transaction(
+    client: &Client,
+    request: &Request,
+    features: &Features,
+    recipients: &[&RequestRecipient],
+) -> Result<Transaction, lookup::LookupError> {
+    let shown = |address: &Address| {
+        Ok::<_, lookup::LookupError>(client.generic.map(address)?.unwrap_or_else(|| address.clone()))
+    };
+    let recipients = recipients.iter().map(|recipient| {
+        Ok(Rcpt {
+            recipient: shown(&recipient.address)?,
+            notify: recipient.notify,
+            orcpt: Some(original_recipient(recipient, request.smtputf8)),
+        })
+    });
+    let settings = &client.settings;
+    Ok(Transaction {
+        forward: settings.send_xforward.then(|| forward(request)),
+        mail: Mail {
+            sender: shown(&request.sender)?,
+            size: Some(request.size),
+            body: request.body,
+            smtputf8: request.smtputf8,
+            ret: request.ret,
+            envid: request.envid.clone(),
+            auth: settings.send_dummy_mail_auth.then(|| "<>".to_owned()),
+        },
+        requiretls: false,
+        recipients: recipients.collect::<Result<_, lookup::LookupError>>()?,
+        // It saves a round trip where DATA cannot be sent along with RCPT; otherwise dots are what servers know best.
+        chunking: features.chunking && !features.pipelining,
+    })
+}
+
+/// ORCPT (RFC 3461 section 4.2): as received, or the address as it was before this mail system changed it.
+fn original_recipient(recipient: &RequestRecipient, smtputf8: bool) -> String {
+    recipient.orcpt.clone().unwrap_or_else(|| {
+        let address = recipient.original.as_ref().unwrap_or(&recipient.address);
+        // RFC 6533 section 3.
+        let kind = if smtputf8 && !address.is_ascii() { "utf-8" } else { "rfc822" };
+        format!("{kind};{}", xtext::encode(&address.to_path()))
+    })
+}
+
+fn forward(request: &Request) -> Forward {
+    let known = |text: &str| (!text.is_empty() && text != "unknown").then(|| text.to_owned());
+    let client = &request.client;
+    let address = known(&client.address)
+        .map(|address| if address.contains(':') { format!("IPv6:{address}") } else { address });
+    Forward {
+        name: known(&client.name),
+        address,
+        port: Some(client.port).filter(|port| *port != 0),
+        protocol: known(&client.protocol),
+        helo: known(&client.helo),
+        identity: Some(request.id.to_string()),
+        local: client.address.is_empty(),
+    }
+}
+
+impl Transfer<'_, '_, '_> {
+    fn run(&mut self, transaction: Transaction, content: &mut Content) -> Result<(), Trouble> {
+        let out_of_turn = |error: smtp_proto::client::Error| Trouble::Protocol(error.to_string());
+        self.conversation.session.send(transaction).map_err(out_of_turn)?;
+        loop {
+            match self.conversation.next()? {
+                Event::Idle => return Ok(()),
+                Event::Reply { to, accepted, response } => self.replied(to, accepted, &response),
+                Event::Content => {
+                    if !self.send(content)? {
+                        return Ok(());
+                    }
+                }
+                Event::Read | Event::Closed(_) | Event::Handshake | Event::AuthAbandoned(_) => {
+                    return Err(Trouble::Protocol("an event that cannot be here".to_owned()));
+                }
+            }
+        }
+    }
+
+    fn replied(&mut self, to: Stage, accepted: bool, response: &Response) {
+        match to {
+            Stage::Recipient(place) if accepted => self.mark_accepted(place),
+            Stage::Recipient(place) | Stage::EndFor(place) if !accepted => {
+                let failure = Failure::reply(&self.conversation.server, response, to);
+                self.fail_places(&failure, &[place], false);
+            }
+            Stage::EndFor(place) => self.succeed(place, response),
+            Stage::End if accepted => {
+                for place in self.taken() {
+                    self.succeed(place, response);
+                }
+            }
+            Stage::ForwardClient | Stage::ForwardProtocol | Stage::Reset if !accepted => {
+                let failure = Failure::reply(&self.conversation.server, response, to);
+                self.conversation.spoiled = true;
+                self.fail_open(&failure.softened(), false);
+            }
+            _ if accepted => {}
+            _ => {
+                let failure = Failure::reply(&self.conversation.server, response, to);
+                self.fail_open(&failure, false);
+            }
+        }
+    }
+
+    fn mark_accepted(&mut self, place: usize) {
+        if let Some(accepted) = self.accepted.get_mut(place) {
+            *accepted = true;
+        }
+    }
+
+    /// The places that the server took and that nothing else was said of.
+    fn taken(&self) -> Vec<usize> {
+        (0..self.open.len()).filter(|place| self.open[*place] && self.accepted[*place]).collect()
+    }
+
+    fn succeed(&mut self, place: usize, response: &Response) {
+        let (Some(open), Some(position)) = (self.open.get_mut(place), self.positions.get(place)) else {
+            return;
+        };
+        if !std::mem::replace(open, false) {
+            return;
+        }
+        let settings = &self.attempt.client.settings;
+        let served = match self.conversation.session.features().dsn {
+            true => Served::PassedOn,
+            false if settings.protocol == Protocol::Lmtp && settings.assume_final => Served::Delivered,
+            false => Served::Relayed,
+        };
+        let server = &self.conversation.server;
+        let text = response.to_string();
+        let mut outcome = Outcome::sent(&server.with_port(), text.clone());
+        outcome.dsn = response.dsn().with_class(2);
+        self.attempt.results.give(*position, outcome.counted_as(served).said_by(&server.host, Some(&text)));
+    }
+
+    fn fail_open(&mut self, failure: &Failure, site: bool) {
+        let places: Vec<usize> = (0..self.open.len()).filter(|place| self.open[*place]).collect();
+        self.fail_places(failure, &places, site);
+    }
+
+    fn fail_places(&mut self, failure: &Failure, places: &[usize], site: bool) {
+        let mut positions = Vec::with_capacity(places.len());
+        for place in places {
+            if let (Some(open), Some(position)) = (self.open.get_mut(*place), self.positions.get(*place))
+                && std::mem::replace(open, false)
+            {
+                positions.push(*position);
+            }
+        }
+        self.attempt.fail(failure, self.conversation, &positions, site);
+    }
+
+    /// Sends the content. False: it could not be read to its end, and the conversation with it is over.
+    fn send(&mut self, content: &mut Content) -> Result<bool, Trouble> {
+        let client = self.attempt.client;
+        let request = self.attempt.request();
+        let features = self.conversation.session.features();
+        let transformer = Transformer {
+            id: request.id,
+            generic: &client.generic,
+            checks: &client.checks,
+            to_seven_bits: client.settings.convert_mime
+                && !features.eight_bit_mime
+                && request.body != Body::SevenBit,
+        };
+        let conversation = &mut *self.conversation;
+        match transformer.run(content, |piece| conversation.content(piece)) {
+            Ok(()) => {
+                let ended = self.conversation.session.end_content();
+                ended.map_err(|error| Trouble::Protocol(error.to_string()))?;
+                return Ok(true);
+            }
+            Err(content::Failure::Send(trouble)) => return Err(trouble),
+            Err(content::Failure::Read(error)) => ipc::log::warning!("{}: read: {error}", request.id),
+            Err(content::Failure::Lookup(error)) => ipc::log::warning!("{}: {error}", request.id),
+        }
+        // What is there must not look like a whole message: the connection ends without the final dot.
+        self.conversation.spoiled = true;
+        self.conversation.stream.close();
+        let text = format!("local data error while talking to {}", self.conversation.server);
+        self.fail_open(&Failure::local(Dsn::new(4, 3, 0), text), false);
+        Ok(false)
+    }
+}
