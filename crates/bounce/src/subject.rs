@@ -79,9 +79,16 @@ impl Subject {
                 let outcome = attempt.map_or_else(|| unrecorded(notify), |attempt| attempt.outcome);
                 // Who took the request on will answer it.
                 let is_passed_on = request.kind == Kind::Success && outcome.served == Served::PassedOn;
+                let (address, original) = (found.recipient.address, found.recipient.original);
+                let is_hidden = request.kind == Kind::Success && outcome.served == Served::Expanded;
+                let (address, original) = match outcome.final_recipient.clone() {
+                    // Whom an expansion reached is none of the sender's business.
+                    Some(reached) if !is_hidden => (reached, original.or(Some(address))),
+                    _ => (address, original),
+                };
                 let recipient = Reported {
-                    address: found.recipient.address,
-                    original: found.recipient.original,
+                    address,
+                    original,
                     orcpt: found.recipient.orcpt,
                     outcome,
                     time,

@@ -67,6 +67,18 @@ impl Failure {
         self
     }
 
+    /// Opening a file that an alias or `.forward` names failed: what is not there, or may not be written, is a mistake of
+    /// who wrote the name.
+    #[must_use]
+    pub(crate) fn of_named_file(error: &io::Error, operation: impl fmt::Display) -> Self {
+        let failure = Self::from_io(error, operation);
+        let for_now = matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ESTALE | libc::EINTR));
+        if failure.dsn == Dsn::new(4, 2, 0) && !for_now {
+            return Self { dsn: Dsn::new(5, 2, 0), ..failure };
+        }
+        failure
+    }
+
     /// Whether the delivery is to be tried again.
     #[must_use]
     pub(crate) fn is_temporary(&self) -> bool {

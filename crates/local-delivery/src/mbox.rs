@@ -35,8 +35,9 @@ pub(crate) struct Rules<'a> {
     pub(crate) regular_only: bool,
     /// An executable file is refused: mail in it could be run.
     pub(crate) refuse_executable: bool,
-    /// A lock file that may not be made for want of rights is done without.
-    pub(crate) lock_file_optional: bool,
+    /// An alias or `.forward` names it: a lock file that cannot be made is done without, and what cannot be opened will
+    /// not be opened later.
+    pub(crate) named_by_user: bool,
     /// The owner and group that a file made by root is given.
     pub(crate) chown: Option<(u32, u32)>,
     /// The largest size of the file in bytes, 0 for none.
@@ -84,7 +85,11 @@ fn take_lock_file(path: &Path, rules: &Rules<'_>) -> Result<Option<LockFile>, Fa
     }
     match rules.locking.make_lock_file(path) {
         Ok(lock) => Ok(Some(lock)),
-        Err(error) if rules.lock_file_optional && is_denied(&error) => Ok(None),
+        Err(error)
+            if rules.named_by_user && (is_denied(&error) || error.kind() == io::ErrorKind::NotFound) =>
+        {
+            Ok(None)
+        }
         Err(error) => {
             let text = format!("unable to create lock file {}.lock: {}", path.display(), describe(&error));
             Err(Failure::defer(Dsn::new(4, 2, 0), text))
@@ -139,7 +144,11 @@ fn open(path: &Path, rules: &Rules<'_>) -> Result<(File, bool), Failure> {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => follow(path).map(|file| (file, false)),
         result => result.map(|file| (file, false)),
     };
-    opened.map_err(|error| Failure::from_io(&error, format_args!("open {}", path.display())))
+    let opening = format_args!("open {}", path.display());
+    opened.map_err(|error| match rules.named_by_user {
+        true => Failure::of_named_file(&error, opening),
+        false => Failure::from_io(&error, opening),
+    })
 }
 
 /// Follows a symbolic link if root made it, in a folder where only root can replace it.

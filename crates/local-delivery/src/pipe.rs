@@ -184,6 +184,10 @@ impl SiteAgent for PipeAgent {
         None
     }
 
+    fn probe(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<ipc::agent::SiteFailure> {
+        self.deliver(delivery, results)
+    }
+
     fn relay(&self) -> &str {
         &self.service
     }

@@ -87,6 +87,11 @@ impl VirtualAgent {
             delivered: Some(address.as_str()),
         };
         let path = self.path(&mailbox)?;
+        if delivery.request.trace.is_probe() {
+            return Ok(
+                if path.ends_with('/') { "delivers to maildir" } else { "delivers to mailbox" }.to_owned()
+            );
+        }
         let _guard = self.instance.act_as(Uid::from_raw(uid), Gid::from_raw(gid))?;
         if path.ends_with('/') {
             return self.deliver_maildir(Path::new(&path), &letter, &preamble, uid, gid);
@@ -149,7 +154,7 @@ impl VirtualAgent {
             owner: self.strict_ownership.then_some(uid),
             regular_only: true,
             refuse_executable: false,
-            lock_file_optional: false,
+            named_by_user: false,
             chown: None,
             limit: self.limit,
         };
@@ -163,6 +168,11 @@ impl VirtualAgent {
 impl Agent for VirtualAgent {
     fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
         outcome(RELAY, self.attempt(delivery, recipient))
+    }
+
+    /// The same but for the last step.
+    fn probe(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
+        self.deliver(delivery, recipient)
     }
 }
 

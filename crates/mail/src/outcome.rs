@@ -24,6 +24,8 @@ pub struct Outcome {
     pub diagnostic: Option<String>,
     /// The address that the recipient became on the way through the agent's own aliases, where it is another.
     pub final_recipient: Option<Address>,
+    /// Another agent, to which this one handed the message, has logged it. Not kept.
+    pub logged: bool,
 }
 
 /// What was done for a recipient that needs no further attempt (RFC 3461 section 5.2, RFC 3464 section 2.3.3).
@@ -102,6 +104,7 @@ impl Outcome {
             remote_mta: None,
             diagnostic: None,
             final_recipient: None,
+            logged: false,
         }
     }
 

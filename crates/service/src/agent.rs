@@ -8,10 +8,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use config::param;
 use ipc::agent::{Reply, Request, RequestRecipient, SiteFailure};
 use ipc::frame::{self, Receiver};
 use ipc::log;
-use mail::{Dsn, Outcome, QueueId};
+use mail::{Dsn, Outcome, QueueId, Status};
 
 use crate::Fatal;
 use crate::connection::Stream;
@@ -37,6 +38,12 @@ pub trait Agent: Send + Sync + 'static {
     ///
     /// The outcome is all that leaves it: logging, recording and notifying are shared code. A panic is a deferral.
     fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome;
+
+    /// Finds out what would become of the message, and does nothing ([`mail::Trace::is_probe`]): `sent`, with words such
+    /// as "delivers to maildir", where it would be delivered. An agent that cannot tell leaves this as it is.
+    fn probe(&self, _: &Delivery, _: &DeliveryRecipient) -> Outcome {
+        cannot_tell("none")
+    }
 }
 
 /// A delivery agent that takes all recipients of a delivery to one place.
@@ -46,6 +53,14 @@ pub trait SiteAgent: Send + Sync + 'static {
     ///
     /// A recipient without an outcome is deferred, whether by a panic or a mistake.
     fn deliver(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<SiteFailure>;
+
+    /// As [`Agent::probe`], for all recipients.
+    fn probe(&self, _: &Delivery, results: &mut Results<'_>) -> Option<SiteFailure> {
+        for position in results.undecided() {
+            results.give(position, cannot_tell(self.relay()));
+        }
+        None
+    }
 
     /// What is shown as `relay=` of recipients that were left without an outcome.
     fn relay(&self) -> &str {
@@ -57,6 +72,8 @@ pub trait SiteAgent: Send + Sync + 'static {
 struct Job {
     delivery: Delivery,
     replies: Arc<Mutex<UnixStream>>,
+    /// `soft_bounce`
+    soft_bounce: bool,
 }
 
 impl Service {
@@ -83,10 +100,11 @@ impl Service {
             })
         };
         // Its sessions are the connections of qmgr; what is limited is qmgr's to limit, by the same master.cf.
+        let soft_bounce = self.config.get(param::SOFT_BOUNCE);
         let connections = Self { max_sessions: None, ..self };
         connections.serve_sessions(move |lifecycle, connection| {
             if let Stream::Unix(socket) = &*connection.stream
-                && let Err(error) = serve_queue_manager(socket, lifecycle, &workers)
+                && let Err(error) = serve_queue_manager(socket, lifecycle, &workers, soft_bounce)
             {
                 log::warning!("connection from the queue manager: {error}");
             }
@@ -106,15 +124,23 @@ impl Drop for DeliveryEnd<'_> {
 }
 
 /// Takes requests until qmgr closes. It closes after a reload when its last delivery here is done.
-fn serve_queue_manager(socket: &UnixStream, lifecycle: &Lifecycle, workers: &Workers<Job>) -> io::Result<()> {
+fn serve_queue_manager(
+    socket: &UnixStream,
+    lifecycle: &Lifecycle,
+    workers: &Workers<Job>,
+    soft_bounce: bool,
+) -> io::Result<()> {
+    frame::send(socket, &Reply::Ready, None)?;
     let replies = Arc::new(Mutex::new(socket.try_clone()?));
     let mut receiver = Receiver::new();
     while let Some(request) = receiver.next_message::<Request>(socket)? {
         let file = frame::expect_descriptor(&mut receiver)?;
         lifecycle.begin();
-        if let Err(error) =
-            workers.run(Job { delivery: Delivery { request, file }, replies: Arc::clone(&replies) })
-        {
+        if let Err(error) = workers.run(Job {
+            delivery: Delivery { request, file },
+            replies: Arc::clone(&replies),
+            soft_bounce,
+        }) {
             lifecycle.end();
             // Closing the connection tells qmgr, who defers what is out and comes again.
             return Err(io::Error::other(format!("start a delivery thread: {error}")));
@@ -125,8 +151,12 @@ fn serve_queue_manager(socket: &UnixStream, lifecycle: &Lifecycle, workers: &Wor
 
 /// Has the agent deliver, and sends what it has not sent by then.
 fn deliver(agent: &impl SiteAgent, job: &Job) {
-    let mut results = Results::new(&job.delivery.request, &job.replies);
-    let delivered = catch_unwind(AssertUnwindSafe(|| agent.deliver(&job.delivery, &mut results)));
+    let mut results = Results::new(job);
+    let is_probe = job.delivery.request.trace.is_probe();
+    let delivered = catch_unwind(AssertUnwindSafe(|| match is_probe {
+        true => agent.probe(&job.delivery, &mut results),
+        false => agent.deliver(&job.delivery, &mut results),
+    }));
     let site = delivered.unwrap_or_else(|panic| {
         log_panic(job.delivery.request.id, panic.as_ref());
         None
@@ -141,6 +171,7 @@ fn deliver(agent: &impl SiteAgent, job: &Job) {
 pub struct Results<'a> {
     request: &'a Request,
     replies: &'a Mutex<UnixStream>,
+    soft_bounce: bool,
     decided: Vec<bool>,
     left: usize,
     /// Outcomes that are not sent yet: those of the last recipient go out together with the end.
@@ -151,11 +182,13 @@ pub struct Results<'a> {
 }
 
 impl<'a> Results<'a> {
-    fn new(request: &'a Request, replies: &'a Mutex<UnixStream>) -> Self {
+    fn new(job: &'a Job) -> Self {
+        let (request, replies) = (&job.delivery.request, &*job.replies);
         let left = request.recipients.len();
         Self {
             request,
             replies,
+            soft_bounce: job.soft_bounce,
             decided: vec![false; left],
             left,
             out: Vec::with_capacity(256),
@@ -190,7 +223,14 @@ impl<'a> Results<'a> {
         }
         self.left -= 1;
         let request = self.request;
-        log::outcome(request.id, &recipient.address, recipient.original.as_ref(), self.delays(), &outcome);
+        let is_soft = self.soft_bounce && outcome.status == Status::Bounced && !request.trace.is_probe();
+        let outcome = if is_soft { outcome.softened() } else { outcome };
+        let log = match (request.trace.is_probe(), is_soft) {
+            (true, _) => log::probed,
+            (false, true) => log::softened,
+            (false, false) => log::outcome,
+        };
+        log(request.id, &recipient.address, recipient.original.as_ref(), self.delays(), &outcome);
         let reply = Reply::Outcome { delivery: request.delivery, recipient: recipient.index, outcome };
         if frame::push_message(&mut self.out, &reply).is_err() {
             log::error!("{}: outcome of <{}> is too long to report", request.id, recipient.address);
@@ -232,10 +272,18 @@ struct OneByOne<A> {
 }
 
 impl<A: Agent> SiteAgent for OneByOne<A> {
+    fn probe(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<SiteFailure> {
+        self.deliver(delivery, results)
+    }
+
     fn deliver(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<SiteFailure> {
+        let is_probe = delivery.request.trace.is_probe();
         for (position, recipient) in delivery.request.recipients.iter().enumerate() {
             results.begin_next();
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.agent.deliver(delivery, recipient)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| match is_probe {
+                true => self.agent.probe(delivery, recipient),
+                false => self.agent.deliver(delivery, recipient),
+            }));
             results.give(
                 position,
                 outcome.unwrap_or_else(|panic| {
@@ -254,6 +302,10 @@ impl<A: Agent> SiteAgent for OneByOne<A> {
 
 fn log_panic(id: QueueId, panic: &(dyn Any + Send)) {
     log::line(log::Level::Panic, format_args!("{id}: {}", panic_text(panic)));
+}
+
+fn cannot_tell(relay: &str) -> Outcome {
+    Outcome::deferred(relay, Dsn::new(4, 0, 0), "this transport cannot tell without a delivery")
 }
 
 fn internal_error(relay: &str) -> Outcome {

@@ -168,7 +168,6 @@ fn read_head(file: &File) -> Result<(Head, usize, Vec<u8>), Failure> {
     }
 }
 
-/// The client of local mail is this host, as in Postfix.
 fn envelope(head: &Head, uid: u32, modified: SystemTime) -> Envelope {
     // The owner of a file may set its time to anything.
     let arrival = modified.min(SystemTime::now());
@@ -177,11 +176,7 @@ fn envelope(head: &Head, uid: u32, modified: SystemTime) -> Envelope {
         recipients: head.recipients.clone(),
         arrival: arrival.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
         origin: Origin::Local { uid },
-        client: mail::Client {
-            name: "localhost".into(),
-            address: "127.0.0.1".into(),
-            ..mail::Client::default()
-        },
+        client: mail::Client::default(),
         envid: head.envid.clone(),
         ret: head.ret,
         body: head.body,

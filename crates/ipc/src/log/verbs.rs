@@ -129,6 +129,9 @@ fn decided(
     outcome: &Outcome,
     status: &str,
 ) {
+    if outcome.logged {
+        return;
+    }
     // What an agent's own alias made of a recipient is a recipient that was something else before.
     let (recipient, original) = match &outcome.final_recipient {
         Some(reached) => (reached, original.or(Some(recipient))),

@@ -11,7 +11,7 @@ use super::attempt::Attempt;
 use super::routing::Routing;
 use super::served::Served;
 use super::settings::Settings;
-use crate::failure::{Delivered, Failure, outcome};
+use crate::failure::{Failure, outcome};
 use crate::letter::{self, Letter};
 use crate::rights::{Instance, SystemUsers, Users};
 
@@ -58,16 +58,21 @@ impl LocalAgent {
 }
 
 impl LocalAgent {
-    fn attempt(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Delivered {
+    fn attempt(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Result<Outcome, Failure> {
         let content = letter::content_of(delivery)?;
         let letter =
             Letter::open(&content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
-        Attempt::new(self, delivery, recipient, &letter).deliver()
+        Ok(Attempt::new(self, delivery, recipient, &letter).conclude_with_outcome())
     }
 }
 
 impl Agent for LocalAgent {
     fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
-        outcome(RELAY, self.attempt(delivery, recipient))
+        self.attempt(delivery, recipient).unwrap_or_else(|failure| outcome(RELAY, Err(failure)))
+    }
+
+    /// The same way to its end, where nothing is written, run or sent.
+    fn probe(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
+        self.deliver(delivery, recipient)
     }
 }

@@ -1,10 +1,11 @@
 //! One delivery to one recipient, from the loop check to the last leaf of its expansion.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc::log;
-use mail::{Address, Dsn, QueueId};
+use mail::{Address, Dsn, Outcome, QueueId, Served};
 use service::{Delivery, DeliveryRecipient};
 
 use super::agent::{LocalAgent, RELAY};
@@ -16,6 +17,9 @@ use crate::failure::{Delivered, Failure, outcome};
 use crate::letter::{Letter, Preamble};
 use crate::rights::User;
 use crate::template;
+
+/// How many addresses the answer to a probe names.
+const MAX_NAMED: usize = 10;
 
 /// What changes on the way through aliases.
 #[derive(Clone, Debug)]
@@ -36,6 +40,12 @@ pub(super) struct Attempt<'a> {
     pub(super) delivery: &'a Delivery,
     pub(super) recipient: &'a DeliveryRecipient,
     pub(super) letter: &'a Letter<'a>,
+    /// Whose mailbox it was in the end, where aliases led to ONE other address.
+    reached: RefCell<Option<Address>>,
+    /// The outcome that another agent gave, where all of the mail went to that one.
+    pub(super) passed: RefCell<Option<Outcome>>,
+    /// What the first alias or `.forward` file on the way makes of a success.
+    served: Cell<Option<Served>>,
 }
 
 impl<'a> Attempt<'a> {
@@ -45,7 +55,15 @@ impl<'a> Attempt<'a> {
         recipient: &'a DeliveryRecipient,
         letter: &'a Letter<'a>,
     ) -> Self {
-        Self { agent, delivery, recipient, letter }
+        Self {
+            agent,
+            delivery,
+            recipient,
+            letter,
+            reached: RefCell::default(),
+            passed: RefCell::default(),
+            served: Cell::default(),
+        }
     }
 
     pub(super) fn deliver(&self) -> Delivered {
@@ -69,6 +87,27 @@ impl<'a> Attempt<'a> {
             self.agent.served.forget(&self.expansion());
         }
         delivered
+    }
+
+    /// Delivers, and says what became of it and of whom that is said.
+    pub(super) fn conclude_with_outcome(self) -> Outcome {
+        let delivered = self.deliver();
+        let outcome = self.passed.into_inner().unwrap_or_else(|| outcome(RELAY, delivered));
+        let final_recipient = self.reached.into_inner().filter(|reached| *reached != self.recipient.address);
+        let served = self.served.get().unwrap_or(outcome.served);
+        Outcome { final_recipient, served, ..outcome }
+    }
+
+    /// How a success counts from here on: what an alias stands for is none of the sender's business (RFC 3461 section
+    /// 5.2.7.3); a list with an owner has the message, and is its last recipient (section 5.2.7.4).
+    fn passes(&self, list: bool) {
+        let served = if list { Served::Delivered } else { Served::Expanded };
+        self.served.set(self.served.get().or(Some(served)));
+    }
+
+    /// Nothing is to be delivered: what would be done is the answer.
+    pub(super) fn is_probe(&self) -> bool {
+        self.delivery.request.trace.is_probe()
     }
 
     pub(super) fn id(&self) -> QueueId {
@@ -109,6 +148,7 @@ impl<'a> Attempt<'a> {
                 context.sender = owner;
             }
         }
+        self.passes(context.list);
         trail.aliases.push(alias.name.clone());
         let leaves = Expansion::new(self.agent, &context.sender).alias(alias, trail)?;
         if leaves.is_empty() {
@@ -160,6 +200,9 @@ impl<'a> Attempt<'a> {
         if leaves.is_empty() {
             return self.deliver_mailbox(&self.mailbox_way(parts.user(), user)?, user, None, &context);
         }
+        if !matches!(&leaves[..], [Leaf::Mailbox(name)] if *name == user.name) {
+            self.passes(false);
+        }
         self.settle(leaves, &context, trail)
     }
 
@@ -209,6 +252,7 @@ impl<'a> Attempt<'a> {
             // Named on the trail, a relay that leads back here ends as an unknown user.
             let name = format!("luser_relay for {}", parts.local);
             if !trail.aliases.contains(&name) && trail.depth() < MAX_DEPTH {
+                self.passes(false);
                 trail.aliases.push(name);
                 let leaves = Expansion::new(self.agent, &context.sender).line(&relay.text, trail)?;
                 return self.settle(leaves, context, trail);
@@ -278,6 +322,8 @@ impl<'a> Attempt<'a> {
         }
         let begin = Instant::now();
         let delivered = self.deliver_leaf(leaf, context, &mut trail.clone());
+        // They speak of one of several.
+        (self.passed.take(), self.reached.take());
         if !is_temporary(&delivered) {
             self.agent.served.remember(&expansion, key, delivered.clone());
         }
@@ -290,6 +336,7 @@ impl<'a> Attempt<'a> {
                 if trail.depth() > MAX_DEPTH {
                     return Err(too_deep(address.as_str()));
                 }
+                self.reached.replace(Some(address.clone()));
                 self.deliver_address(&self.moved_to(address, context), trail)
             }
             Leaf::User(address) => self.deliver_user(&self.moved_to(address, context), trail),
@@ -302,6 +349,11 @@ impl<'a> Attempt<'a> {
     }
 
     fn forward(&self, addresses: Vec<Address>, context: &Context) -> Delivered {
+        if self.is_probe() {
+            let list: Vec<&str> = addresses.iter().take(MAX_NAMED).map(Address::as_str).collect();
+            let more = if addresses.len() > MAX_NAMED { ", ..." } else { "" };
+            return Ok(format!("forwards to {}{more}", list.join(", ")));
+        }
         let (agent, header) = (self.agent, self.agent.settings.delivered_header.forward);
         let letter = self.letter;
         forwarding::forward(&agent.cleanup, self.delivery, self.recipient, context, addresses, header, letter)

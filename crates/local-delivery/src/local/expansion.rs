@@ -243,16 +243,14 @@ impl LocalAgent {
     /// The text of an `:include:` file, and with whose rights its commands run and its files are written.
     fn read_include(&self, path: &Path, rights: &Rights) -> Result<(Vec<u8>, Rights), Failure> {
         if !path.is_absolute() {
-            let text = format!(":include:{} uses a relative path", path.display());
-            return Err(Failure::configuration(text));
+            return Err(include::unusable(format_args!(":include:{} uses a relative path", path.display())));
         }
         let rights = match rights {
             Rights::User(_) => rights.clone(),
             Rights::Root => {
                 let owner = include::least_trusted_owner(path).map_err(|error| {
-                    let text =
-                        format!("unable to lookup :include: file {}: {}", path.display(), describe(&error));
-                    Failure::defer(Dsn::new(4, 2, 4), text)
+                    let (path, cause) = (path.display(), describe(&error));
+                    include::unusable(format_args!("unable to lookup :include: file {path}: {cause}"))
                 })?;
                 self.rights_of_uid(owner, format_args!(":include: file {}", path.display()))?
             }

@@ -28,6 +28,11 @@ pub(super) fn read(
 ) -> Result<Option<Vec<u8>>, Failure> {
     for path in paths {
         let path = Path::new(&path);
+        // Only a file of his own says where his mail goes.
+        if std::fs::symlink_metadata(path).is_ok_and(|stat| stat.is_symlink()) {
+            warn_of(id, path, "is a symbolic link");
+            return Ok(None);
+        }
         match include::open(path) {
             Ok(file) => return read_open(id, user, path, &file),
             Err(error) if is_absent(&error) => {}
@@ -66,8 +71,12 @@ fn read_open(id: QueueId, user: &User, path: &Path, file: &File) -> Result<Optio
         file.take(MAX_SIZE).read_to_end(&mut text).map_err(failed)?;
         return Ok(Some(text));
     };
-    log::warning!("{id}: file {} {doubt}; it is not used, mail goes to the mailbox", path.display());
+    warn_of(id, path, &doubt);
     Ok(None)
+}
+
+fn warn_of(id: QueueId, path: &Path, doubt: &str) {
+    log::warning!("{id}: file {} {doubt}; it is not used, mail goes to the mailbox", path.display());
 }
 
 #[cfg(test)]
@@ -124,7 +133,8 @@ mod tests {
         nix::unistd::mkfifo(Path::new(&path), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(home.read(&[".forward"]), None);
         std::fs::remove_file(&path).unwrap();
-        symlink(home.path("nowhere"), &path).unwrap();
+        std::fs::write(home.path("elsewhere"), "bob\n").unwrap();
+        symlink(home.path("elsewhere"), &path).unwrap();
         assert_eq!(home.read(&[".forward"]), None);
         if home.user.uid.is_root() {
             std::fs::remove_file(&path).unwrap();

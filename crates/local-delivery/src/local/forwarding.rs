@@ -13,8 +13,8 @@ use crate::letter::Letter;
 
 /// Sends the message on to `addresses`; it is durable when this returns.
 ///
-/// What the sender asked to be told goes with it, unless a list with an owner stands between them: then the owner is
-/// told (RFC 3461 section 5.2.7.3).
+/// What the sender asked to be told goes with it, but for the success report, which says that the address was expanded
+/// (RFC 3461 section 5.2.7.3); unless a list with an owner stands between them: then the owner is told.
 pub(super) fn forward(
     cleanup: &Client,
     delivery: &Delivery,
@@ -28,8 +28,9 @@ pub(super) fn forward(
     let original = recipient.original.as_ref().unwrap_or(&recipient.address);
     let member = |address| Recipient {
         address,
-        original: Some(original.clone()),
-        notify: if context.list { Notify::UNSET } else { recipient.notify },
+        // What a list with an owner sends is the owner's mail, not that of who wrote to the list.
+        original: (!context.list).then(|| original.clone()),
+        notify: if context.list { Notify::UNSET } else { recipient.notify.without_success() },
         orcpt: if context.list { None } else { recipient.orcpt.clone() },
     };
     let envelope = Envelope {

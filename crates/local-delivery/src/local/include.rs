@@ -7,11 +7,13 @@
 //! can only send us where he could go himself. Somebody who changes a component between the look and the open is such an
 //! owner, and was found.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use ipc::log;
 use mail::Dsn;
 use nix::libc;
 use nix::unistd::Uid;
@@ -27,16 +29,14 @@ const MAX_LINKS: usize = 40;
 /// Reads an `:include:` file; the caller's guard decides with whose rights.
 ///
 /// # Errors
-/// Deferrals: a list that cannot be read is somebody's to mend.
+/// [`unusable`]: its keeper hears of it by the mail that comes back.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let name = path.display();
-    let failed = |error: &io::Error| {
-        let text = format!("cannot open include file {name}: {}", describe(error));
-        Failure::defer(Dsn::new(4, 2, 4), text)
-    };
+    let failed =
+        |error: &io::Error| unusable(format_args!("cannot open include file {name}: {}", describe(error)));
     let file = open(path).map_err(|error| failed(&error))?;
     let stat = file.metadata().map_err(|error| failed(&error))?;
-    let wrong = |what: &str| Failure::configuration(format_args!(":include: file {name} {what}"));
+    let wrong = |what: &str| unusable(format_args!(":include: file {name} {what}"));
     if !stat.is_file() {
         return Err(wrong("is not a regular file"));
     }
@@ -49,6 +49,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
     file.take(MAX_SIZE).read_to_end(&mut text).map_err(|error| failed(&error))?;
     Ok(text)
+}
+
+/// A list that cannot be used: the log says why, and the sender hears that it is not his fault.
+pub(super) fn unusable(why: fmt::Arguments<'_>) -> Failure {
+    log::warning!("{why}");
+    Failure::bounce(Dsn::new(5, 3, 5), "mail system configuration error")
 }
 
 /// Opens a file for reading that may turn out to be a FIFO or a terminal, without waiting for it.
@@ -110,15 +116,15 @@ mod tests {
     fn only_a_regular_file_that_not_everybody_writes_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("list");
-        assert!(read(&path).unwrap_err().is_temporary());
+        assert_eq!(read(&path).unwrap_err().dsn, Dsn::new(5, 3, 5));
         std::fs::write(&path, "alice\n").unwrap();
         assert_eq!(read(&path).unwrap(), b"alice\n");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).unwrap();
-        assert!(read(&path).unwrap_err().text.contains("is world writable"));
-        assert!(read(folder.path()).unwrap_err().text.contains("is not a regular file"));
+        assert_eq!(read(&path).unwrap_err().dsn, Dsn::new(5, 3, 5));
+        assert_eq!(read(folder.path()).unwrap_err().dsn, Dsn::new(5, 3, 5));
         let fifo = folder.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(read(&fifo).unwrap_err().text.contains("is not a regular file"));
+        assert_eq!(read(&fifo).unwrap_err().dsn, Dsn::new(5, 3, 5));
     }
 
     #[test]

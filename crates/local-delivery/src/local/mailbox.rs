@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ipc::log;
+use mail::Status;
 use nix::unistd::{Gid, Uid};
 use sys::credentials::AsUser;
 
@@ -109,7 +110,15 @@ impl Attempt<'_> {
     }
 
     pub(super) fn pass(&self, route: &str, context: &Context) -> Delivered {
-        pass::deliver(&self.agent.queue_directory, route, self.delivery, self.recipient, context)
+        let queue = &self.agent.queue_directory;
+        let outcome = pass::deliver(queue, route, self.delivery, self.recipient, context)?;
+        let (text, dsn, diagnostic) = (outcome.text.clone(), outcome.dsn, outcome.diagnostic.clone());
+        let status = outcome.status;
+        self.passed.replace(Some(outcome));
+        match status {
+            Status::Sent => Ok(text),
+            Status::Deferred | Status::Bounced => Err(Failure { diagnostic, ..Failure::new(dsn, text) }),
+        }
     }
 
     /// A file in the mail spool: with the user's rights where everybody may write, with the spool's group where the
@@ -143,7 +152,7 @@ impl Attempt<'_> {
             owner: settings.strict_ownership.then(|| user.uid.as_raw()),
             regular_only: true,
             refuse_executable: false,
-            lock_file_optional: false,
+            named_by_user: false,
             chown,
             limit: settings.limit,
         }
@@ -156,6 +165,9 @@ impl Attempt<'_> {
         context: &Context,
         rules: &mbox::Rules<'_>,
     ) -> Delivered {
+        if self.is_probe() {
+            return Ok("delivers to mailbox".to_owned());
+        }
         let preamble = self.preamble(context, self.agent.settings.delivered_header.file);
         mbox::deliver(path, self.letter, &preamble, rules).map_err(|failure| {
             if failure.text.ends_with("is not owned by recipient") {
@@ -170,6 +182,9 @@ impl Attempt<'_> {
     }
 
     fn deliver_maildir(&self, folder: &Path, context: &Context, uid: Uid, gid: Gid) -> Delivered {
+        if self.is_probe() {
+            return Ok("delivers to maildir".to_owned());
+        }
         let settings = &self.agent.settings;
         let preamble = self.preamble(context, settings.delivered_header.file);
         let delivered = maildir::deliver(folder, self.letter, &preamble, settings.limit);
@@ -184,6 +199,9 @@ impl Attempt<'_> {
 
     /// `/file` and `/folder/` of an alias or `.forward`.
     pub(super) fn deliver_file(&self, path: &Path, rights: &Rights, context: &Context) -> Delivered {
+        if self.is_probe() {
+            return Ok(format!("delivers to file: {}", path.display()));
+        }
         let user = self.acting_user(rights)?;
         let _guard = self.agent.instance.act_as(user.uid, user.gid)?;
         if path.as_os_str().to_string_lossy().ends_with('/') {
@@ -194,7 +212,7 @@ impl Attempt<'_> {
             owner: None,
             regular_only: false,
             refuse_executable: true,
-            lock_file_optional: true,
+            named_by_user: true,
             ..self.mailbox_rules(&user, None)
         };
         let preamble = self.preamble(context, settings.delivered_header.file);
@@ -228,6 +246,9 @@ impl Attempt<'_> {
         named: Option<&User>,
         context: &Context,
     ) -> Delivered {
+        if self.is_probe() {
+            return Ok(format!("delivers to command: {command}"));
+        }
         let settings = &self.agent.settings;
         let original = self.original().as_str();
         let environment = environment(context, original, &self.delivery.request.client, named, settings);

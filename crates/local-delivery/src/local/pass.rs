@@ -7,23 +7,26 @@ use std::time::Duration;
 
 use ipc::agent::{Reply, Request};
 use ipc::frame::{self, Receiver};
-use mail::{Dsn, Outcome, Status};
+use mail::{Dsn, Outcome};
 use service::{Delivery, DeliveryRecipient};
 
 use super::attempt::Context;
-use crate::failure::{Delivered, Failure, describe};
+use crate::failure::{Failure, describe};
 
 /// As long as the slowest delivery that the other agent may make.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Has the agent of `route` (`transport:nexthop`) deliver to this recipient: its outcome is ours.
+/// Has the agent of `route` (`transport:nexthop`) deliver to this recipient: its outcome is ours, and it has logged it.
+///
+/// # Errors
+/// The agent could not be asked.
 pub(super) fn deliver(
     queue_directory: &Path,
     route: &str,
     delivery: &Delivery,
     recipient: &DeliveryRecipient,
     context: &Context,
-) -> Delivered {
+) -> Result<Outcome, Failure> {
     let (transport, nexthop) = route.split_once(':').unwrap_or((route, ""));
     let domain = context.recipient.domain().unwrap_or_default();
     let nexthop = if nexthop.is_empty() { domain } else { nexthop };
@@ -45,12 +48,7 @@ pub(super) fn deliver(
     };
     let socket = ipc::socket_path(queue_directory, true, transport);
     let outcome = ask(&socket, &request, delivery).map_err(|error| failed(&error))?;
-    let text = format!("passed to {transport}: {}", outcome.text);
-    if outcome.status == Status::Sent {
-        Ok(text)
-    } else {
-        Err(Failure { diagnostic: outcome.diagnostic, ..Failure::new(outcome.dsn, text) })
-    }
+    Ok(Outcome { logged: true, ..outcome })
 }
 
 fn ask(socket: &Path, request: &Request, delivery: &Delivery) -> std::io::Result<Outcome> {
@@ -61,6 +59,7 @@ fn ask(socket: &Path, request: &Request, delivery: &Delivery) -> std::io::Result
     let mut result = None;
     loop {
         match receiver.next_message::<Reply>(&socket)? {
+            Some(Reply::Ready) => {}
             Some(Reply::Outcome { outcome, .. }) => result = Some(outcome),
             Some(Reply::Done { .. }) => break,
             None => return Err(std::io::ErrorKind::UnexpectedEof.into()),

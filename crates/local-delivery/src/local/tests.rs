@@ -304,12 +304,25 @@ fn an_include_file_is_read_and_its_commands_are_not_allowed() {
 }
 
 #[test]
-fn a_missing_include_file_defers_and_holds_the_rest_back() {
+fn a_missing_include_file_is_told_to_the_sender_and_the_others_get_the_mail() {
     let site = Site::new("").aliases("list carol@example.org, :include:ROOT/none\n");
-    assert!(
-        deferred(&site.deliver("list@example.com")).starts_with("4.2.4 unable to lookup :include: file ")
-    );
-    assert!(site.forwarded.lock().unwrap().is_empty());
+    assert_eq!(bounced(&site.deliver("list@example.com")), "5.3.5 mail system configuration error");
+    assert_eq!(site.forwarded.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn an_outcome_is_about_the_address_that_an_alias_led_to() {
+    let site = Site::new("")
+        .aliases("boss alice\ngone nobody-here\nlist alice, carol@example.org\nrun \"|exit 67\"\n");
+    let reached = |name: &str| {
+        let outcome = site.deliver(&format!("{name}@example.com"));
+        outcome.final_recipient.map(|address| address.to_string())
+    };
+    assert_eq!(reached("alice"), None);
+    assert_eq!(reached("boss").as_deref(), Some("alice@example.com"));
+    assert_eq!(reached("gone").as_deref(), Some("nobody-here@example.com"));
+    assert_eq!(reached("list"), None);
+    assert_eq!(reached("run"), None);
 }
 
 #[test]
@@ -322,8 +335,8 @@ fn an_include_file_that_its_keeper_made_a_link_is_read_with_the_keepers_rights()
     fs::write(&secret, "hidden@example.org\n").unwrap();
     fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
     symlink(&secret, site.path("home/alice/list")).unwrap();
-    let text = deferred(&site.deliver("list@example.com"));
-    assert!(text.contains("Permission denied") && !text.contains("hidden"), "{text}");
+    assert_eq!(bounced(&site.deliver("list@example.com")), "5.3.5 mail system configuration error");
+    assert!(site.forwarded.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -418,7 +431,13 @@ fn a_users_files_are_touched_with_the_users_rights_only() {
     }
     let site = Site::new("").home_file("alice", ".forward", "ROOT/protected\n");
     fs::write(site.path("protected"), "").unwrap();
-    assert!(deferred(&site.deliver("alice@example.com")).contains("Permission denied"));
+    let text = bounced(&site.deliver("alice@example.com"));
+    assert!(
+        text.starts_with("5.2.0 cannot append message to file") && text.ends_with("Permission denied"),
+        "{text}"
+    );
+    let missing = Site::new("").aliases("files /no/such/folder/file\n");
+    assert!(bounced(&missing.deliver("files@example.com")).starts_with("5.2.0 "));
     let bob = site.path("home/bob");
     symlink(site.path("queue"), bob.join("Maildir")).unwrap();
     assert!(deferred(&site.deliver("bob@example.com")).contains("Permission denied"));

@@ -18,7 +18,7 @@ fn rules(locking: &Locking) -> Rules<'_> {
         owner: Some(nix::unistd::geteuid().as_raw()),
         regular_only: true,
         refuse_executable: false,
-        lock_file_optional: false,
+        named_by_user: false,
         chown: None,
         limit: 0,
     }

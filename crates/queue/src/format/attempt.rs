@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mail::{Dsn, Outcome, Served, Status};
+use mail::{Address, Dsn, Outcome, Served, Status};
 
 use crate::format::fields::Fields;
 
@@ -19,6 +19,7 @@ pub(crate) const MAX_BODY: usize = 8192;
 const MAX_TEXT: usize = 4096;
 const MAX_RELAY: usize = 512;
 const MAX_DIAGNOSTIC: usize = 2048;
+const MAX_ADDRESS: usize = 1024;
 
 /// The last second of the year 9999: times beyond are damage, and would overflow somewhere.
 pub(crate) const LATEST: u64 = 253_402_300_799;
@@ -69,12 +70,18 @@ fn push_details(out: &mut Vec<u8>, outcome: &Outcome) {
         Served::Expanded => b'E',
         Served::PassedOn => b'P',
     };
-    if served == b'.' && outcome.remote_mta.is_none() && outcome.diagnostic.is_none() {
+    let final_recipient = outcome.final_recipient.as_ref().map(Address::as_str);
+    let plain = outcome.remote_mta.is_none() && outcome.diagnostic.is_none() && final_recipient.is_none();
+    if served == b'.' && plain {
         return;
     }
     out.push(served);
     push_text(out, outcome.remote_mta.as_deref().unwrap_or_default(), MAX_RELAY);
     push_text(out, outcome.diagnostic.as_deref().unwrap_or_default(), MAX_DIAGNOSTIC);
+    // Cut off, it would be another's address.
+    if let Some(address) = final_recipient.filter(|address| address.len() <= MAX_ADDRESS) {
+        push_text(out, address, MAX_ADDRESS);
+    }
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str, most: usize) {
@@ -126,6 +133,9 @@ fn decode_body(mut body: Fields<'_>) -> Option<Attempt> {
         let details = [take_text(&mut body)?, take_text(&mut body)?];
         [outcome.remote_mta, outcome.diagnostic] =
             details.map(|text| (!text.is_empty()).then(|| text.to_owned()));
+    }
+    if !body.is_empty() {
+        outcome.final_recipient = Some(Address::new(take_text(&mut body)?).ok()?);
     }
     Some(Attempt { time, recipient, outcome, next_attempt })
 }

@@ -240,6 +240,10 @@ fn attempts_keep_what_a_remote_host_said() {
             diagnostic: Some("x-unix; oops".into()),
             ..Outcome::deferred("local", Dsn::new(4, 3, 0), "no")
         },
+        Outcome {
+            final_recipient: Some(address("jürgen@example.com")),
+            ..Outcome::bounced("local", Dsn::new(5, 1, 1), "unknown user")
+        },
     ];
     for outcome in outcomes {
         message.append_attempt(&Attempt { outcome: outcome.clone(), ..attempt(0, "") }).unwrap();

@@ -32,10 +32,14 @@ fn request(recipients: u32) -> Request {
 
 /// All that an agent's delivery sends.
 fn replies(agent: &impl SiteAgent, recipients: u32) -> Vec<Reply> {
+    replies_to(agent, request(recipients), false)
+}
+
+fn replies_to(agent: &impl SiteAgent, request: Request, soft_bounce: bool) -> Vec<Reply> {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let file = File::open("/dev/null").unwrap();
-    let delivery = Delivery { request: request(recipients), file };
-    deliver(agent, &Job { delivery, replies: Arc::new(Mutex::new(ours)) });
+    let delivery = Delivery { request, file };
+    deliver(agent, &Job { delivery, replies: Arc::new(Mutex::new(ours)), soft_bounce });
     let mut receiver = Receiver::new();
     let mut found = Vec::new();
     while let Some(reply) = receiver.next_message(&theirs).unwrap() {
@@ -66,7 +70,7 @@ fn each_recipient_has_one_outcome_and_the_end_comes_last() {
         .iter()
         .filter_map(|reply| match reply {
             Reply::Outcome { recipient, outcome, .. } => Some((*recipient, outcome.status)),
-            Reply::Done { .. } => None,
+            Reply::Ready | Reply::Done { .. } => None,
         })
         .collect();
     assert_eq!(told, [(2, Status::Sent), (0, Status::Deferred), (1, Status::Deferred)]);
@@ -98,4 +102,43 @@ fn the_panic_of_one_recipient_leaves_the_others_alone() {
     assert!(
         matches!(&replies[1], Reply::Outcome { recipient: 1, outcome, .. } if outcome.status == Status::Sent)
     );
+}
+
+/// One that delivers, fails for good, and knows what it would do.
+struct Knowing;
+
+impl Agent for Knowing {
+    fn deliver(&self, _: &Delivery, _: &DeliveryRecipient) -> Outcome {
+        Outcome::bounced("knowing", Dsn::new(5, 1, 1), "unknown user")
+    }
+
+    fn probe(&self, _: &Delivery, _: &DeliveryRecipient) -> Outcome {
+        Outcome::sent("knowing", "delivers to maildir")
+    }
+}
+
+fn only_outcome(agent: impl Agent, trace: mail::Trace, soft_bounce: bool) -> Outcome {
+    let request = Request { trace, ..request(1) };
+    let replies = replies_to(&OneByOne { agent, relay: "x".into() }, request, soft_bounce);
+    let [Reply::Outcome { outcome, .. }, Reply::Done { .. }] = &replies[..] else {
+        unreachable!("{replies:?}")
+    };
+    outcome.clone()
+}
+
+#[test]
+fn nothing_is_delivered_for_a_probe_whatever_the_agent_can() {
+    for trace in [mail::Trace::Probe, mail::Trace::Verification] {
+        assert_eq!(only_outcome(Knowing, trace, true).text, "delivers to maildir");
+        let ignorant = only_outcome(Fragile, trace, false);
+        assert_eq!((ignorant.status, ignorant.dsn), (Status::Deferred, Dsn::new(4, 0, 0)), "{ignorant:?}");
+    }
+    assert_eq!(only_outcome(Knowing, mail::Trace::Deliveries, false).text, "unknown user");
+}
+
+#[test]
+fn soft_bounce_turns_failures_into_delays() {
+    let outcome = only_outcome(Knowing, mail::Trace::None, true);
+    assert_eq!((outcome.status, outcome.dsn), (Status::Deferred, Dsn::new(4, 1, 1)));
+    assert_eq!(only_outcome(Knowing, mail::Trace::None, false).status, Status::Bounced);
 }
