@@ -17,7 +17,9 @@ use crate::smtp::Smtp;
 use crate::{Host, maildir, wait_for};
 
 /// The programs that an instance needs, beside each other in one folder.
-const PROGRAMS: [&str; 24] = [
+const PROGRAMS: [&str; 26] = [
+    "smtp",
+    "lmtp",
     "master",
     "smtpd",
     "cleanup",
