@@ -73,7 +73,7 @@ fn a_wrong_request_changes_nothing() {
         [&["-e", "relayhost"][..], &["-e", "=b"], &["-e", "relayhost=b\nc"], &["-X", "relayhost=b"]]
     {
         let output = postconf(directory.path(), arguments);
-        assert!(!output.status.success(), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
     }
     let text = fs::read_to_string(directory.path().join("main.cf")).expect("main.cf");
     assert_eq!(text, "relayhost = a\n");
@@ -102,4 +102,41 @@ fn editors_at_the_same_time_take_turns() {
     }
     let text = fs::read_to_string(directory.path().join("main.cf")).expect("main.cf");
     assert_eq!(text.lines().count(), 8, "{text}");
+}
+
+#[test]
+fn templates_are_shown_as_they_are_written_and_as_they_are_read() {
+    let directory = instance("myhostname = h.example\n");
+    let file = directory.path().join("bounce.cf");
+    fs::write(
+        &file,
+        "failure_template = <<END\nSubject: Too bad\n\nHost $myhostname, $$5.\nEND\nbad = <<END\n",
+    )
+    .expect("write");
+    let file = file.display().to_string();
+    let shown = |arguments: &[&str]| {
+        let output = postconf(directory.path(), arguments);
+        assert!(output.status.success());
+        (String::from_utf8(output.stdout).expect("text"), String::from_utf8(output.stderr).expect("text"))
+    };
+    let (expanded, told) = shown(&["-b", &file]);
+    assert!(
+        expanded
+            .starts_with("expanded_failure_text = <<EOF\nHost h.example, $5.\nEOF\n\nexpanded_delay_text"),
+        "{expanded}"
+    );
+    assert_eq!(expanded.matches("\nEOF\n").count(), 4);
+    assert!(
+        told.contains("bounce.cf:6: bad: no line") && told.contains("there is no template bad;"),
+        "{told}"
+    );
+    let (source, _) = shown(&["-t", &file]);
+    assert!(source.contains("Subject: Too bad\nPostmaster-Subject: Postmaster Copy: Undelivered Mail\n\nHost $myhostname, $$5.\nEOF\n"), "{source}");
+    // What is shown is a template file again.
+    fs::write(directory.path().join("again.cf"), &source).expect("write");
+    let again = directory.path().join("again.cf").display().to_string();
+    let (same, told) = shown(&["-t", &again]);
+    assert_eq!((same, told), (source, String::new()));
+    let (built_in, told) = shown(&["-t"]);
+    assert!(built_in.contains("verify_template = <<EOF\nCharset: us-ascii\n") && told.is_empty(), "{told}");
 }

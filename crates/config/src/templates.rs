@@ -250,7 +250,17 @@ impl Template {
         found.extend(missing.iter().map(|name| format!("${name} is not defined and counts as empty")));
         let zero = expand::names_in(&self.text).into_iter().filter(|name| source.is_rounded_away(name));
         found.extend(zero.map(|name| format!("${name} is 0; take a smaller unit of time")));
-        (if self.single_bytes { to_single_bytes(&text) } else { text.into_bytes() }, found)
+        (self.encode(&text), found)
+    }
+
+    /// The text as it stands in the file.
+    #[must_use]
+    pub fn source(&self) -> Vec<u8> {
+        self.encode(&self.text)
+    }
+
+    fn encode(&self, text: &str) -> Vec<u8> {
+        if self.single_bytes { to_single_bytes(text) } else { text.as_bytes().to_vec() }
     }
 }
 

@@ -7,6 +7,7 @@ mod edit;
 mod format;
 mod parameters;
 mod services;
+mod templates;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,10 +19,13 @@ use ipc::log;
 
 use crate::command::{self, Exit, Failure};
 
-/// Runs the program.
+/// Runs the program. As in Postfix, every failure is the exit code 1: scripts compare.
 #[must_use]
 pub fn run() -> ExitCode {
-    command::run("postconf", work)
+    match command::run("postconf", work) {
+        ExitCode::SUCCESS => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
 }
 
 /// Show or edit main.cf and master.cf.
@@ -32,6 +36,12 @@ struct Options {
     /// Show this help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
+    /// Show the texts of notifications as they will be read: those of FILE, else those that main.cf names
+    #[arg(short = 'b', group = "template")]
+    expanded_templates: bool,
+    /// As -b, with $name as it is written
+    #[arg(short = 't', group = "template")]
+    templates: bool,
     /// The instance's configuration directory
     #[arg(short = 'c', value_name = "DIR")]
     directory: Option<PathBuf>,
@@ -113,6 +123,8 @@ fn work(options: Options) -> Result<(), Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = if options.map_types {
         lines(&mut out, lookup::types())
+    } else if options.expanded_templates || options.templates {
+        templates::show(&mut out, &directory, &options)?
     } else if options.locks {
         lines(&mut out, &["flock", "fcntl", "dotlock"])
     } else if options.edit || options.remove || options.comment_out || (is_assignment && !options.defaults) {
