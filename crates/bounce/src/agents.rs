@@ -32,6 +32,10 @@ impl Agent for Returning {
     fn deliver(&self, delivery: &Delivery, _: &DeliveryRecipient) -> Outcome {
         returned(&delivery.request.nexthop, self.defers)
     }
+
+    fn probe(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
+        self.deliver(delivery, recipient)
+    }
 }
 
 struct Discarding;
@@ -39,6 +43,10 @@ struct Discarding;
 impl Agent for Discarding {
     fn deliver(&self, delivery: &Delivery, _: &DeliveryRecipient) -> Outcome {
         discarded(&delivery.request.nexthop)
+    }
+
+    fn probe(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
+        self.deliver(delivery, recipient)
     }
 }
 

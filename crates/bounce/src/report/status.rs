@@ -69,11 +69,14 @@ fn action(facts: &Facts<'_>, outcome: &Outcome) -> &'static str {
 pub(super) fn reason(kind: Kind, recipient: &Reported) -> String {
     let outcome = &recipient.outcome;
     let is_known = !outcome.relay.is_empty() && outcome.relay != "none";
+    // Where the members' mail went is none of the sender's business.
+    let text = match (kind, outcome.served) {
+        (Kind::Success, Served::Expanded) => "alias expanded",
+        _ => &outcome.text,
+    };
     match kind {
-        Kind::Success | Kind::Trace if is_known => {
-            format!("delivery via {}: {}", outcome.relay, outcome.text)
-        }
-        _ => outcome.text.clone(),
+        Kind::Success | Kind::Trace if is_known => format!("delivery via {}: {text}", outcome.relay),
+        _ => text.to_owned(),
     }
 }
 
