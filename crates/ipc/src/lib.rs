@@ -4,6 +4,7 @@
 //! decoded), every frame has a limit, and a peer that breaks the protocol costs its connection and nothing more.
 
 pub mod agent;
+pub mod anvil;
 pub mod bounce;
 pub mod check;
 pub mod cleanup;

@@ -24,6 +24,9 @@ use crate::startup::{self, Generation, Options};
 /// The program whose configuration is replaced while it runs: a second queue manager beside it would own the same mail.
 const QUEUE_MANAGER: &str = "qmgr";
 
+/// Programs that take a reload without a restart: what they have in memory is of the mail system, not of a configuration.
+const KEEPS_STATE: [&str; 2] = [QUEUE_MANAGER, "anvil"];
+
 /// How long a stop waits for sessions and deliveries before it ends them. Nothing is lost by that: what was not
 /// acknowledged is the client's, what was is in the queue.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -257,7 +260,7 @@ impl Supervisor {
         let mut old = std::mem::replace(&mut self.services, services);
         for service in &mut old {
             for child in &mut service.children {
-                if service.entry.command == QUEUE_MANAGER {
+                if KEEPS_STATE.contains(&service.entry.command.as_str()) {
                     child.say(&ToChild::Reload(self.generation.snapshot.clone()), None);
                 } else if !child.draining {
                     child.drain(&ToChild::Drain);

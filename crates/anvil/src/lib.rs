@@ -1,0 +1,38 @@
+//! anvil: what all servers of an instance count together.
+//!
+//! Servers tell it what clients did that they should not do often; it decides who is banned, and keeps the list, which is a
+//! file in `data_directory` that servers read. They ask it before an authenticated user sends more. And it writes the
+//! statistics of client rates to the log; the rates themselves are counted within each server, which is one process,
+//! because they hold for one service, as in Postfix.
+//!
+//! Contract: it never stands in the way of mail. Nothing is lost with it but counts; bans are on disk.
+
+mod bans;
+mod offences;
+mod server;
+mod users;
+mod window;
+
+use std::sync::Arc;
+
+use config::Config;
+use ipc::log;
+use service::{Event, Fatal, Service};
+
+/// Runs the service until master ends it.
+///
+/// # Errors
+/// A privilege or a socket that fails.
+pub fn run(service: Service) -> Result<(), Fatal> {
+    let server = Arc::new(server::Server::new(&service.config));
+    let (told, directory) = (Arc::clone(&server), service.config.directory().to_owned());
+    let program = service.program;
+    service.lifecycle.tell(move |event| match event {
+        Event::Reload(snapshot) => match Config::from_snapshot(&directory, &snapshot, &[]) {
+            Ok((config, _)) => told.configure(&config),
+            Err(_) => log::warning!("{program}: the configuration cannot be read; the old one stays"),
+        },
+        Event::Drain => {}
+    });
+    service.serve_sessions(move |_, connection| server.serve(&connection))
+}

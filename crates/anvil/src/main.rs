@@ -1,0 +1,7 @@
+//! `anvil`: what all servers of an instance count together. See the library for the contract.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    service::daemon("anvil", anvil::run)
+}
