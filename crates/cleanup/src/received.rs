@@ -34,10 +34,11 @@ fn push_smtp(
     let with = if client.protocol.is_empty() { "" } else { " with " };
     writeln!(
         out,
-        "Received: from {} ({} [{}])\n\tby {host} ({name}){with}{} id {id}",
+        "Received: from {} ({} [{}]){}\n\tby {host} ({name}){with}{} id {id}",
         Plain(helo),
         Plain(&client.name),
         address_literal(client),
+        Comments(&client.tls),
         Plain(&client.protocol),
     )?;
     // The last line of the two cases begins at a different place.
@@ -54,6 +55,15 @@ fn push_smtp(
 fn address_literal(client: &Client) -> String {
     let tag = if client.address.contains(':') { "IPv6:" } else { "" };
     format!("{tag}{}", Plain(&client.address))
+}
+
+/// What is known of the client's TLS, each line folded.
+struct Comments<'a>(&'a str);
+
+impl std::fmt::Display for Comments<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.lines().try_for_each(|line| write!(f, "\n\t{}", Plain(line)))
+    }
 }
 
 /// Text of a peer's without what could end the line or the header.

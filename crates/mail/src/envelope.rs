@@ -207,4 +207,6 @@ pub struct Client {
     pub sasl_username: String,
     /// AUTH of MAIL: who submitted the message elsewhere.
     pub sasl_sender: String,
+    /// What the `Received:` header says of the client's TLS, with line feeds between its lines; the queue does not keep it.
+    pub tls: String,
 }

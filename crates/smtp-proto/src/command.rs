@@ -112,6 +112,15 @@ impl Verb {
         self.row().junk
     }
 
+    /// Whether it is obeyed before TLS where nothing else is: RFC 3207 section 4.
+    #[must_use]
+    pub const fn goes_in_clear(self) -> bool {
+        matches!(
+            self,
+            Self::Helo | Self::Ehlo | Self::StartTls | Self::Noop | Self::Quit | Self::Help | Self::Xclient
+        )
+    }
+
     const fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }

@@ -140,6 +140,12 @@ pub enum Fault {
     HeloSyntax(&'static str),
     /// A command that wants HELO or EHLO before it.
     NeedHelo,
+    /// A command in clear where nothing goes without encryption (RFC 3207 section 4).
+    NeedEncryption,
+    /// STARTTLS with arguments.
+    StartTlsSyntax,
+    /// STARTTLS where the session is encrypted already.
+    TlsActive,
     /// MAIL within a transaction.
     NestedMail,
     /// A command within a transaction that has no place there.
@@ -273,6 +279,9 @@ impl Fault {
             Self::NotRecognized => (500, (5, 2), "Error: command not recognized"),
             Self::NotImplemented => (502, (5, 1), "Error: command not implemented"),
             Self::NeedHelo => (503, (5, 1), "Error: send HELO/EHLO first"),
+            Self::NeedEncryption => (530, (7, 0), "Must issue a STARTTLS command first"),
+            Self::StartTlsSyntax => (501, (5, 4), "Syntax: STARTTLS"),
+            Self::TlsActive => (554, (5, 1), "Error: TLS already active"),
             Self::NestedMail => (503, (5, 1), "Error: nested MAIL command"),
             Self::MailSyntax => (501, (5, 4), "Syntax: MAIL FROM:<address>"),
             Self::SenderSyntax => (501, (1, 7), "Bad sender address syntax"),

@@ -218,6 +218,8 @@ pub struct Session {
     /// A transaction is gone: the program is to be told.
     abandoned: bool,
     pipelining_noticed: bool,
+    /// All that comes and goes is encrypted.
+    encrypted: bool,
     site: Option<Arc<dyn SiteRules>>,
 }
 
@@ -246,6 +248,7 @@ impl Session {
             delay_owed: false,
             abandoned: false,
             pipelining_noticed: false,
+            encrypted: false,
             site: None,
         }
     }
@@ -285,6 +288,18 @@ impl Session {
         } else if !greeting.is_positive() {
             self.state = State::Denied(client.to_owned());
         }
+    }
+
+    /// TLS has begun: whatever was said or sent in clear counts no more (RFC 3207 section 4.2), and it is not offered again.
+    pub fn encrypted(&mut self) {
+        self.encrypted = true;
+        self.input.clear();
+        self.question = None;
+        self.helo = None;
+        self.policy.extensions = self.policy.extensions.without(Extensions::STARTTLS);
+        self.pipelining_noticed = false;
+        self.set_authenticated(false);
+        self.drop_transaction();
     }
 
     /// Adds a last word of the program's own to the output.

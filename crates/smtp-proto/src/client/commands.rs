@@ -68,6 +68,8 @@ pub struct Transaction {
     pub recipients: Vec<Rcpt>,
     /// Send the content by BDAT where the server offers CHUNKING.
     pub chunking: bool,
+    /// Only find out whom the server would take it for: nothing follows the last RCPT.
+    pub probe: bool,
 }
 
 impl Transaction {

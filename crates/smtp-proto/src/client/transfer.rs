@@ -80,7 +80,7 @@ impl Transfer {
             if place < self.transaction.recipients.len() {
                 Some(Stage::Recipient(place))
             } else {
-                (!self.chunking).then_some(Stage::Data)
+                (!self.chunking && !self.transaction.probe).then_some(Stage::Data)
             }
         };
         match stage {
@@ -124,7 +124,7 @@ impl Transfer {
 
     /// What follows.
     pub(super) fn content(&mut self, protocol: Protocol, line_length_limit: usize) -> State {
-        let wanted = !self.accepted.is_empty() && !self.failed;
+        let wanted = !self.accepted.is_empty() && !self.failed && !self.transaction.probe;
         match (wanted, self.data) {
             (true, Some(true)) => {}
             (true, None) if self.chunking => {}

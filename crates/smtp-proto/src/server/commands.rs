@@ -87,6 +87,9 @@ impl Session {
             let fault = Fault::AccessDenied(client.clone());
             return Some(self.refuse(&fault));
         }
+        if self.settings.must_encrypt && !self.encrypted && !verb.goes_in_clear() {
+            return Some(self.refuse(&Fault::NeedEncryption));
+        }
         if self.settings.noop_commands.iter().any(|noop| noop.eq_ignore_ascii_case(word)) {
             return self.done("Ok");
         }
@@ -110,6 +113,8 @@ impl Session {
                 return None;
             }
             Verb::Lhlo => Err(Fault::NotRecognized),
+            Verb::StartTls if !arguments.is_empty() => Err(Fault::StartTlsSyntax),
+            Verb::StartTls if self.encrypted => Err(Fault::TlsActive),
             Verb::Etrn if self.settings.helo_required && self.helo.is_none() => Err(Fault::NeedHelo),
             Verb::Xclient | Verb::Xforward | Verb::Etrn if self.transaction().is_some() => {
                 Err(Fault::MailInProgress)

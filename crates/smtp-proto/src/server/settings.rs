@@ -15,6 +15,8 @@ pub struct Settings {
     pub message_size_limit: u64,
     /// MAIL only after HELO or EHLO.
     pub helo_required: bool,
+    /// Nothing but a greeting goes before STARTTLS.
+    pub must_encrypt: bool,
     /// RFC 5321 addresses only.
     pub strict_envelopes: bool,
     /// A UTF-8 address only after SMTPUTF8.
@@ -49,6 +51,7 @@ impl Default for Settings {
             line_length_limit: 2048,
             message_size_limit: 10_240_000,
             helo_required: false,
+            must_encrypt: false,
             strict_envelopes: false,
             strict_smtputf8: false,
             disable_vrfy: false,
