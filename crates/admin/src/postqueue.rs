@@ -82,7 +82,16 @@ fn word(line: &CommandLine) -> Result<Option<Word>, Failure> {
 
 fn flush(config: &Config, word: &Word) -> Result<(), Failure> {
     authorize(config, param::AUTHORIZED_FLUSH_USERS, "flush the queue")?;
+    if let Word::FlushSite(site) = word {
+        may_be_asked_for(config, site)?;
+    }
     let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
+    if *word == Word::Flush {
+        // Submissions that cleanup could not take wait for pickup's next round; that somebody connects begins it. A
+        // pickup that is not there looks by itself when it starts.
+        let pickup = ipc::socket_path(&queue_directory, false, &config.get(param::PICKUP_SERVICE_NAME));
+        let _ = UnixStream::connect(pickup);
+    }
     let socket = ipc::socket_path(&queue_directory, false, &config.get(param::QUEUE_SERVICE_NAME));
     Client::new(socket.clone()).say(word).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
@@ -93,6 +102,21 @@ fn flush(config: &Config, word: &Word) -> Result<(), Failure> {
             format!("flush the queue: connect to {}: {error}", socket.display()),
         ),
     })
+}
+
+/// Whether mail for this domain may be asked for: the queue manager knows what waits for those in
+/// `fast_flush_domains` only.
+fn may_be_asked_for(config: &Config, site: &str) -> Result<(), Failure> {
+    let list = MatchList::fast_flush_domains(config);
+    let list = list.map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+    match list.matches_domain(&site.to_lowercase()) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let text = format!("flush mail for {site}: fast_flush_domains does not have this domain");
+            Err(Failure::new(Exit::Unavailable, text))
+        }
+        Err(error) => Err(Failure::new(Exit::Unavailable, format!("flush mail for {site}: {error}"))),
+    }
 }
 
 fn show(config: &Config, json: bool) -> Result<(), Failure> {
