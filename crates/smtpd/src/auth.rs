@@ -1,0 +1,260 @@
+//! Who checks what clients show in AUTH, and what they are offered.
+//!
+//! `smtpd_sasl_type` names the back end: [`dovecot`] asks Dovecot's authentication service; [`table`] has the mechanisms
+//! of `smtp-proto` check against a table of passwords (`postroad`).
+
+mod dovecot;
+mod table;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use config::{Config, Diagnostic, Severity, param};
+use ipc::log;
+use lookup::domain::Parents;
+use lookup::{MatchList, OpenError};
+use smtp_proto::sasl::{Mechanism, Secret, SecurityOptions};
+use smtp_proto::server::AuthOffer;
+
+use crate::client::Client;
+
+/// What came of a step.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Send this, in base64.
+    Challenge(String),
+    /// The client is this user.
+    Accepted(String),
+    /// It is not: who it said it was, and the reason.
+    Refused(Option<String>, String),
+    /// Nobody can tell for now.
+    Unavailable(String),
+}
+
+/// An exchange with a client.
+pub(crate) struct Exchange {
+    /// In upper case.
+    pub(crate) mechanism: String,
+    kind: Kind,
+}
+
+enum Kind {
+    Dovecot(dovecot::Exchange),
+    Table(Box<table::Exchange>),
+}
+
+enum Backend {
+    Dovecot(dovecot::Server),
+    Table(table::Table),
+}
+
+/// The server's side of AUTH.
+pub(crate) struct Authentication {
+    backend: Backend,
+    filter: MatchList,
+    options: SecurityOptions,
+    tls_options: SecurityOptions,
+    exceptions: MatchList,
+    tls_only: bool,
+    broken_clients: bool,
+    response_limit: usize,
+}
+
+impl Authentication {
+    /// As configured; none where AUTH is not enabled.
+    ///
+    /// # Errors
+    /// A list that can never work.
+    pub(crate) fn new(config: &Config) -> Result<Option<Self>, OpenError> {
+        if !config.get(param::SMTPD_SASL_AUTH_ENABLE) {
+            return Ok(None);
+        }
+        let path: String = config.get(param::SMTPD_SASL_PATH);
+        let backend = match config.get(param::SMTPD_SASL_TYPE).as_str() {
+            "dovecot" => {
+                let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
+                let address = dovecot::Address::parse(&path, &queue_directory);
+                Backend::Dovecot(dovecot::Server::new(address, path, config.get(param::SMTPD_SASL_SERVICE)))
+            }
+            "postroad" => Backend::Table(table::Table::new(config, &path)),
+            // `verify` has said so; nobody is let in.
+            _ => return Ok(None),
+        };
+        let options = |value: Vec<String>| SecurityOptions::parse(&value.join(" ")).unwrap_or_default();
+        Ok(Some(Self {
+            backend,
+            filter: MatchList::strings(
+                "smtpd_sasl_mechanism_filter",
+                &config.get(param::SMTPD_SASL_MECHANISM_FILTER),
+            )?,
+            options: options(config.get(param::SMTPD_SASL_SECURITY_OPTIONS)),
+            tls_options: options(config.get(param::SMTPD_SASL_TLS_SECURITY_OPTIONS)),
+            exceptions: MatchList::hosts(
+                "smtpd_sasl_exceptions_networks",
+                &config.get(param::SMTPD_SASL_EXCEPTIONS_NETWORKS),
+                Parents::from_config(config, "smtpd_sasl_exceptions_networks"),
+            )?,
+            tls_only: config.get(param::SMTPD_TLS_AUTH_ONLY),
+            broken_clients: config.get(param::BROKEN_SASL_AUTH_CLIENTS),
+            response_limit: usize::try_from(config.get::<u64>(param::SMTPD_SASL_RESPONSE_LIMIT))
+                .unwrap_or(0)
+                .clamp(512, MAX_RESPONSE),
+        }))
+    }
+
+    /// What this client is offered.
+    pub(crate) fn offer(&self, client: &Client, encrypted: bool) -> Option<Arc<AuthOffer>> {
+        let excepted = client.ip.map_or(Ok(false), |ip| self.exceptions.matches_host(&client.name, ip));
+        match excepted {
+            Ok(false) => {}
+            Ok(true) => return None,
+            Err(error) => {
+                log::warning!("{error}");
+                return None;
+            }
+        }
+        let needs_tls = self.tls_only && !encrypted;
+        let mechanisms = match needs_tls {
+            true => String::new(),
+            false => self.mechanisms(encrypted).join(" "),
+        };
+        let (broken_clients, response_limit) = (self.broken_clients, self.response_limit);
+        Some(Arc::new(AuthOffer { mechanisms, needs_tls, broken_clients, response_limit }))
+    }
+
+    /// The mechanisms that are allowed now. Where the back end does not answer there are none.
+    fn mechanisms(&self, encrypted: bool) -> Vec<String> {
+        let options = if encrypted { self.tls_options } else { self.options };
+        let offered = match &self.backend {
+            Backend::Dovecot(server) => server.mechanisms().map(|mechanisms| {
+                let allowed = mechanisms.into_iter().filter(|mechanism| allow(options, mechanism));
+                allowed.map(|mechanism| mechanism.name).collect()
+            }),
+            Backend::Table(table) => table.mechanisms().map(|mechanisms| {
+                let allowed = mechanisms.into_iter().filter(|mechanism| options.allow(*mechanism));
+                allowed.map(|mechanism| mechanism.name().to_owned()).collect()
+            }),
+        };
+        let mut offered: Vec<String> = offered.unwrap_or_else(|error| {
+            log::warning!("{error}");
+            Vec::new()
+        });
+        offered.retain(|name| {
+            self.filter.matches(name).unwrap_or_else(|error| {
+                log::warning!("{error}");
+                false
+            })
+        });
+        offered
+    }
+
+    /// Begins an exchange; `initial` is the client's base64.
+    pub(crate) fn begin(
+        &self,
+        mechanism: &str,
+        initial: Option<&Secret>,
+        client: &Client,
+        encrypted: bool,
+    ) -> (Option<Exchange>, Step) {
+        if !self.mechanisms(encrypted).iter().any(|name| name == mechanism) {
+            return (None, Step::Refused(None, "Invalid authentication mechanism".to_owned()));
+        }
+        let (kind, step) = match &self.backend {
+            Backend::Dovecot(server) => {
+                let initial = initial.and_then(|initial| initial.as_str());
+                match server.begin(mechanism, initial, client, encrypted) {
+                    Ok((exchange, step)) => (Kind::Dovecot(exchange), step),
+                    Err(error) => {
+                        log::warning!("{error}");
+                        let text = "Can't connect to authentication server".to_owned();
+                        return (None, Step::Unavailable(text));
+                    }
+                }
+            }
+            Backend::Table(table) => {
+                let Some(known) = Mechanism::from_name(mechanism) else {
+                    return (None, Step::Refused(None, "Invalid authentication mechanism".to_owned()));
+                };
+                let mut exchange = table.exchange(known);
+                let step = exchange.step(initial);
+                (Kind::Table(Box::new(exchange)), step)
+            }
+        };
+        (Some(Exchange { mechanism: mechanism.to_owned(), kind }), step)
+    }
+}
+
+/// RFC 4954 section 4 has 12288 suffice for any mechanism; the buffer that is lent for it has five times that.
+const MAX_RESPONSE: usize = 60 * 1024;
+
+impl Exchange {
+    /// The client's answer to a challenge, in base64.
+    pub(crate) fn go_on(&mut self, response: &Secret) -> Step {
+        match &mut self.kind {
+            Kind::Dovecot(exchange) => match response.as_str().filter(|text| is_base64(text)) {
+                Some(text) => exchange.go_on(text),
+                None => Step::Refused(None, "Invalid base64 data in continued response".to_owned()),
+            },
+            Kind::Table(exchange) => exchange.step(Some(response)),
+        }
+    }
+}
+
+/// Whether the text can stand in a line of Dovecot's without being taken for something else.
+fn is_base64(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
+}
+
+/// The judgement of Dovecot's own words for a mechanism.
+fn allow(options: SecurityOptions, mechanism: &dovecot::Mechanism) -> bool {
+    let has = |word: &str| mechanism.traits.iter().any(|name| name == word);
+    // Dovecot's own, for its parts among themselves.
+    let refused = has("private")
+        || options.no_plain_text && has("plaintext")
+        || options.no_active && has("active")
+        || options.no_dictionary && has("dictionary")
+        || options.no_anonymous && has("anonymous")
+        || options.forward_secrecy && !has("forward-secrecy")
+        || options.mutual_auth && !has("mutual-auth");
+    !refused
+}
+
+/// What is wrong with the parameters of AUTH: for `postroad check` and for the log at each start.
+#[must_use]
+pub fn verify(config: &Config) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    if !config.get(param::SMTPD_SASL_AUTH_ENABLE) {
+        return found;
+    }
+    let file = config.directory().join("main.cf");
+    let mut error = |text: String| {
+        found.push(Diagnostic { severity: Severity::Error, file: file.clone(), line: 0, text });
+    };
+    match config.get(param::SMTPD_SASL_TYPE).as_str() {
+        "dovecot" => {}
+        "postroad" => {
+            if let Err(text) = table::check(config, &config.get::<String>(param::SMTPD_SASL_PATH)) {
+                error(text);
+            }
+        }
+        "cyrus" => error(
+            "smtpd_sasl_type = cyrus: Cyrus SASL is not part of this mail system; set smtpd_sasl_type = dovecot and \
+             smtpd_sasl_path to the socket of Dovecot's auth service, or smtpd_sasl_type = postroad and smtpd_sasl_path \
+             to a table that postpasswd keeps"
+                .to_owned(),
+        ),
+        other => error(format!("smtpd_sasl_type = {other}: there is no such type; use dovecot or postroad")),
+    }
+    for (name, parameter) in [
+        ("smtpd_sasl_security_options", param::SMTPD_SASL_SECURITY_OPTIONS),
+        ("smtpd_sasl_tls_security_options", param::SMTPD_SASL_TLS_SECURITY_OPTIONS),
+    ] {
+        if let Err(word) = SecurityOptions::parse(&config.get(parameter).join(" ")) {
+            error(format!(
+                "{name}: \"{word}\" is no option; there are noplaintext, noactive, nodictionary, noanonymous, \
+                 forward_secrecy and mutual_auth"
+            ));
+        }
+    }
+    found
+}
