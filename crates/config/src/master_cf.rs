@@ -84,7 +84,7 @@ pub enum Presence {
 /// Programs of this suite that master starts.
 const PROGRAMS: &[&str] = &[
     "anvil", "bounce", "cleanup", "discard", "error", "lmtp", "local", "pickup", "pipe", "qmgr", "showq", "smtp",
-    "smtpd", "virtual",
+    "smtpd", "spawn", "virtual",
 ];
 
 /// Programs of Postfix whose work is done elsewhere here.
@@ -101,7 +101,7 @@ const ABSORBED: &[&str] = &[
 ];
 
 /// Programs of Postfix that do not exist here yet.
-const MISSING: &[&str] = &["postscreen", "qmqpd", "spawn"];
+const MISSING: &[&str] = &["postscreen", "qmqpd"];
 
 /// Former programs of Postfix, and what stands for them.
 const FORMER: &[(&str, &str)] = &[("nqmgr", "qmgr"), ("oqmgr", "qmgr")];

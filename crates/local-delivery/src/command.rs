@@ -37,7 +37,7 @@ const PLAIN: &str = "!@%-_=+:,./ \t";
 const SHELL: &str = "/bin/sh";
 
 /// Where programs are looked for, whatever the mail system's own `PATH`.
-const DEFAULT_PATH: &str = "/usr/bin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/bin:/bin";
 
 /// What is run.
 #[derive(Clone, Copy, Debug)]

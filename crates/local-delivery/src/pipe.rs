@@ -15,14 +15,13 @@ use ipc::check::Asked;
 use ipc::log;
 use lookup::Delimiters;
 use mail::{Dsn, Outcome, Served};
-use nix::unistd::{Gid, Group, Uid};
 use service::{Delivery, Fatal, Results, Service, SiteAgent};
 
 use crate::command::{self, Invocation, Program};
+use crate::command_user::{CommandUsers, Unusable};
 use crate::failure::{Delivered, Failure, outcome};
 use crate::letter::{self, Letter};
 use crate::local::settings::exported;
-use crate::rights::{Instance, SystemUsers, Users};
 use arguments::Values;
 use attributes::Attributes;
 use content::Content;
@@ -51,12 +50,14 @@ pub fn judge(asked: &Asked) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
     match Attributes::parse(&asked.arguments, |text| warnings.push(text)) {
         Err(text) => say(Severity::Error, text),
-        Ok(attributes) => match Rights::new(&asked.config).of(&attributes) {
-            Err(Unusable::Forbidden(text)) => say(Severity::Error, text),
-            // The services that come with a distribution name users who need not exist.
-            Err(Unusable::Unknown(text)) => say(Severity::Warning, text),
-            Ok(_) => {}
-        },
+        Ok(attributes) => {
+            match CommandUsers::new(&asked.config).find(&attributes.user, attributes.group.as_deref()) {
+                Err(Unusable::Forbidden(text)) => say(Severity::Error, text),
+                // The services that come with a distribution name users who need not exist.
+                Err(Unusable::Unknown(text)) => say(Severity::Warning, text),
+                Ok(_) => {}
+            }
+        }
     }
     warnings.into_iter().for_each(|text| say(Severity::Warning, text));
     found
@@ -65,7 +66,7 @@ pub fn judge(asked: &Asked) -> Vec<Diagnostic> {
 struct PipeAgent {
     service: String,
     attributes: Attributes,
-    rights: Rights,
+    users: CommandUsers,
     delimiters: Delimiters,
     environment: Vec<(String, String)>,
     queue_directory: PathBuf,
@@ -80,7 +81,7 @@ impl PipeAgent {
         Ok(Self {
             service: service.to_owned(),
             attributes,
-            rights: Rights::new(config),
+            users: CommandUsers::new(config),
             delimiters: Delimiters::new(
                 &config.get(param::RECIPIENT_DELIMITER),
                 config.get(param::OWNER_REQUEST_SPECIAL),
@@ -149,11 +150,12 @@ impl PipeAgent {
 
     fn execute(&self, words: &[String], content: &mut Content<'_>) -> Result<String, Failure> {
         let attributes = &self.attributes;
-        let (uid, gid) = self.rights.of(attributes).map_err(|reason| {
-            let (Unusable::Forbidden(text) | Unusable::Unknown(text)) = reason;
-            log::warning!("master.cf: service {}: {text}", self.service);
-            Failure::defer(Dsn::new(4, 3, 5), "mail system configuration error")
-        })?;
+        let (uid, gid) =
+            self.users.find(&attributes.user, attributes.group.as_deref()).map_err(|reason| {
+                let (Unusable::Forbidden(text) | Unusable::Unknown(text)) = reason;
+                log::warning!("master.cf: service {}: {text}", self.service);
+                Failure::defer(Dsn::new(4, 3, 5), "mail system configuration error")
+            })?;
         let chroot = attributes.chroot.as_deref().map(Path::new);
         let directory = match (&attributes.directory, chroot) {
             (Some(directory), _) => Path::new(directory),
@@ -163,7 +165,7 @@ impl PipeAgent {
         let invocation = Invocation {
             program: Program::Words(words),
             chroot,
-            identity: self.rights.instance.identity(uid, gid)?,
+            identity: self.users.instance.identity(uid, gid)?,
             environment: &self.environment,
             directory,
             file_size_limit: 0,
@@ -190,81 +192,6 @@ impl SiteAgent for PipeAgent {
 
     fn relay(&self) -> &str {
         &self.service
-    }
-}
-
-/// Whom `user=` may name.
-struct Rights {
-    users: SystemUsers,
-    instance: Instance,
-    mail_owner: String,
-    submission_group: String,
-}
-
-/// Why nobody can be run as that user.
-enum Unusable {
-    /// There is no such user or group, at least for now.
-    Unknown(String),
-    /// It is one of those that must not run what messages trigger.
-    Forbidden(String),
-}
-
-impl Rights {
-    fn new(config: &Config) -> Self {
-        Self {
-            users: SystemUsers::default(),
-            instance: Instance::current(),
-            mail_owner: config.get(param::MAIL_OWNER),
-            submission_group: config.get(param::SETGID_GROUP),
-        }
-    }
-
-    /// Who runs the program. Looked up each time, so that a user who is added counts at once.
-    fn of(&self, attributes: &Attributes) -> Result<(Uid, Gid), Unusable> {
-        let name = &attributes.user;
-        let user = self.users.by_name(name).map_err(|failure| Unusable::Unknown(failure.text))?;
-        let user = user.ok_or_else(|| Unusable::Unknown(format!("user={name}: no such user")))?;
-        let gid = match &attributes.group {
-            Some(group) => group_of(group)?
-                .ok_or_else(|| Unusable::Unknown(format!("user={name}:{group}: no such group")))?,
-            None => user.gid,
-        };
-        // An ordinary user's instance is its user in everything, and can become no other.
-        if self.instance.is_root() {
-            self.check(name, user.uid, gid)?;
-        }
-        Ok((user.uid, gid))
-    }
-
-    fn check(&self, name: &str, uid: Uid, gid: Gid) -> Result<(), Unusable> {
-        let refuse = |text: String| {
-            let advice = "name a user and a group that own nothing of the mail system";
-            Err(Unusable::Forbidden(format!("user={name}: {text}; {advice}")))
-        };
-        let owner = self.users.by_name(&self.mail_owner).ok().flatten();
-        if uid.is_root() {
-            return refuse("commands are never run with root's rights".to_owned());
-        }
-        if owner.as_ref().is_some_and(|owner| owner.uid == uid) {
-            return refuse(format!("this is the mail system's own user, mail_owner = {}", self.mail_owner));
-        }
-        if gid.as_raw() == 0 {
-            return refuse("commands are never run with root's group".to_owned());
-        }
-        if owner.is_some_and(|owner| owner.gid == gid) {
-            return refuse(format!("this is the group of mail_owner = {}", self.mail_owner));
-        }
-        if group_of(&self.submission_group).ok().flatten() == Some(gid) {
-            return refuse(format!("this is the group setgid_group = {}", self.submission_group));
-        }
-        Ok(())
-    }
-}
-
-fn group_of(name: &str) -> Result<Option<Gid>, Unusable> {
-    match Group::from_name(name) {
-        Ok(group) => Ok(group.map(|group| group.gid)),
-        Err(error) => Err(Unusable::Unknown(format!("look up group {name}: {}", error.desc()))),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -46,6 +47,25 @@ impl Stream {
             Self::Tcp(stream) => stream.set_write_timeout(timeout),
             Self::Unix(stream) => stream.set_write_timeout(timeout),
         }
+    }
+
+    /// Another descriptor of the same connection, for a program that shall speak with the client.
+    ///
+    /// # Errors
+    /// What the system says: too many are open.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Self::Tcp(stream) => stream.try_clone()?.into(),
+            Self::Unix(stream) => stream.try_clone()?.into(),
+        })
+    }
+
+    /// Ends the connection in both directions, whoever else has a descriptor of it.
+    pub fn end(&self) {
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Both),
+        };
     }
 
     /// Ends the waiting for input: the reader sees the end of the stream.

@@ -83,6 +83,21 @@ fn lay_down(confinement: &Confinement) -> io::Result<()> {
     Ok(())
 }
 
+/// A descriptor that becomes readable when the process with this number, a child of ours, has ended.
+///
+/// # Errors
+/// `ESRCH` where there is none; what else `pidfd_open` says.
+pub fn handle_of(process: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the system call takes two numbers.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) };
+    let descriptor = RawFd::try_from(descriptor).map_err(io::Error::other)?;
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: made by the call above and known to nobody else.
+    Ok(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(descriptor) })
+}
+
 /// Has `command` start in a session of its own, without a terminal: a daemon.
 pub fn detach(command: &mut Command) {
     // SAFETY: setsid is async-signal-safe, and nothing else happens between fork and exec.
@@ -142,6 +157,22 @@ mod tests {
         let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
         assert_eq!(text, format!("{}\n1000\n", folder.display()));
         std::fs::remove_dir(folder).unwrap();
+    }
+
+    #[test]
+    fn the_handle_of_a_process_tells_its_end() {
+        use std::os::fd::AsFd;
+
+        use nix::poll::{PollFd, PollFlags, poll};
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let handle = handle_of(i32::try_from(child.id()).unwrap()).unwrap();
+        let ended =
+            |timeout: u16| poll(&mut [PollFd::new(handle.as_fd(), PollFlags::POLLIN)], timeout).unwrap();
+        assert_eq!(ended(10), 0);
+        drop(child.stdin.take());
+        assert_eq!(ended(10_000), 1);
+        assert!(child.wait().unwrap().success());
+        assert!(handle_of(-1).is_err());
     }
 
     #[test]

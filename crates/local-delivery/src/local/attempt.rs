@@ -304,7 +304,8 @@ impl<'a> Attempt<'a> {
             let Some(delivering) = delivering else { continue };
             let delays = log::Delays { delivering, ..log::Delays::default() };
             let original = self.recipient.original.as_ref();
-            log::outcome(self.id(), &self.recipient.address, original, delays, &outcome(RELAY, other));
+            let log = if self.is_probe() { log::probed } else { log::outcome };
+            log(self.id(), &self.recipient.address, original, delays, &outcome(RELAY, other));
         }
         result
     }

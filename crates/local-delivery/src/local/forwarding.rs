@@ -44,7 +44,7 @@ pub(super) fn forward(
         body: request.body,
         smtputf8: request.smtputf8,
         content_filter: None,
-        trace: request.trace,
+        trace: if context.list { mail::Trace::None } else { request.trace },
     };
     let id = QueueId::generate(SystemTime::now());
     let options = Options { filter: false, ..Options::default() };

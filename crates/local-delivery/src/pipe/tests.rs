@@ -8,6 +8,7 @@ use service::DeliveryRecipient;
 
 use super::arguments::Values;
 use super::*;
+use crate::rights::{Instance, SystemUsers};
 use crate::scratch;
 
 fn delimiters() -> Delimiters {
@@ -33,6 +34,7 @@ fn the_table_of_arguments() {
         sasl_method: "PLAIN".into(),
         sasl_username: "jane".into(),
         sasl_sender: "jane@example.org".into(),
+        ..Client::default()
     };
     let table = include_str!("../../tests/pipe-arguments.table");
     for block in table.split("\n\n").filter(|block| !block.trim().is_empty()) {
@@ -75,7 +77,7 @@ fn agent(words: &str) -> PipeAgent {
     PipeAgent {
         service: "filter".into(),
         attributes: Attributes::parse(&words, |_| ()).unwrap(),
-        rights: Rights {
+        users: CommandUsers {
             users: SystemUsers::default(),
             instance: Instance::current(),
             mail_owner: "daemon".into(),
@@ -150,11 +152,23 @@ fn no_command_has_the_rights_of_root_or_of_the_mail_system() {
     }
     for words in ["user=root", "user=daemon", "user=nobody:root", "user=nobody:daemon", "user=nobody:mail"] {
         let agent = agent(&format!("{words} argv=/bin/true"));
-        assert!(matches!(agent.rights.of(&agent.attributes), Err(Unusable::Forbidden(_))), "{words}");
+        assert!(
+            matches!(
+                agent.users.find(&agent.attributes.user, agent.attributes.group.as_deref()),
+                Err(Unusable::Forbidden(_))
+            ),
+            "{words}"
+        );
     }
     for words in ["user=no-such-user", "user=nobody:no-such-group"] {
         let agent = agent(&format!("{words} argv=/bin/true"));
-        assert!(matches!(agent.rights.of(&agent.attributes), Err(Unusable::Unknown(_))), "{words}");
+        assert!(
+            matches!(
+                agent.users.find(&agent.attributes.user, agent.attributes.group.as_deref()),
+                Err(Unusable::Unknown(_))
+            ),
+            "{words}"
+        );
     }
     let failure = deliver("user=root argv=/bin/true", b"Subject: x\n\n", &["a@b"]).unwrap_err();
     assert_eq!(failure.dsn, Dsn::new(4, 3, 5));
