@@ -86,13 +86,7 @@ impl Subject {
                     Some(reached) if !is_hidden => (reached, original.or(Some(address))),
                     _ => (address, original),
                 };
-                let recipient = Reported {
-                    address,
-                    original,
-                    orcpt: found.recipient.orcpt,
-                    outcome,
-                    time,
-                };
+                let recipient = Reported { address, original, orcpt: found.recipient.orcpt, outcome, time };
                 if is_wanted(request.kind, notify) && !is_passed_on {
                     wanted.add(recipient.clone());
                 }

@@ -82,19 +82,7 @@ impl Message {
     /// # Errors
     /// What opening or writing says.
     pub fn note_delay_reported(&mut self) -> Result<(), QueueError> {
-        self.set_flag(Flags::DELAY_REPORTED)
-    }
-
-    /// Notes that the sender was told about the first attempt.
-    ///
-    /// # Errors
-    /// What opening or writing says.
-    pub fn note_trace_reported(&mut self) -> Result<(), QueueError> {
-        self.set_flag(Flags::TRACE_REPORTED)
-    }
-
-    fn set_flag(&mut self, flag: Flags) -> Result<(), QueueError> {
-        let flags = self.stored.flags().with(flag);
+        let flags = self.stored.flags().with(Flags::DELAY_REPORTED);
         self.write(&[flags.byte()], Flags::OFFSET)?;
         self.stored.set_flags(flags);
         Ok(())

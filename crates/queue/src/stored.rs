@@ -189,12 +189,6 @@ impl Stored {
         self.flags.has(Flags::DELAY_REPORTED)
     }
 
-    /// The report that [`mail::Trace::Deliveries`] asks for was written.
-    #[must_use]
-    pub fn trace_was_reported(&self) -> bool {
-        self.flags.has(Flags::TRACE_REPORTED)
-    }
-
     /// The file's modification time when it was opened: in `deferred/`, when the message is to be tried next.
     #[must_use]
     pub fn modified(&self) -> SystemTime {

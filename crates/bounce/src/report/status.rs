@@ -57,6 +57,8 @@ fn action(facts: &Facts<'_>, outcome: &Outcome) -> &'static str {
         (Kind::Trace, _) if facts.is_probe => "undeliverable",
         (Kind::Trace, Status::Deferred) => "delayed",
         (Kind::Trace, Status::Bounced) => "failed",
+        // An alias that led to one mailbox is followed to its end.
+        (Kind::Trace, _) if outcome.final_recipient.is_some() => "delivered",
         (Kind::Success | Kind::Trace, _) => match outcome.served {
             Served::Delivered => "delivered",
             Served::Relayed | Served::PassedOn => "relayed",

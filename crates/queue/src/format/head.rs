@@ -144,9 +144,6 @@ impl Flags {
     /// The sender was told that the message is late (`delay_warning_time`).
     pub(crate) const DELAY_REPORTED: Self = Self(2);
 
-    /// The sender was told what came of the first attempt (`sendmail -v`).
-    pub(crate) const TRACE_REPORTED: Self = Self(4);
-
     /// Where they are in the file.
     pub(crate) const OFFSET: u64 = MUTABLE_OFFSET as u64;
 
