@@ -56,6 +56,13 @@ impl Config {
         Self { inner: Arc::new(Inner { directory, settings, services, own_names, values }) }
     }
 
+    /// The same configuration with another value of one parameter.
+    #[must_use]
+    pub fn with<T>(&self, parameter: Param<T>, value: &str) -> Self {
+        let settings = self.inner.settings.with(&[(parameter.name().to_owned(), value.to_owned())], 0);
+        Self::new(settings, self.inner.services.clone(), self.inner.own_names.clone())
+    }
+
     /// The value of a parameter.
     #[must_use]
     pub fn get<T: Value>(&self, parameter: Param<T>) -> T {

@@ -13,10 +13,12 @@ use config::{Config, Diagnostic, Severity, param};
 use ipc::log;
 use lookup::domain::Parents;
 use lookup::{MatchList, OpenError};
+use smtp_proto::sasl::scram::ChannelBinding;
 use smtp_proto::sasl::{Mechanism, Secret, SecurityOptions};
 use smtp_proto::server::AuthOffer;
 
 use crate::client::Client;
+use crate::tls::Encryption;
 
 /// What came of a step.
 #[derive(Debug)]
@@ -103,7 +105,7 @@ impl Authentication {
     }
 
     /// What this client is offered.
-    pub(crate) fn offer(&self, client: &Client, encrypted: bool) -> Option<Arc<AuthOffer>> {
+    pub(crate) fn offer(&self, client: &Client) -> Option<Arc<AuthOffer>> {
         let excepted = client.ip.map_or(Ok(false), |ip| self.exceptions.matches_host(&client.name, ip));
         match excepted {
             Ok(false) => {}
@@ -113,24 +115,24 @@ impl Authentication {
                 return None;
             }
         }
-        let needs_tls = self.tls_only && !encrypted;
+        let needs_tls = self.tls_only && client.tls.is_none();
         let mechanisms = match needs_tls {
             true => String::new(),
-            false => self.mechanisms(encrypted).join(" "),
+            false => self.mechanisms(client).join(" "),
         };
         let (broken_clients, response_limit) = (self.broken_clients, self.response_limit);
         Some(Arc::new(AuthOffer { mechanisms, needs_tls, broken_clients, response_limit }))
     }
 
     /// The mechanisms that are allowed now. Where the back end does not answer there are none.
-    fn mechanisms(&self, encrypted: bool) -> Vec<String> {
-        let options = if encrypted { self.tls_options } else { self.options };
+    fn mechanisms(&self, client: &Client) -> Vec<String> {
+        let options = if client.tls.is_some() { self.tls_options } else { self.options };
         let offered = match &self.backend {
             Backend::Dovecot(server) => server.mechanisms().map(|mechanisms| {
                 let allowed = mechanisms.into_iter().filter(|mechanism| allow(options, mechanism));
                 allowed.map(|mechanism| mechanism.name).collect()
             }),
-            Backend::Table(table) => table.mechanisms().map(|mechanisms| {
+            Backend::Table(table) => table.mechanisms(!bindings(client).is_empty()).map(|mechanisms| {
                 let allowed = mechanisms.into_iter().filter(|mechanism| options.allow(*mechanism));
                 allowed.map(|mechanism| mechanism.name().to_owned()).collect()
             }),
@@ -154,9 +156,9 @@ impl Authentication {
         mechanism: &str,
         initial: Option<&Secret>,
         client: &Client,
-        encrypted: bool,
     ) -> (Option<Exchange>, Step) {
-        if !self.mechanisms(encrypted).iter().any(|name| name == mechanism) {
+        let encrypted = client.tls.is_some();
+        if !self.mechanisms(client).iter().any(|name| name == mechanism) {
             return (None, Step::Refused(None, "Invalid authentication mechanism".to_owned()));
         }
         let (kind, step) = match &self.backend {
@@ -175,7 +177,7 @@ impl Authentication {
                 let Some(known) = Mechanism::from_name(mechanism) else {
                     return (None, Step::Refused(None, "Invalid authentication mechanism".to_owned()));
                 };
-                let mut exchange = table.exchange(known);
+                let mut exchange = table.exchange(known, bindings(client));
                 let step = exchange.step(initial);
                 (Kind::Table(Box::new(exchange)), step)
             }
@@ -198,6 +200,13 @@ impl Exchange {
             Kind::Table(exchange) => exchange.step(Some(response)),
         }
     }
+}
+
+/// What an exchange can be bound to (RFC 5929, RFC 9266).
+fn bindings(client: &Client) -> Vec<ChannelBinding> {
+    let (exporter, end_point) = client.tls.as_ref().map(Encryption::bindings).unwrap_or_default();
+    let kinds = [("tls-exporter", exporter), ("tls-server-end-point", end_point)];
+    kinds.into_iter().filter_map(|(kind, data)| Some(ChannelBinding { kind, data: data?.to_vec() })).collect()
 }
 
 /// Whether the text can stand in a line of Dovecot's without being taken for something else.

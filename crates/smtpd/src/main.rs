@@ -8,6 +8,7 @@ fn main() -> ExitCode {
         |asked| {
             let mut found = service::judge(&asked.config);
             found.extend(smtpd::restrictions::verify(&asked.config));
+            found.extend(smtpd::auth::verify(&asked.config));
             found
         },
         smtpd::run,

@@ -53,8 +53,11 @@ impl fmt::Display for Context<'_> {
             write!(f, " to=<{}>", recipient.to_path())?;
         }
         write!(f, " proto={}", subject.protocol)?;
-        match subject.helo {
-            Some(helo) => write!(f, " helo=<{helo}>"),
+        if let Some(helo) = subject.helo {
+            write!(f, " helo=<{helo}>")?;
+        }
+        match &subject.client.login {
+            Some(login) => write!(f, " sasl_username=<{}>", login.username),
             None => Ok(()),
         }
     }
@@ -63,11 +66,11 @@ impl fmt::Display for Context<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::HostNames;
+    use crate::names::HostNames;
 
     #[test]
     fn fields_have_postfix_order() {
-        let client = Client::new("192.0.2.1:9".parse().ok(), None, &HostNames::new(false));
+        let client = Client::new("192.0.2.1:9".parse().ok(), None, &HostNames::disabled());
         let (sender, recipient) = (Address::null(), Address::new("a@b").unwrap());
         let mut subject = Subject {
             queue_id: None,

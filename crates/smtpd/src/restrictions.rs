@@ -10,23 +10,31 @@
 mod access;
 mod action;
 mod address;
+mod certificate;
 mod class;
 mod client;
+mod dns_list;
 mod evaluate;
+mod existence;
 mod generic;
 mod helo;
 mod judge;
+mod login;
+mod mx_backup;
 mod parse;
 mod policy;
+mod server_access;
 mod verbs;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use config::{Config, Diagnostic, Param, Severity, param};
 use lookup::OpenError;
 use mail::Address;
 use smtp_proto::{Fault, Reply};
 
+use crate::names::HostNames;
 use crate::policy::Instance;
 use crate::refusal;
 use crate::report::Subject;
@@ -102,7 +110,7 @@ struct Order {
 
 impl Restrictions {
     /// Reads the lists and opens their tables.
-    pub(crate) fn new(config: &Config) -> Result<Self, OpenError> {
+    pub(crate) fn new(config: &Config, names: &Arc<HostNames>) -> Result<Self, OpenError> {
         let mut parser = Parser::new(config);
         let unchecked = config.get(param::RECEIVE_OVERRIDE_OPTIONS);
         let mut list = |parameter: Param<Vec<String>>| parser.list(&config.get(parameter));
@@ -116,7 +124,7 @@ impl Restrictions {
             end_of_data: list(param::SMTPD_END_OF_DATA_RESTRICTIONS),
             etrn: list(param::SMTPD_ETRN_RESTRICTIONS),
             local_header_rewrite_clients: list(param::LOCAL_HEADER_REWRITE_CLIENTS),
-            judge: Judge::new(config)?,
+            judge: Judge::new(config, Arc::clone(names))?,
             order: Order {
                 delay_reject: config.get(param::SMTPD_DELAY_REJECT),
                 relay_before_recipient: config.get(param::SMTPD_RELAY_BEFORE_RECIPIENT_RESTRICTIONS),

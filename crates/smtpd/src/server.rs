@@ -6,17 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use config::{Config, Param, param};
-use ipc::cleanup;
+use ipc::{cleanup, log, queue_manager};
 use lookup::domain::Parents;
 use lookup::{LookupError, Maps, MatchList, OpenError};
+use net::tls::server::Opener;
 use smtp_proto::content::BareNewline;
 use smtp_proto::parameter::Extensions;
 use smtp_proto::server::{Policy, Settings};
 
-use crate::client::{Client, HostNames};
-use crate::connections::Connections;
+use crate::auth::Authentication;
+use crate::client::Client;
+use crate::limits::Limits;
+use crate::names::HostNames;
 use crate::restrictions::Restrictions;
+use crate::session::site::Site;
 use crate::space::Space;
+use crate::tls::Tls;
 use crate::wire::Patience;
 
 /// A buffer for content: what one read takes at most.
@@ -32,12 +37,18 @@ const COMMAND_BUFFER_MARGIN: usize = 256;
 pub struct Server {
     pub(crate) settings: Arc<Settings>,
     pub(crate) restrictions: Restrictions,
+    /// None where TLS is off.
+    pub(crate) tls: Option<Tls>,
+    /// None where `smtpd_sasl_auth_enable = no`.
+    pub(crate) authentication: Option<Authentication>,
+    /// `smtpd_sasl_authenticated_header`
+    pub(crate) shows_login: bool,
     pub(crate) cleanup: cleanup::Client,
     pub(crate) cleanup_options: cleanup::Options,
     /// `transport:nexthop` that all mail goes through; `None` for none.
     pub(crate) content_filter: Option<String>,
-    pub(crate) names: HostNames,
-    pub(crate) connections: Connections,
+    pub(crate) names: Arc<HostNames>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) space: Space,
     pub(crate) patience: Patience,
     pub(crate) error_sleep_time: Duration,
@@ -45,13 +56,18 @@ pub struct Server {
     pub(crate) client_port_logging: bool,
     pub(crate) forbidden_commands: MatchList,
     pub(crate) buffers: Buffers,
-    connection_count_limit: u32,
-    event_limit_exceptions: MatchList,
     offered: Extensions,
     discard_keywords: Vec<String>,
     discard_keyword_maps: Maps,
     bare_newline: BareNewline,
     bare_newline_exclusions: MatchList,
+    xclient_hosts: MatchList,
+    xforward_hosts: MatchList,
+    flush_domains: MatchList,
+    pub(crate) queue_manager: queue_manager::Client,
+    pub(crate) site: Arc<Site>,
+    /// `smtpd_upstream_proxy_protocol` is on: how long a balancer is waited for.
+    pub(crate) proxy_timeout: Option<Duration>,
 }
 
 /// What holds for one client, and what of EHLO's list is kept from it.
@@ -62,11 +78,35 @@ pub(crate) struct ClientPolicy {
 }
 
 impl Server {
-    /// The server of this configuration.
+    /// The server of this configuration, for the service of this name in master.cf.
     ///
     /// # Errors
     /// A list or table that can never work.
-    pub fn new(config: &Config, cleanup: cleanup::Client) -> Result<Self, OpenError> {
+    pub fn new(config: &Config, service: &str, cleanup: cleanup::Client) -> Result<Self, OpenError> {
+        Self::with_limits(config, cleanup, Arc::new(Limits::new(config, service)?))
+    }
+
+    /// The same server for sessions that begin when there are nearly as many as there may be: `$stress` is `yes`.
+    ///
+    /// # Errors
+    /// As [`Server::new`].
+    pub fn stressed(&self, config: &Config) -> Result<Self, OpenError> {
+        let config = config.with(param::STRESS, "yes");
+        let mut stressed = Self::with_limits(&config, self.cleanup.clone(), Arc::clone(&self.limits))?;
+        stressed.tls = self.tls.as_ref().map(|tls| Tls::new(&config, Arc::clone(&tls.context)));
+        Ok(stressed)
+    }
+
+    /// The last words of a server that ends.
+    pub fn finish(&self) {
+        self.limits.finish();
+    }
+
+    fn with_limits(
+        config: &Config,
+        cleanup: cleanup::Client,
+        limits: Arc<Limits>,
+    ) -> Result<Self, OpenError> {
         let hosts = |name, parameter: Param<Vec<String>>| {
             MatchList::hosts(name, &config.get(parameter), Parents::from_config(config, name))
         };
@@ -75,9 +115,13 @@ impl Server {
         let message_size_limit = config.get(param::MESSAGE_SIZE_LIMIT);
         let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
         let per_request = config.get(param::SMTPD_PER_REQUEST_DEADLINE);
+        let names = Arc::new(HostNames::new(config));
         Ok(Self {
             settings: Arc::new(settings(config)),
-            restrictions: Restrictions::new(config)?,
+            restrictions: Restrictions::new(config, &names)?,
+            tls: None,
+            authentication: Authentication::new(config)?,
+            shows_login: config.get(param::SMTPD_SASL_AUTHENTICATED_HEADER),
             cleanup,
             cleanup_options: cleanup::Options {
                 filter: !overrides("no_header_body_checks"),
@@ -85,8 +129,8 @@ impl Server {
                 ..cleanup::Options::default()
             },
             content_filter: Some(config.get(param::CONTENT_FILTER)).filter(|filter| !filter.is_empty()),
-            names: HostNames::new(config.get(param::SMTPD_PEERNAME_LOOKUP)),
-            connections: Connections::default(),
+            names,
+            limits,
             space: Space::new(&queue_directory, config.get(param::QUEUE_MINFREE), message_size_limit),
             patience: Patience {
                 timeout: config.get::<Duration>(param::SMTPD_TIMEOUT).max(Duration::from_secs(1)),
@@ -100,11 +144,6 @@ impl Server {
                 &config.get(param::SMTPD_FORBIDDEN_COMMANDS),
             )?,
             buffers: Buffers::default(),
-            connection_count_limit: small(config, param::SMTPD_CLIENT_CONNECTION_COUNT_LIMIT),
-            event_limit_exceptions: hosts(
-                "smtpd_client_event_limit_exceptions",
-                param::SMTPD_CLIENT_EVENT_LIMIT_EXCEPTIONS,
-            )?,
             offered: offered(config),
             discard_keywords: config.get(param::SMTPD_DISCARD_EHLO_KEYWORDS),
             discard_keyword_maps: Maps::open(&config.get(param::SMTPD_DISCARD_EHLO_KEYWORD_ADDRESS_MAPS))?,
@@ -115,7 +154,33 @@ impl Server {
                 &config.get(param::SMTPD_FORBID_BARE_NEWLINE_EXCLUSIONS),
                 Parents::from_config(config, "mynetworks"),
             )?,
+            xclient_hosts: hosts("smtpd_authorized_xclient_hosts", param::SMTPD_AUTHORIZED_XCLIENT_HOSTS)?,
+            xforward_hosts: hosts("smtpd_authorized_xforward_hosts", param::SMTPD_AUTHORIZED_XFORWARD_HOSTS)?,
+            flush_domains: MatchList::domains(
+                "fast_flush_domains",
+                &config.get(param::FAST_FLUSH_DOMAINS),
+                Parents::from_config(config, "fast_flush_domains"),
+            )?,
+            queue_manager: queue_manager::Client::new(ipc::socket_path(
+                &queue_directory,
+                false,
+                &config.get(param::QUEUE_SERVICE_NAME),
+            )),
+            site: Arc::new(Site::new(config)?),
+            proxy_timeout: (config.get(param::SMTPD_UPSTREAM_PROXY_PROTOCOL) == "haproxy")
+                .then(|| config.get(param::SMTPD_UPSTREAM_PROXY_TIMEOUT)),
         })
+    }
+
+    /// The same, with the TLS of the configuration. `opener` opens keys that this process may not, once it has dropped its
+    /// rights.
+    ///
+    /// # Errors
+    /// A parameter or a file that cannot be used, where nothing goes without TLS.
+    pub fn with_tls(mut self, config: &Config, opener: Box<Opener>) -> Result<Self, OpenError> {
+        let context = crate::tls::open(config, Some(opener)).map_err(OpenError::Configuration)?;
+        self.tls = context.map(|context| Tls::new(config, context));
+        Ok(self)
     }
 
     /// What holds for this client.
@@ -130,6 +195,15 @@ impl Server {
         let mapped = mapped.map(|value| config::split_list(&value));
         let keywords = mapped.as_deref().unwrap_or(&self.discard_keywords);
         let (mut extensions, mut discarded) = (self.offered, Vec::new());
+        if self.tls.is_some() && client.tls.is_none() {
+            extensions = extensions.and(Extensions::STARTTLS);
+        }
+        if self.may_name_clients(client) {
+            extensions = extensions.and(Extensions::XCLIENT);
+        }
+        if self.may_forward(client) {
+            extensions = extensions.and(Extensions::XFORWARD);
+        }
         for extension in keywords.iter().filter_map(|word| Some((word, Extensions::from_keyword(word)?))) {
             extensions = extensions.without(extension.1);
             discarded.push(extension.0.to_ascii_uppercase());
@@ -144,18 +218,37 @@ impl Server {
         Ok(ClientPolicy { policy, discarded: discarded.join(" ") })
     }
 
-    /// Whether this client, with so many connections, has too many.
+    /// `smtpd_authorized_xclient_hosts`; a table that fails authorizes nobody.
+    pub(crate) fn may_name_clients(&self, client: &Client) -> bool {
+        self.authorizes(&self.xclient_hosts, client)
+    }
+
+    /// `smtpd_authorized_xforward_hosts`; a table that fails authorizes nobody.
+    pub(crate) fn may_forward(&self, client: &Client) -> bool {
+        self.authorizes(&self.xforward_hosts, client)
+    }
+
+    fn authorizes(&self, list: &MatchList, client: &Client) -> bool {
+        let ip = client.ip.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        let known = client.ip.is_some() || client.on_unix_socket;
+        known
+            && list.matches_host(&client.name, ip).unwrap_or_else(|error| {
+                log::warning!("{error}");
+                false
+            })
+    }
+
+    /// Whether mail for this domain is kept for it: `fast_flush_domains`.
     ///
     /// # Errors
     /// A table could not be asked.
-    pub(crate) fn too_many_connections(&self, client: &Client, number: u32) -> Result<bool, LookupError> {
-        let over = self.connection_count_limit > 0 && number > self.connection_count_limit;
-        Ok(over && !self.matches(&self.event_limit_exceptions, client)?)
+    pub(crate) fn flushes(&self, domain: &str) -> Result<bool, LookupError> {
+        self.flush_domains.matches(domain)
     }
 
     /// A program of this host, on a UNIX socket, is in every list of hosts that are trusted.
     fn matches(&self, list: &MatchList, client: &Client) -> Result<bool, LookupError> {
-        client.ip.map_or(Ok(true), |ip: IpAddr| list.matches_host(&client.name, ip))
+        client.ip.map_or(Ok(client.on_unix_socket), |ip: IpAddr| list.matches_host(&client.name, ip))
     }
 
     /// A buffer for commands.
@@ -172,6 +265,7 @@ fn settings(config: &Config) -> Settings {
             .max(512),
         message_size_limit: config.get(param::MESSAGE_SIZE_LIMIT),
         helo_required: config.get(param::SMTPD_HELO_REQUIRED),
+        must_encrypt: crate::tls::must_encrypt(config),
         strict_envelopes: config.get(param::STRICT_RFC821_ENVELOPES),
         strict_smtputf8: config.get(param::STRICT_SMTPUTF8),
         disable_vrfy: config.get(param::DISABLE_VRFY_COMMAND),
@@ -191,9 +285,9 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// What EHLO may offer at all: `smtp-proto`'s extensions without ETRN, which needs a flush service.
+/// What EHLO may offer to anybody.
 fn offered(config: &Config) -> Extensions {
-    let offered = Extensions::ALL_PLAIN.without(Extensions::ETRN);
+    let offered = Extensions::ALL_PLAIN.and(Extensions::AUTH);
     match config.get(param::SMTPUTF8_ENABLE) {
         true => offered,
         false => offered.without(Extensions::SMTPUTF8),

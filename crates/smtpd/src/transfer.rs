@@ -10,7 +10,6 @@ use smtp_proto::Reply;
 use smtp_proto::parameter::Rcpt;
 use smtp_proto::server::Transaction;
 
-use crate::client::Client;
 use crate::refusal;
 use crate::restrictions::Effects;
 use crate::server::Server;
@@ -19,6 +18,15 @@ use crate::server::Server;
 pub(crate) struct Transfer {
     pub(crate) id: QueueId,
     target: Target,
+}
+
+/// Where a message comes from.
+pub(crate) struct Source {
+    /// As the log shows it.
+    pub(crate) shown: String,
+    pub(crate) client: MailClient,
+    /// Its headers are completed like those of local mail.
+    pub(crate) rewrite_headers: bool,
 }
 
 enum Target {
@@ -37,21 +45,19 @@ impl Transfer {
     pub(crate) fn begin(
         server: &Server,
         transaction: &Transaction,
-        peer: &Client,
-        client: MailClient,
-        rewrite_headers: bool,
+        source: Source,
         effects: &Effects,
     ) -> Result<Self, Reply> {
         let now = SystemTime::now();
         let id = QueueId::generate(now);
-        log::client(id, peer);
+        log::client(id, &source.shown);
         let mail = &transaction.mail;
         let envelope = Envelope {
             sender: mail.sender.clone(),
             recipients: recipients(transaction, effects),
             arrival: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
-            origin: Origin::Smtp { rewrite_headers },
-            client,
+            origin: Origin::Smtp { rewrite_headers: source.rewrite_headers },
+            client: source.client,
             envid: mail.envid.clone(),
             ret: mail.ret,
             body: mail.body,

@@ -3,7 +3,11 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
+use net::tls::Info;
+use net::tls::server::Session;
 use service::Stream;
+
+use crate::tls::{Raw, Tls};
 
 /// Why there is no more to read or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +35,14 @@ pub(crate) struct Wire<'a> {
     /// What the kernel was told last.
     set: Duration,
     ends: Option<Instant>,
+    tls: Option<Session>,
 }
 
 impl<'a> Wire<'a> {
     pub(crate) fn new(stream: &'a Stream, patience: Patience) -> io::Result<Self> {
         stream.set_read_timeout(Some(patience.timeout))?;
         stream.set_write_timeout(Some(patience.timeout))?;
-        Ok(Self { stream, patience, set: patience.timeout, ends: None })
+        Ok(Self { stream, patience, set: patience.timeout, ends: None, tls: None })
     }
 
     /// A new command begins, with all the time there is.
@@ -51,8 +56,12 @@ impl<'a> Wire<'a> {
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Lost> {
         self.set_deadline()?;
         loop {
-            let mut stream = self.stream;
-            match stream.read(buffer) {
+            let mut stream = Raw(self.stream);
+            let read = match &mut self.tls {
+                Some(tls) => tls.read(&mut stream, buffer),
+                None => stream.read(buffer),
+            };
+            match read {
                 Ok(0) => return Err(Lost::Connection),
                 Ok(count) => {
                     self.earn(count);
@@ -67,10 +76,32 @@ impl<'a> Wire<'a> {
 
     /// Writes all of it.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Lost> {
-        let mut stream = self.stream;
-        stream
-            .write_all(bytes)
-            .map_err(|error| if is_timeout(&error) { Lost::Patience } else { Lost::Connection })
+        let mut stream = Raw(self.stream);
+        let written = match &mut self.tls {
+            Some(tls) => tls.write_all(&mut stream, bytes),
+            None => stream.write_all(bytes),
+        };
+        written.map_err(|error| if is_timeout(&error) { Lost::Patience } else { Lost::Connection })
+    }
+
+    /// The server's side of a handshake with `client`, who is named in the log. From there on, all is encrypted.
+    pub(crate) fn encrypt(&mut self, tls: &Tls, client: &str) -> Result<Info, Lost> {
+        let deadline = Instant::now() + tls.patience;
+        let session = tls.context.handshake(&mut Raw(self.stream), &client, deadline);
+        // The handshake had a time limit of its own.
+        self.set = self.patience.timeout;
+        let restored = self.stream.set_read_timeout(Some(self.set));
+        let restored = restored.and_then(|()| self.stream.set_write_timeout(Some(self.set)));
+        let (Ok(session), Ok(())) = (session, restored) else { return Err(Lost::Connection) };
+        let info = session.info().clone();
+        self.tls = Some(session);
+        self.new_request();
+        Ok(info)
+    }
+
+    /// Whether what is in the socket is TLS, which nobody else can read.
+    pub(crate) const fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
     }
 
     fn set_deadline(&mut self) -> Result<(), Lost> {
@@ -93,6 +124,14 @@ impl<'a> Wire<'a> {
             let earned = f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / f64::from(rate.max(1));
             let latest = Instant::now() + self.patience.timeout;
             *ends = (*ends + Duration::from_secs_f64(earned)).min(latest);
+        }
+    }
+}
+
+impl Drop for Wire<'_> {
+    fn drop(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.close(&mut Raw(self.stream));
         }
     }
 }

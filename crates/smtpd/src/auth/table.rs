@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use config::{Config, param};
-use smtp_proto::sasl::scram::{Hash, Keys};
+use smtp_proto::sasl::scram::{ChannelBinding, Hash, Keys};
 use smtp_proto::sasl::server::{self, Context, Reason, Unavailable, Verifier};
 use smtp_proto::sasl::{Mechanism, Secret, from_base64, push_base64};
 
@@ -105,8 +105,8 @@ impl Table {
         }))
     }
 
-    /// What can be offered: SCRAM where every user has what it needs.
-    pub(super) fn mechanisms(&self) -> Result<Vec<Mechanism>, String> {
+    /// What can be offered: SCRAM where every user has what it needs, also bound to the channel where there is one.
+    pub(super) fn mechanisms(&self, bound: bool) -> Result<Vec<Mechanism>, String> {
         let table = self.0.table()?;
         let mut mechanisms = vec![Mechanism::Plain, Mechanism::Login];
         for (hash, mechanism) in [(Hash::Sha256, Mechanism::ScramSha256), (Hash::Sha1, Mechanism::ScramSha1)]
@@ -118,10 +118,12 @@ impl Table {
         Ok(mechanisms)
     }
 
-    pub(super) fn exchange(&self, mechanism: Mechanism) -> Exchange {
+    pub(super) fn exchange(&self, mechanism: Mechanism, bindings: Vec<ChannelBinding>) -> Exchange {
         let context = Context {
             hostname: self.0.hostname.clone(),
             nonce: nonce(),
+            plus_offered: !bindings.is_empty(),
+            bindings,
             decoy_seed: self.0.decoy_seed.clone(),
             ..Context::default()
         };

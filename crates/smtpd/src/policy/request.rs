@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use config::{Config, param};
 
 use crate::report::Subject;
+use crate::tls::Encryption;
 
 /// Ties the requests about one message together: distinct within this process.
 pub(crate) type Instance = u64;
@@ -74,26 +75,23 @@ pub(super) fn text(facts: &Facts, subject: &Subject<'_>, policy_context: &str) -
     put("sasl_method", login(|login| &login.method));
     put("sasl_username", login(|login| &login.username));
     put("sasl_sender", subject.sasl_sender);
-    for name in TLS {
-        put(name, if *name == "encryption_keysize" { "0" } else { "" });
-    }
+    let tls = client.tls.as_ref();
+    let (subject_name, issuer) = tls.and_then(Encryption::trusted_names).unwrap_or_default();
+    let [certificate, key] = tls.and_then(Encryption::fingerprints).unwrap_or_default();
+    let (protocol, cipher, bits) = tls.map(Encryption::cipher).unwrap_or_default();
+    put("ccert_subject", subject_name);
+    put("ccert_issuer", issuer);
+    put("ccert_fingerprint", &certificate);
+    put("ccert_pubkey_fingerprint", &key);
+    put("encryption_protocol", protocol);
+    put("encryption_cipher", cipher);
+    put("encryption_keysize", &bits.to_string());
     put("policy_context", policy_context);
     put("compatibility_level", &facts.compatibility_level);
     put("mail_version", &facts.mail_version);
     let _ = out.write_char('\n');
     out
 }
-
-/// Empty for a session in clear.
-const TLS: &[&str] = &[
-    "ccert_subject",
-    "ccert_issuer",
-    "ccert_fingerprint",
-    "ccert_pubkey_fingerprint",
-    "encryption_protocol",
-    "encryption_cipher",
-    "encryption_keysize",
-];
 
 fn port(port: u16) -> String {
     if port == 0 { String::new() } else { port.to_string() }

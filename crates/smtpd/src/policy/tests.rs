@@ -9,7 +9,8 @@ use config::{Config, Snapshot};
 use mail::Address;
 
 use super::*;
-use crate::client::{Client, HostNames};
+use crate::client::Client;
+use crate::names::HostNames;
 
 fn config(main_cf: &str) -> Config {
     let main_cf = format!("compatibility_level = 3.6\nsmtpd_policy_service_retry_delay = 0\n{main_cf}");
@@ -66,7 +67,7 @@ fn subject<'a>(client: &'a Client, sender: &'a Address) -> Subject<'a> {
 }
 
 fn client() -> Client {
-    Client::new("192.0.2.1:99".parse().ok(), "192.0.2.9:25".parse().ok(), &HostNames::new(false))
+    Client::new("192.0.2.1:99".parse().ok(), "192.0.2.9:25".parse().ok(), &HostNames::disabled())
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) fn about_class(
         Class::Helo => about_helo(e, class, argument),
         Class::Sender => about_sender(e, class, argument),
         Class::Recipient => about_recipient(e, class, argument),
-        Class::Data | Class::EndOfData => Ok(Decision::Dunno),
+        Class::Login | Class::Data | Class::EndOfData => Ok(Decision::Dunno),
     }
 }
 
@@ -131,7 +131,7 @@ fn find_address(e: &Evaluation<'_>, maps: &Maps, address: &Address) -> Result<Op
 }
 
 /// Does what an entry of a table says.
-fn act_on(
+pub(super) fn act_on(
     e: &mut Evaluation<'_>,
     value: Option<String>,
     class: Class,

@@ -11,6 +11,8 @@ pub(crate) enum Class {
     Client,
     /// The name that the address of the client leads to, whether it leads back or not.
     ReverseClient,
+    /// The name that the client logged in with.
+    Login,
     Helo,
     Sender,
     Recipient,
@@ -25,6 +27,7 @@ impl Class {
         match self {
             Self::Client => "Client host",
             Self::ReverseClient => "Unverified Client host",
+            Self::Login => "SASL login name",
             Self::Helo => "Helo command",
             Self::Sender => "Sender address",
             Self::Recipient => "Recipient address",
@@ -39,6 +42,9 @@ impl Class {
         match self {
             Self::Client => subject.client.to_string(),
             Self::ReverseClient => subject.client.reverse_name.clone(),
+            Self::Login => {
+                subject.client.login.as_ref().map(|login| login.username.clone()).unwrap_or_default()
+            }
             Self::Helo => subject.helo.unwrap_or_default().to_owned(),
             Self::Sender => subject.sender.map(ToString::to_string).unwrap_or_default(),
             Self::Recipient => subject.recipient.map(ToString::to_string).unwrap_or_default(),

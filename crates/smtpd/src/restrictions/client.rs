@@ -20,7 +20,6 @@ pub(super) fn permit_mynetworks(
     let client = e.subject.client;
     match client.ip {
         Some(ip) => Ok(permit_if(e.judge.mynetworks.matches_host(&client.name, ip)?)),
-        // A program of this host, on a UNIX socket.
-        None => Ok(Decision::Permit),
+        None => Ok(permit_if(client.on_unix_socket)),
     }
 }

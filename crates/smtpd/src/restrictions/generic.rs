@@ -26,6 +26,9 @@ pub(super) fn reject_plaintext_session(
     _: Class,
     _: &Argument,
 ) -> Result<Decision, LookupError> {
+    if e.subject.client.tls.is_some() {
+        return Ok(Decision::Dunno);
+    }
     let code = e.judge.codes.plaintext;
     let dsn = Dsn::new(if code < 500 { 4 } else { 5 }, 7, 1);
     Ok(Decision::Refuse(Reply::new(code, dsn, "Session encryption is required")))

@@ -5,6 +5,7 @@ use std::fmt;
 use config::{Config, param, split_list};
 use lookup::Maps;
 
+use super::dns_list::DnsList;
 use super::verbs::{self, Takes, Verb};
 use crate::policy::Service;
 
@@ -33,6 +34,7 @@ pub(super) enum Argument {
     Table { maps: Maps, label: String },
     Text(String),
     Policy(Service),
+    DnsList(DnsList),
 }
 
 /// What is wrong with a list.
@@ -137,6 +139,12 @@ impl<'a> Parser<'a> {
                     .map(Argument::Policy)
                     .map_err(|mistake| format!("{word}: {mistake}")),
                 None => Err(format!("{word} needs the address of a policy service after it")),
+            },
+            Takes::DnsList => match rest.next() {
+                Some(text) => DnsList::parse(text).map(Argument::DnsList).map_err(|mistake| {
+                    format!("{word} needs the domain name of a DNS list after it: {mistake}")
+                }),
+                None => Err(format!("{word} needs the domain name of a DNS list after it")),
             },
             Takes::Table => match rest.next() {
                 Some(name) if name.contains(':') => table(name),

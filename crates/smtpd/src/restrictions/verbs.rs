@@ -5,7 +5,8 @@ use lookup::LookupError;
 use super::class::Class;
 use super::evaluate::{Decision, Evaluation};
 use super::parse::Argument;
-use super::{access, address, client, generic, helo, policy};
+use super::server_access::{self, Servers};
+use super::{access, address, certificate, client, dns_list, existence, generic, helo, login, mx_backup, policy};
 
 /// What may follow a verb.
 #[derive(Clone, Copy)]
@@ -15,6 +16,8 @@ pub(super) enum Takes {
     Table,
     /// One more word, described here.
     Text(&'static str),
+    /// The domain of a DNS list, and perhaps which of its answers count.
+    DnsList,
     /// `inet:host:port`, `unix:path`, or such a thing with settings within braces.
     PolicyService,
 }
@@ -73,14 +76,15 @@ const fn looks_up(name: &'static str, ask: Ask) -> Verb {
     Verb { name, also: &[], takes: Takes::Table, does: Does::Ask(ask), guards_relaying: false }
 }
 
+const fn asks_list(name: &'static str, ask: Ask) -> Verb {
+    Verb { name, also: &[], takes: Takes::DnsList, does: Does::Ask(ask), guards_relaying: false }
+}
+
 const fn missing(name: &'static str, takes: Takes, why: &'static str) -> Verb {
     Verb { name, also: &[], takes, does: Does::Missing(why), guards_relaying: false }
 }
 
-const DNS: &str = "the server does not ask the DNS yet";
-const AUTH: &str = "the server does not authenticate clients yet";
 const VERIFY: &str = "addresses are not verified by probes yet";
-const DNSXL: Takes = Takes::Text("the domain name of a DNS list");
 
 /// A lookup table that stands in a list by itself.
 pub(super) static BARE_TABLE: Verb = looks_up("table", access::about_class);
@@ -97,54 +101,59 @@ static TABLE: &[Verb] = &[
     // Clients.
     asks("permit_mynetworks", client::permit_mynetworks),
     asks("permit_inet_interfaces", |e, _, _| Ok(client::permit_if(e.subject.client.is_local))),
-    // No client has authenticated or shown a certificate: these permit nobody, which is the truth.
-    asks("permit_sasl_authenticated", |_, _, _| Ok(Decision::Dunno)),
-    asks("permit_tls_all_clientcerts", |_, _, _| Ok(Decision::Dunno)),
-    asks("permit_tls_clientcerts", |_, _, _| Ok(Decision::Dunno)),
+    asks("permit_sasl_authenticated", login::permit_authenticated),
+    asks("permit_tls_all_clientcerts", certificate::permit_all),
+    asks("permit_tls_clientcerts", certificate::permit_listed),
     asks("reject_plaintext_session", generic::reject_plaintext_session),
     asks("reject_unauth_pipelining", generic::reject_unauth_pipelining),
     looks_up("check_client_access", access::about_client),
     looks_up("check_reverse_client_hostname_access", access::about_reverse_client),
-    looks_up("check_ccert_access", |_, _, _| Ok(Decision::Dunno)),
-    looks_up("check_sasl_access", |_, _, _| Ok(Decision::Dunno)),
-    missing("reject_unknown_client_hostname", Takes::Nothing, DNS).also(&["reject_unknown_client"]),
-    missing("reject_unknown_reverse_client_hostname", Takes::Nothing, DNS),
-    missing("reject_rbl_client", DNSXL, DNS).also(&["reject_rbl"]),
-    missing("reject_rhsbl_client", DNSXL, DNS),
-    missing("reject_rhsbl_reverse_client", DNSXL, DNS),
-    missing("reject_maps_rbl", Takes::Nothing, DNS),
-    missing("permit_dnswl_client", DNSXL, DNS),
-    missing("permit_rhswl_client", DNSXL, DNS),
-    missing("check_client_a_access", Takes::Table, DNS),
-    missing("check_client_mx_access", Takes::Table, DNS),
-    missing("check_client_ns_access", Takes::Table, DNS),
-    missing("check_reverse_client_hostname_a_access", Takes::Table, DNS),
-    missing("check_reverse_client_hostname_mx_access", Takes::Table, DNS),
-    missing("check_reverse_client_hostname_ns_access", Takes::Table, DNS),
+    looks_up("check_ccert_access", certificate::about),
+    looks_up("check_sasl_access", login::about_login),
+    asks("reject_unknown_client_hostname", existence::unknown_client).also(&["reject_unknown_client"]),
+    asks("reject_unknown_reverse_client_hostname", existence::unknown_reverse_client),
+    asks_list("reject_rbl_client", dns_list::reject_client).also(&["reject_rbl"]),
+    asks_list("reject_rhsbl_client", |e, _, a| dns_list::reject_name(e, Class::Client, a)),
+    asks_list("reject_rhsbl_reverse_client", |e, _, a| dns_list::reject_name(e, Class::ReverseClient, a)),
+    asks("reject_maps_rbl", dns_list::reject_client_of_old_lists),
+    asks_list("permit_dnswl_client", dns_list::permit_client),
+    asks_list("permit_rhswl_client", dns_list::permit_client_name),
+    looks_up("check_client_a_access", |e, _, a| server_access::check(e, Class::Client, Servers::Own, a)),
+    looks_up("check_client_mx_access", |e, _, a| server_access::check(e, Class::Client, Servers::Mail, a)),
+    looks_up("check_client_ns_access", |e, _, a| server_access::check(e, Class::Client, Servers::Name, a)),
+    looks_up("check_reverse_client_hostname_a_access", |e, _, a| {
+        server_access::check(e, Class::ReverseClient, Servers::Own, a)
+    }),
+    looks_up("check_reverse_client_hostname_mx_access", |e, _, a| {
+        server_access::check(e, Class::ReverseClient, Servers::Mail, a)
+    }),
+    looks_up("check_reverse_client_hostname_ns_access", |e, _, a| {
+        server_access::check(e, Class::ReverseClient, Servers::Name, a)
+    }),
     missing("permit_naked_ip_address", Takes::Nothing, "it is obsolete in Postfix, too"),
     // HELO.
     asks("reject_invalid_helo_hostname", helo::reject_invalid).also(&["reject_invalid_hostname"]),
     asks("reject_non_fqdn_helo_hostname", helo::reject_non_fqdn).also(&["reject_non_fqdn_hostname"]),
     looks_up("check_helo_access", access::about_helo),
-    missing("reject_unknown_helo_hostname", Takes::Nothing, DNS).also(&["reject_unknown_hostname"]),
-    missing("reject_rhsbl_helo", DNSXL, DNS),
-    missing("check_helo_a_access", Takes::Table, DNS),
-    missing("check_helo_mx_access", Takes::Table, DNS),
-    missing("check_helo_ns_access", Takes::Table, DNS),
+    asks("reject_unknown_helo_hostname", existence::unknown_helo).also(&["reject_unknown_hostname"]),
+    asks_list("reject_rhsbl_helo", |e, _, a| dns_list::reject_name(e, Class::Helo, a)),
+    looks_up("check_helo_a_access", |e, _, a| server_access::check(e, Class::Helo, Servers::Own, a)),
+    looks_up("check_helo_mx_access", |e, _, a| server_access::check(e, Class::Helo, Servers::Mail, a)),
+    looks_up("check_helo_ns_access", |e, _, a| server_access::check(e, Class::Helo, Servers::Name, a)),
     // Senders.
     asks("reject_non_fqdn_sender", |e, _, _| Ok(address::non_fqdn(e, e.subject.sender, Class::Sender))),
     asks("reject_unlisted_sender", |e, _, _| address::unlisted(e, e.subject.sender, Class::Sender)),
     looks_up("check_sender_access", access::about_sender).also(&["check_mail_access"]),
-    missing("reject_unknown_sender_domain", Takes::Nothing, DNS).also(&["reject_unknown_address"]),
-    missing("reject_rhsbl_sender", DNSXL, DNS),
+    asks("reject_unknown_sender_domain", existence::unknown_sender_domain).also(&["reject_unknown_address"]),
+    asks_list("reject_rhsbl_sender", |e, _, a| dns_list::reject_name(e, Class::Sender, a)),
     missing("reject_unverified_sender", Takes::Nothing, VERIFY).also(&["reject_unverified_address"]),
-    missing("reject_sender_login_mismatch", Takes::Nothing, AUTH),
-    missing("reject_known_sender_login_mismatch", Takes::Nothing, AUTH),
-    missing("reject_authenticated_sender_login_mismatch", Takes::Nothing, AUTH),
-    missing("reject_unauthenticated_sender_login_mismatch", Takes::Nothing, AUTH),
-    missing("check_sender_a_access", Takes::Table, DNS),
-    missing("check_sender_mx_access", Takes::Table, DNS),
-    missing("check_sender_ns_access", Takes::Table, DNS),
+    asks("reject_sender_login_mismatch", login::reject_mismatch),
+    asks("reject_known_sender_login_mismatch", login::reject_known_mismatch),
+    asks("reject_authenticated_sender_login_mismatch", login::reject_authenticated_mismatch),
+    asks("reject_unauthenticated_sender_login_mismatch", login::reject_unauthenticated_mismatch),
+    looks_up("check_sender_a_access", |e, _, a| server_access::check(e, Class::Sender, Servers::Own, a)),
+    looks_up("check_sender_mx_access", |e, _, a| server_access::check(e, Class::Sender, Servers::Mail, a)),
+    looks_up("check_sender_ns_access", |e, _, a| server_access::check(e, Class::Sender, Servers::Name, a)),
     // Recipients.
     asks("permit_auth_destination", address::permit_auth_destination),
     asks("reject_unauth_destination", |e, _, _| address::unauth_destination(e, false)).guard(),
@@ -156,13 +165,20 @@ static TABLE: &[Verb] = &[
     asks("reject_unlisted_recipient", |e, _, _| address::unlisted(e, e.subject.recipient, Class::Recipient))
         .also(&["check_recipient_maps"]),
     looks_up("check_recipient_access", access::about_recipient),
-    missing("permit_mx_backup", Takes::Nothing, DNS),
-    missing("reject_unknown_recipient_domain", Takes::Nothing, DNS).also(&["reject_unknown_mailhost"]),
-    missing("reject_rhsbl_recipient", DNSXL, DNS),
+    asks("permit_mx_backup", mx_backup::permit),
+    asks("reject_unknown_recipient_domain", existence::unknown_recipient_domain)
+        .also(&["reject_unknown_mailhost"]),
+    asks_list("reject_rhsbl_recipient", |e, _, a| dns_list::reject_name(e, Class::Recipient, a)),
     missing("reject_unverified_recipient", Takes::Nothing, VERIFY),
-    missing("check_recipient_a_access", Takes::Table, DNS),
-    missing("check_recipient_mx_access", Takes::Table, DNS),
-    missing("check_recipient_ns_access", Takes::Table, DNS),
+    looks_up("check_recipient_a_access", |e, _, a| {
+        server_access::check(e, Class::Recipient, Servers::Own, a)
+    }),
+    looks_up("check_recipient_mx_access", |e, _, a| {
+        server_access::check(e, Class::Recipient, Servers::Mail, a)
+    }),
+    looks_up("check_recipient_ns_access", |e, _, a| {
+        server_access::check(e, Class::Recipient, Servers::Name, a)
+    }),
     // Content, and everything.
     asks("reject_multi_recipient_bounce", generic::reject_multi_recipient_bounce),
     Verb { takes: Takes::PolicyService, ..asks("check_policy_service", policy::check) },

@@ -11,6 +11,7 @@ use smtp_proto::server::AuthOffer;
 use super::dialogue::Dialogue;
 use crate::auth::Step;
 use crate::client::Login;
+use crate::tls::Encryption;
 
 /// What to say to the client.
 pub(super) enum Answer {
@@ -22,7 +23,7 @@ pub(super) enum Answer {
 impl Dialogue<'_> {
     /// What the client is offered from now on.
     pub(super) fn auth_offer(&self) -> Option<Arc<AuthOffer>> {
-        self.server.authentication.as_ref()?.offer(&self.client, self.is_encrypted())
+        self.server.authentication.as_ref()?.offer(&self.client)
     }
 
     /// AUTH with a mechanism.
@@ -31,7 +32,7 @@ impl Dialogue<'_> {
             let text = "Error: authentication not enabled";
             return Answer::Reply(Reply::new(503, Dsn::new(5, 5, 1), text));
         };
-        let (exchange, step) = authentication.begin(mechanism, initial, &self.client, self.is_encrypted());
+        let (exchange, step) = authentication.begin(mechanism, initial, &self.client);
         self.exchange = exchange;
         self.auth_step(mechanism, step)
     }
@@ -77,6 +78,16 @@ impl Dialogue<'_> {
             }
             Step::Challenge(_) => Reply::new(454, Dsn::new(4, 7, 0), "Temporary authentication failure"),
         })
+    }
+
+    /// What the Received header says of TLS, and, with `smtpd_sasl_authenticated_header`, of who has logged in.
+    pub(super) fn trace_comments(&self) -> String {
+        let mut comments = self.client.tls.as_ref().map(Encryption::received).unwrap_or_default();
+        if let Some(login) = self.client.login.as_ref().filter(|_| self.server.shows_login) {
+            let before = if comments.is_empty() { "" } else { "\n" };
+            comments.push_str(&format!("{before}(Authenticated sender: {})", login.username));
+        }
+        comments
     }
 
     fn warn_of_failure(&self, mechanism: &str, reason: &str, username: Option<&str>) {

@@ -2,15 +2,18 @@
 
 use std::thread;
 
+use ipc::anvil::Offence;
 use ipc::log;
 use mail::Dsn;
 use nix::sys::socket::{MsgFlags, recv};
 use service::Stream;
-use smtp_proto::Reply;
 use smtp_proto::content::BareNewline;
-use smtp_proto::server::{Ending, Event, Session};
+use smtp_proto::server::{Ending, Event, Helo, Session};
+use smtp_proto::{Reply, Verb};
 
+use super::auth::Answer;
 use super::dialogue::Dialogue;
+use super::greeting;
 use crate::wire::{Lost, Wire};
 
 /// The output buffer that a session keeps while it waits.
@@ -29,6 +32,9 @@ impl Conversation<'_> {
     pub(super) fn look_for_early_talker(&mut self, stream: &Stream) {
         use std::os::fd::AsRawFd;
         let Stream::Tcp(stream) = stream else { return };
+        if self.wire.is_encrypted() {
+            return;
+        }
         if let Ok(count) = recv(stream.as_raw_fd(), self.proto.input().space(), MsgFlags::MSG_DONTWAIT) {
             self.proto.input().filled(count);
         }
@@ -50,12 +56,39 @@ impl Conversation<'_> {
                     self.dialogue.content(bytes);
                     continue;
                 }
-                Event::Helo(helo) => self.dialogue.helo(helo),
+                Event::Helo(helo) => {
+                    let reply = self.dialogue.helo(helo);
+                    self.proto.offer_auth(self.dialogue.auth_offer());
+                    reply
+                }
+                Event::Auth { mechanism, initial } => {
+                    let answer = self.dialogue.begin_auth(mechanism, initial);
+                    self.answer_auth(answer);
+                    continue;
+                }
+                Event::AuthResponse(response) => {
+                    let answer = self.dialogue.go_on_with_auth(response);
+                    self.answer_auth(answer);
+                    continue;
+                }
                 Event::Mail(mail) => self.dialogue.mail(mail),
                 Event::Rcpt(rcpt) => self.dialogue.rcpt(rcpt),
                 Event::Begin(transaction) => self.dialogue.begin(transaction),
                 Event::End { chunked, .. } => Some(self.dialogue.end(chunked)),
                 Event::Verify(address) => self.dialogue.verify(address),
+                Event::Other(Verb::Xclient, arguments) => match self.dialogue.xclient(arguments) {
+                    Ok(helo) => {
+                        self.begin_anew(helo);
+                        continue;
+                    }
+                    Err(reply) => Some(reply),
+                },
+                Event::Other(Verb::StartTls, _) => {
+                    if self.start_tls()? {
+                        continue;
+                    }
+                    None
+                }
                 Event::Other(verb, arguments) => self.dialogue.other(verb, arguments),
                 Event::Unknown(word, line) => {
                     if let Some(reply) = self.dialogue.unknown(word, line) {
@@ -90,6 +123,22 @@ impl Conversation<'_> {
         }
     }
 
+    /// The session goes on as that of another client.
+    fn begin_anew(&mut self, helo: Option<Helo>) {
+        let opening = greeting::opening(&mut self.dialogue, None);
+        let client = &self.dialogue.client;
+        self.proto.set_site_rules(self.dialogue.server.site.rules_for(client));
+        self.proto.set_authenticated(client.login.is_some());
+        self.proto.start_over(&opening.greeting, opening.policy, &client.to_string(), helo);
+    }
+
+    fn answer_auth(&mut self, answer: Answer) {
+        match answer {
+            Answer::Challenge(challenge) => self.proto.challenge(&challenge),
+            Answer::Reply(reply) => self.proto.answer(&reply),
+        }
+    }
+
     /// Writes what there is to say, and reads on.
     fn exchange(&mut self) -> Result<(), Lost> {
         let output = self.proto.output();
@@ -108,7 +157,8 @@ impl Conversation<'_> {
     /// A large buffer while content comes, a small one while the client thinks.
     fn fit_buffer(&mut self) {
         let server = self.dialogue.server;
-        let wants_large = self.proto.receives_content();
+        let awaits_long_line = self.proto.line_limit() > server.settings.line_length_limit;
+        let wants_large = self.proto.receives_content() || awaits_long_line;
         let input = self.proto.input();
         let has_large = input.capacity() > server.settings.line_length_limit * 2;
         match (wants_large, has_large) {
@@ -128,7 +178,10 @@ impl Conversation<'_> {
         let place = self.proto.place();
         match ending {
             Ok(Ending::Quit | Ending::Dropped) => {}
-            Ok(Ending::TooManyErrors) => log::broke_off("too many errors", &place, &client),
+            Ok(Ending::TooManyErrors) => {
+                log::broke_off("too many errors", &place, &client);
+                self.dialogue.server.limits.offended(&self.dialogue.client, Offence::ProtocolError);
+            }
             Err(Lost::Patience) => {
                 log::broke_off("timeout", &place, &client);
                 self.say_last(&Reply::new(
@@ -154,8 +207,8 @@ impl Conversation<'_> {
     }
 
     fn say_last(&mut self, reply: &Reply) {
-        let mut output = Vec::new();
-        reply.write(&mut output, true);
+        self.proto.say_last(reply);
+        let output = std::mem::take(self.proto.output());
         // Whoever does not hear it is gone anyway.
         let _ = self.wire.write(&output);
     }

@@ -1,5 +1,6 @@
 //! What is known of the client, and the answers to what it asks. A handler gives a reply, or none for the usual one.
 
+use ipc::anvil::Offence;
 use ipc::log;
 use mail::{Address, Dsn};
 use smtp_proto::path::{self, PathRules};
@@ -7,7 +8,10 @@ use smtp_proto::server::{Helo, Notice};
 use smtp_proto::{Reply, Verb};
 
 use super::transaction::{BARE_NEWLINE, MailState};
+use super::xforward::Forwarded;
+use crate::auth::Exchange;
 use crate::client::Client;
+use crate::limits::Happening;
 use crate::report::{self, Subject};
 use crate::server::Server;
 
@@ -20,6 +24,10 @@ pub(super) struct Dialogue<'a> {
     pub(super) helo: Option<Helo>,
     pub(super) mail: MailState,
     pub(super) out_of_step: bool,
+    /// AUTH that is under way.
+    pub(super) exchange: Option<Exchange>,
+    /// Whose message comes next, as XFORWARD has it.
+    pub(super) forwarded: Option<Forwarded>,
 }
 
 impl<'a> Dialogue<'a> {
@@ -31,6 +39,8 @@ impl<'a> Dialogue<'a> {
             helo: None,
             mail: MailState::default(),
             out_of_step: false,
+            exchange: None,
+            forwarded: None,
         }
     }
 
@@ -83,7 +93,10 @@ impl<'a> Dialogue<'a> {
     }
 
     /// A command that never became a question. Of those, Postfix logs wrong addresses, and limits that were met.
-    pub(super) fn refused(&self, verb: Verb, arguments: &str, reply: &Reply) {
+    pub(super) fn refused(&mut self, verb: Verb, arguments: &str, reply: &Reply) {
+        if verb == Verb::Auth {
+            return self.auth_aborted(reply);
+        }
         let said = arguments.split_once(':').map_or("", |(_, rest)| path::split(rest.trim_start()).0);
         match (verb, reply.code()) {
             (Verb::Mail | Verb::Rcpt, 501) if reply.dsn().is_some_and(is_about_address) => {
@@ -108,6 +121,12 @@ impl<'a> Dialogue<'a> {
         }
     }
 
+    /// Counts for the rates of the client's network; a client that may name others by XCLIENT is not counted.
+    pub(super) fn limit(&self, happening: Happening) -> Option<Reply> {
+        let trusted = self.server.may_name_clients(&self.client);
+        self.server.limits.happened(&self.client, happening, trusted)
+    }
+
     /// A client that speaks another language than SMTP is sent away.
     pub(super) fn unknown(&self, word: &str, line: &str) -> Option<Reply> {
         let forbidden = match self.server.forbidden_commands.matches(word) {
@@ -120,6 +139,7 @@ impl<'a> Dialogue<'a> {
         if !forbidden && !smtp_proto::command::is_header(word) {
             return None;
         }
+        self.server.limits.offended(&self.client, Offence::ProtocolError);
         let said: String = line.chars().take(100).collect();
         log::warning!("non-SMTP command from {}: {said}", self.client);
         Some(Reply::new(221, Dsn::new(2, 7, 0), "Error: I can break rules, too. Goodbye."))
@@ -130,6 +150,7 @@ impl<'a> Dialogue<'a> {
             Notice::ImproperPipelining { after, said } => {
                 log::info!("improper command pipelining after {after} from {}: {said}", self.client);
                 self.out_of_step = true;
+                self.server.limits.offended(&self.client, Offence::ProtocolError);
             }
             Notice::BareNewline { after } => {
                 let action = if rejects_bare_newline { "reject" } else { "notify" };

@@ -7,7 +7,10 @@ use super::dialogue::Dialogue;
 impl Dialogue<'_> {
     /// The answer to such a command; none says that it is not offered.
     pub(super) fn other(&mut self, verb: Verb, arguments: &str) -> Option<Reply> {
-        let _ = (verb, arguments);
-        None
+        match verb {
+            Verb::Xforward => Some(self.xforward(arguments).unwrap_or_else(|reply| reply)),
+            Verb::Etrn => Some(self.etrn(arguments)),
+            _ => None,
+        }
     }
 }

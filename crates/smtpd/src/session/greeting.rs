@@ -6,7 +6,7 @@ use smtp_proto::Reply;
 use smtp_proto::server::Policy;
 
 use super::dialogue::Dialogue;
-use crate::connections::Counted;
+use crate::limits::Counted;
 use crate::report;
 
 /// How a session begins.
@@ -32,20 +32,11 @@ pub(super) fn opening(dialogue: &mut Dialogue<'_>, counted: Option<&Counted>) ->
 }
 
 fn greeting(dialogue: &Dialogue<'_>, counted: Option<&Counted>) -> Reply {
-    let (server, client) = (dialogue.server, &dialogue.client);
-    let hostname = &server.settings.hostname;
-    let number = counted.map_or(0, |counted| counted.number);
-    match server.too_many_connections(client, number) {
-        Ok(false) => {}
-        Ok(true) => {
-            log::warning!("Connection concurrency limit exceeded: {number} from {client} for service smtpd");
-            let text = format!("{hostname} Error: too many connections from {}", client.address);
-            return Reply::new(421, Dsn::new(4, 7, 0), text);
-        }
-        Err(error) => {
-            log::warning!("{error}");
-            return local_error(hostname);
-        }
+    let server = dialogue.server;
+    if let Some(refused) =
+        counted.and_then(|counted| server.limits.too_many_connections(&dialogue.client, counted))
+    {
+        return refused;
     }
     let subject = dialogue.subject_at("CONNECT");
     match server.restrictions.connect(&subject) {

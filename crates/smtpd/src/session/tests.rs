@@ -99,6 +99,7 @@ impl Instance {
         }
         std::fs::write(folder.path().join("main.cf"), main_cf).unwrap();
         std::fs::write(folder.path().join("master.cf"), "").unwrap();
+        write_passwords(script, folder.path());
         let (config, _) = Config::load(folder.path()).unwrap();
         let socket = folder.path().join("cleanup");
         let (sender, delivered) = channel();
@@ -110,7 +111,7 @@ impl Instance {
                 }
             });
         }
-        let server = Server::new(&config, ipc::cleanup::Client::new(socket)).unwrap();
+        let server = Server::new(&config, "smtp", ipc::cleanup::Client::new(socket)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self { server: Arc::new(server), listener, delivered, stopping: Arc::default(), _folder: folder }
     }
@@ -125,6 +126,20 @@ impl Instance {
         std::thread::spawn(move || serve(&server, &connection, &|| *stopping.lock().unwrap()));
         TestClient { reader: BufReader::new(stream), gathered: String::new() }
     }
+}
+
+/// `password: NAME PASSWORD [locked]` lines become the file `passwords`.
+fn write_passwords(script: &str, folder: &Path) {
+    use smtp_proto::sasl::Secret;
+    let mut table = passwords::Table::default();
+    for line in script.lines().filter_map(|line| line.strip_prefix("password: ")) {
+        let words: Vec<_> = line.split(' ').collect();
+        let schemes = [passwords::Scheme::ScramSha256];
+        let mut user = passwords::User::new(&Secret::from(words[1]), &schemes).unwrap();
+        user.locked = words.len() > 2;
+        table.insert(words[0], user).unwrap();
+    }
+    std::fs::write(folder.join("passwords"), &*table.to_text()).unwrap();
 }
 
 /// Takes every message, but those that ask for something else.

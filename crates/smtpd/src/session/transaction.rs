@@ -1,17 +1,21 @@
 //! A message on its way in: MAIL, RCPT, the content, and its end.
 
+use std::fmt::Write as _;
+
+use ipc::anvil::Offence;
 use ipc::log;
-use mail::{Address, Client as MailClient, QueueId};
+use mail::{Address, Client as MailClient, Dsn, QueueId};
 use smtp_proto::parameter::{Mail, Rcpt};
 use smtp_proto::server::Transaction;
 use smtp_proto::{Fault, Reply};
 
 use super::dialogue::Dialogue;
+use crate::limits::Happening;
 use crate::policy::{Instance, next_instance};
 use crate::refusal;
 use crate::report::{self, Subject};
 use crate::restrictions::Effects;
-use crate::transfer::Transfer;
+use crate::transfer::{Source, Transfer};
 
 /// What the log says of a line without carriage return, and the end of the reply to it.
 pub(super) const BARE_NEWLINE: &str = "bare <LF> received";
@@ -50,9 +54,15 @@ impl Default for MailState {
 
 impl Dialogue<'_> {
     pub(super) fn mail(&mut self, mail: &Mail) -> Option<Reply> {
+        let forwarded = self.forwarded.take();
         self.forget_transaction();
+        self.forwarded = forwarded;
+        if let Some(reply) = self.too_much_mail() {
+            return Some(reply);
+        }
         self.mail.sender = Some(mail.sender.clone());
         self.mail.size = mail.size.unwrap_or(0);
+        self.mail.sasl_sender = mail.auth.clone().unwrap_or_default();
         let subject = self.subject_at("MAIL");
         let restrictions = &self.server.restrictions;
         if let Some(reply) = restrictions.malformed_sender(&mail.sender) {
@@ -72,11 +82,22 @@ impl Dialogue<'_> {
     }
 
     pub(super) fn rcpt(&mut self, rcpt: &Rcpt) -> Option<Reply> {
+        if let Some(reply) = self.limit(Happening::Recipient) {
+            return Some(reply);
+        }
         let mut effects = self.mail.effects.clone();
         let subject = Subject { recipient: Some(&rcpt.recipient), ..self.subject_at("RCPT") };
-        let refused = self.server.restrictions.rcpt(&subject, &mut effects);
+        let mut refused = self.server.restrictions.rcpt(&subject, &mut effects);
+        if refused.is_none() {
+            refused = self.spend(0, 1);
+        }
         match &refused {
-            Some(reply) => report::acted("reject", &subject, reply),
+            Some(reply) => {
+                report::acted("reject", &subject, reply);
+                if reply.code() >= 500 && reply.dsn() == Some(Dsn::new(5, 1, 1)) {
+                    self.server.limits.offended(&self.client, Offence::UnknownRecipient);
+                }
+            }
             None => {
                 self.mail.recipients += 1;
                 self.mail.effects = effects;
@@ -93,25 +114,9 @@ impl Dialogue<'_> {
             report::acted("reject", &subject, &reply);
             return Some(reply);
         }
-        let rewrite_headers = self.server.restrictions.rewrites_headers(&subject);
+        let source = self.source(transaction, &subject);
         self.mail.effects = effects;
-        let client = MailClient {
-            name: self.client.name.clone(),
-            address: self.client.address.clone(),
-            port: self.client.port,
-            helo: self.helo.as_ref().map(|helo| helo.name.clone()).unwrap_or_default(),
-            // RFC 6531 section 3.7.3 has its own word for a transaction with SMTPUTF8.
-            protocol: if transaction.mail.smtputf8 { "UTF8SMTP" } else { self.protocol() }.to_owned(),
-            ..MailClient::default()
-        };
-        match Transfer::begin(
-            self.server,
-            transaction,
-            &self.client,
-            client,
-            rewrite_headers,
-            &self.mail.effects,
-        ) {
+        match Transfer::begin(self.server, transaction, source, &self.mail.effects) {
             Ok(transfer) => {
                 self.mail.size = 0;
                 self.mail.queue_id = Some(transfer.id);
@@ -120,6 +125,57 @@ impl Dialogue<'_> {
             }
             Err(reply) => Some(reply),
         }
+    }
+
+    /// Why no message may begin: the client sends too many, or the user has sent too many.
+    fn too_much_mail(&self) -> Option<Reply> {
+        self.limit(Happening::Message).or_else(|| self.spend(1, 0))
+    }
+
+    /// Counts for the limits of the user who has authenticated.
+    fn spend(&self, messages: u64, recipients: u64) -> Option<Reply> {
+        let login = self.client.login.as_ref()?;
+        let server = self.server;
+        server.limits.quota.spend(&server.cleanup, &login.username, messages, recipients)
+    }
+
+    /// Where the message comes from, as cleanup and the log are told.
+    fn source(&self, transaction: &Transaction, subject: &Subject<'_>) -> Source {
+        let login = self.client.login.as_ref();
+        let client = MailClient {
+            name: self.client.name.clone(),
+            address: self.client.address.clone(),
+            port: self.client.port,
+            helo: self.helo.as_ref().map(|helo| helo.name.clone()).unwrap_or_default(),
+            protocol: self.protocol_of(transaction),
+            sasl_method: login.map(|login| login.method.clone()).unwrap_or_default(),
+            sasl_username: login.map(|login| login.username.clone()).unwrap_or_default(),
+            sasl_sender: self.mail.sasl_sender.clone(),
+            tls: self.trace_comments(),
+        };
+        let mut shown = self.client.to_string();
+        if let Some(login) = login {
+            let _ = write!(shown, ", sasl_method={}, sasl_username={}", login.method, login.username);
+        }
+        if !self.mail.sasl_sender.is_empty() {
+            let _ = write!(shown, ", sasl_sender={}", self.mail.sasl_sender);
+        }
+        if let Some(forwarded) = &self.forwarded {
+            let _ = write!(shown, "{forwarded}");
+        }
+        let rewrite_headers = match &self.forwarded {
+            Some(forwarded) => forwarded.is_local,
+            None => self.server.restrictions.rewrites_headers(subject),
+        };
+        Source { shown, client, rewrite_headers }
+    }
+
+    /// RFC 3848: an S for TLS, an A for AUTH; RFC 6531 section 3.7.3 has its own word for a transaction with SMTPUTF8.
+    fn protocol_of(&self, transaction: &Transaction) -> String {
+        let base = if transaction.mail.smtputf8 { "UTF8SMTP" } else { self.protocol() };
+        let tls = if self.client.tls.is_some() { "S" } else { "" };
+        let auth = if self.client.login.is_some() { "A" } else { "" };
+        if base == "SMTP" { base.to_owned() } else { format!("{base}{tls}{auth}") }
     }
 
     pub(super) fn content(&mut self, bytes: &[u8]) {
@@ -165,5 +221,6 @@ impl Dialogue<'_> {
     pub(super) fn forget_transaction(&mut self) {
         self.server.restrictions.message_done(self.mail.instance);
         self.mail = MailState::default();
+        self.forwarded = None;
     }
 }
