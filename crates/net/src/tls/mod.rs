@@ -24,5 +24,6 @@ mod verifier;
 
 pub use certificate::{Certificate, Digest, Key};
 pub use ciphers::Ciphers;
+pub use handshake::Socket;
 pub use info::{Algorithm, Info, Trust};
 pub use protocols::Protocols;
