@@ -87,7 +87,11 @@ impl Subject {
                     _ => (address, original),
                 };
                 let recipient = Reported { address, original, orcpt: found.recipient.orcpt, outcome, time };
-                if is_wanted(request.kind, notify) && !is_passed_on {
+                // With `confirm_delay_cleared` the queue manager asks for those who know of the delay as well.
+                let is_cleared = request.kind == Kind::Success
+                    && stored.delay_was_reported()
+                    && is_wanted(Kind::Delay, notify);
+                if (is_cleared || is_wanted(request.kind, notify)) && !is_passed_on {
                     wanted.add(recipient.clone());
                 }
                 all.add(recipient);

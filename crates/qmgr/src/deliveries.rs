@@ -81,7 +81,7 @@ pub(crate) enum Verdict {
     /// The agent went away too often over these recipients.
     Abandoned { id: QueueId, recipients: Vec<RequestRecipient> },
     /// The destination or transport was given up, and this waited for it.
-    PutOff { site: Site, jobs: Vec<Job>, failure: SiteFailure },
+    PutOff { site: Site, jobs: Vec<Job>, refusal: Refusal },
     /// The destination takes mail, and could do with so many more messages.
     Room { site: Site, messages: usize },
 }
@@ -362,12 +362,12 @@ impl Deliveries {
             None => Ending::Answered,
         };
         let finished = self.finish(&site, &ending, now);
-        if let Ending::Failed(failure) = ending {
-            if self.scheduler.refusal(&site, now).is_some() {
-                verdicts.push(Verdict::Waits { id, site: site.clone() });
-            }
+        if matches!(ending, Ending::Failed(_))
+            && let Some(refusal) = self.scheduler.refusal(&site, now)
+        {
+            verdicts.push(Verdict::Waits { id, site: site.clone() });
             if !finished.lost.is_empty() {
-                verdicts.push(Verdict::PutOff { site: site.clone(), jobs: finished.lost, failure });
+                verdicts.push(Verdict::PutOff { site: site.clone(), jobs: finished.lost, refusal });
             }
         }
         if finished.room > 0 {
@@ -386,7 +386,7 @@ impl Deliveries {
         let finished = self.scheduler.finish(site, ending, now);
         if let Ending::Failed(failure) = ending
             && was_up
-            && self.scheduler.refusal(site, now).is_some_and(|refusal| refusal.failure == *failure)
+            && self.scheduler.refusal(site, now).is_some_and(|refusal| !refusal.is_congestion)
         {
             let (transport, destination) = (&site.transport, &site.destination);
             let wait = self.scheduler.limits(transport).map_or(Duration::ZERO, |limits| limits.retry);
@@ -459,8 +459,9 @@ impl Deliveries {
         let failure = SiteFailure { dsn: Dsn::new(4, 3, 0), text: "mail transport unavailable".into() };
         let until = now + self.settings.retry;
         let waiting = self.scheduler.close(&site.transport, failure.clone(), until, now);
+        let refusal = Refusal { failure, turn: None, is_congestion: false };
         let all = std::iter::once((site, job)).chain(waiting);
-        all.map(|(site, job)| Verdict::PutOff { site, jobs: vec![job], failure: failure.clone() }).collect()
+        all.map(|(site, job)| Verdict::PutOff { site, jobs: vec![job], refusal: refusal.clone() }).collect()
     }
 
     fn answered(&mut self, number: u64) {

@@ -88,7 +88,7 @@ pub(crate) struct Slice {
     /// Those to deliver to.
     pub(crate) recipients: Vec<RequestRecipient>,
     /// The way of each of them.
-    pub(crate) ways: Vec<Result<Way, Outcome>>,
+    pub(crate) ways: Vec<Result<Way, Box<Outcome>>>,
     /// Those that failed in an earlier attempt whose report could not be written.
     pub(crate) unreported_failures: Vec<u32>,
     /// Those that were reached in an earlier attempt, likewise.

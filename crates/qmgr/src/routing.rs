@@ -47,7 +47,7 @@ impl Router {
     }
 
     /// The way of a recipient, or the deferral where a table cannot tell.
-    pub(crate) fn way_of(&self, sender: &Address, recipient: &Address) -> Result<Way, Outcome> {
+    pub(crate) fn way_of(&self, sender: &Address, recipient: &Address) -> Result<Way, Box<Outcome>> {
         match self.resolver.resolve(sender, recipient) {
             Ok(route) => {
                 Ok(Way { transport: route.transport, nexthop: route.nexthop, recipient: route.recipient })
@@ -55,7 +55,7 @@ impl Router {
             Err(error) => {
                 log::warning!("resolve <{recipient}>: {error}");
                 let text = "address resolver failure: a lookup table is unavailable";
-                Err(Outcome::deferred("none", Dsn::new(4, 3, 0), text))
+                Err(Box::new(Outcome::deferred("none", Dsn::new(4, 3, 0), text)))
             }
         }
     }

@@ -15,6 +15,9 @@ use mail::{Dsn, QueueId};
 use crate::limits::Limits;
 use transport::{Closed, Transport};
 
+/// What stands before the reason in the outcome of mail that a destination's state puts off without an attempt.
+const SUSPENDED: &str = "delivery temporarily suspended: ";
+
 /// The name of a transport or destination.
 pub(crate) type Name = Arc<str>;
 
@@ -55,7 +58,7 @@ pub(crate) enum Ending {
     Lost,
 }
 
-/// Why mail is put off without an attempt.
+/// Why mail is put off without an attempt: code and text of the outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) failure: SiteFailure,
@@ -133,8 +136,8 @@ impl Scheduler {
         let interval = transport.limits.interval.unwrap_or(transport.limits.destination_delay);
         let turn = Some(Turn { interval, ahead }).filter(|_| !interval.is_zero());
         let text = match turn {
-            Some(_) => "the rate of deliveries to this destination is limited".to_owned(),
-            None => format!("{ahead} deliveries to this destination wait already"),
+            Some(_) => format!("{SUSPENDED}the rate of deliveries to this destination is limited"),
+            None => format!("{SUSPENDED}{ahead} deliveries to this destination wait already"),
         };
         // 4.4.5: mail system congestion (RFC 3463 section 3.5).
         let failure = SiteFailure { dsn: Dsn::new(4, 4, 5), text };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant, SystemTime};
 
-use ipc::agent::{RequestRecipient, SiteFailure};
+use ipc::agent::RequestRecipient;
 use ipc::log;
 use mail::{Dsn, Notify, Outcome, QueueId, Status};
 use queue::Attempt;
@@ -17,9 +17,6 @@ use crate::message::{ActiveMessage, Age, Next};
 use crate::reports::Report;
 use crate::routing::Way;
 use crate::scheduler::{Refusal, Site};
-
-/// What stands before the reason in the outcome of mail that was put off without an attempt.
-const SUSPENDED: &str = "delivery temporarily suspended: ";
 
 /// The longest that mail waits for its turn at a destination with a rate before it is looked at again.
 const LONGEST_TURN: Duration = Duration::from_secs(24 * 3600);
@@ -56,7 +53,7 @@ impl EventLoop {
         &mut self,
         id: QueueId,
         recipients: Vec<RequestRecipient>,
-        ways: Vec<Result<Way, Outcome>>,
+        ways: Vec<Result<Way, Box<Outcome>>>,
     ) {
         let Some(message) = self.messages.get(&id) else { return };
         let is_given_up = message.is_forced_to_expire();
@@ -64,9 +61,13 @@ impl EventLoop {
         let mut places: HashMap<Site, usize> = HashMap::new();
         for (recipient, way) in recipients.into_iter().zip(ways) {
             let way = match way {
-                _ if is_given_up => Err(forced_to_expire()),
-                Ok(way) if self.settings.defer_transports.contains(&way.transport) => Err(put_off()),
-                Ok(way) if !self.deliveries.knows(&way.transport) => Err(unavailable(&way.transport)),
+                _ if is_given_up => Err(Box::new(forced_to_expire())),
+                Ok(way) if self.settings.defer_transports.contains(&way.transport) => {
+                    Err(Box::new(put_off()))
+                }
+                Ok(way) if !self.deliveries.knows(&way.transport) => {
+                    Err(Box::new(unavailable(&way.transport)))
+                }
                 way => way,
             };
             match way {
@@ -82,7 +83,7 @@ impl EventLoop {
                     };
                     groups[place].recipients.push(recipient);
                 }
-                Err(outcome) => self.decide_without_agent(id, &recipient, outcome),
+                Err(outcome) => self.decide_without_agent(id, &recipient, *outcome),
             }
         }
         let now = Instant::now();
@@ -104,7 +105,7 @@ impl EventLoop {
         } else if refusal.is_congestion {
             self.warn_of_clog(site);
         }
-        let outcome = suspended(&refusal.failure);
+        let outcome = Outcome::deferred("none", refusal.failure.dsn, refusal.failure.text.clone());
         recipients.iter().for_each(|recipient| self.decide_without_agent(id, recipient, outcome.clone()));
     }
 
@@ -170,8 +171,7 @@ impl EventLoop {
                 }
                 Verdict::Done { id } => self.go_on(id, false),
                 Verdict::Abandoned { id, recipients } => self.abandon(id, &recipients),
-                Verdict::PutOff { site, jobs, failure } => {
-                    let refusal = Refusal { failure, turn: None, is_congestion: false };
+                Verdict::PutOff { site, jobs, refusal } => {
                     for job in jobs {
                         self.put_off(job.message, &job.recipients, &site, &refusal);
                         self.go_on(job.message, false);
@@ -232,14 +232,6 @@ impl EventLoop {
         self.deferred.add(id, until, &sites);
         self.disk.ask(Job::Defer { id, until });
     }
-}
-
-/// What a destination's failure means for mail that waits for it.
-fn suspended(failure: &SiteFailure) -> Outcome {
-    let text = failure.text.as_str();
-    let is_told = text.starts_with(SUSPENDED);
-    let text = if is_told { text.to_owned() } else { format!("{SUSPENDED}{text}") };
-    Outcome::deferred("none", failure.dsn, text)
 }
 
 /// With `soft_bounce` nothing is given up.

@@ -177,7 +177,7 @@ fn a_destination_that_fails_is_given_up_and_tried_again_by_one() {
     // The window shrinks by one each time: 1/5 + 1/4 + 1/3 + 1/2 of a cohort.
     assert_eq!(lost, [0, 0, 0, 15, 0]);
     let refusal = bench.scheduler.refusal(&site("a"), bench.now).unwrap();
-    assert_eq!(refusal.failure.text, "connection refused");
+    assert_eq!(refusal.failure.text, "delivery temporarily suspended: connection refused");
     assert_eq!(bench.scheduler.refusal(&site("b"), bench.now), None);
 
     assert_eq!(bench.pass(299), []);

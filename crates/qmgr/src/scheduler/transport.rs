@@ -15,7 +15,7 @@ use mail::QueueId;
 
 use super::destination::{Destination, FIRST_TAG, Place, State};
 use super::window::Window;
-use super::{Ending, Job, Name};
+use super::{Ending, Job, Name, SUSPENDED};
 use crate::limits::Limits;
 
 /// How many deliveries of one tag are begun before those of the next have their turn too.
@@ -173,7 +173,8 @@ impl Transport {
             Ending::Failed(failure) => {
                 if known.failure().is_none() && known.window.fail(&self.limits) && may_die {
                     let until = now + self.limits.retry;
-                    known.state = State::Dead { until, failure: failure.clone() };
+                    let text = format!("{SUSPENDED}{}", failure.text);
+                    known.state = State::Dead { until, failure: SiteFailure { dsn: failure.dsn, text } };
                     self.timers.push(Reverse((until, destination.clone())));
                     self.dead += 1;
                     lost = known.drain();
