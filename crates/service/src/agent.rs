@@ -8,7 +8,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use config::param;
 use ipc::agent::{Reply, Request, RequestRecipient, SiteFailure};
 use ipc::frame::{self, Receiver};
 use ipc::log;
@@ -17,6 +16,7 @@ use mail::{Dsn, Outcome, QueueId, Status};
 use crate::Fatal;
 use crate::connection::Stream;
 use crate::lifecycle::Lifecycle;
+use crate::outcome_rules::OutcomeRules;
 use crate::startup::Service;
 use crate::workers::{Workers, panic_text};
 
@@ -72,8 +72,7 @@ pub trait SiteAgent: Send + Sync + 'static {
 struct Job {
     delivery: Delivery,
     replies: Arc<Mutex<UnixStream>>,
-    /// `soft_bounce`
-    soft_bounce: bool,
+    rules: Arc<OutcomeRules>,
 }
 
 impl Service {
@@ -91,6 +90,7 @@ impl Service {
     /// # Errors
     /// Dropping privileges or polling failed.
     pub fn serve_site_deliveries(self, agent: impl SiteAgent) -> Result<(), Fatal> {
+        let rules = Arc::new(OutcomeRules::new(&self.config, self.program)?);
         let lifecycle = Arc::clone(&self.lifecycle);
         let workers = {
             let lifecycle = Arc::clone(&lifecycle);
@@ -100,11 +100,10 @@ impl Service {
             })
         };
         // Its sessions are the connections of qmgr; what is limited is qmgr's to limit, by the same master.cf.
-        let soft_bounce = self.config.get(param::SOFT_BOUNCE);
         let connections = Self { max_sessions: None, ..self };
         connections.serve_sessions(move |lifecycle, connection| {
             if let Stream::Unix(socket) = &*connection.stream
-                && let Err(error) = serve_queue_manager(socket, lifecycle, &workers, soft_bounce)
+                && let Err(error) = serve_queue_manager(socket, lifecycle, &workers, &rules)
             {
                 log::warning!("connection from the queue manager: {error}");
             }
@@ -128,7 +127,7 @@ fn serve_queue_manager(
     socket: &UnixStream,
     lifecycle: &Lifecycle,
     workers: &Workers<Job>,
-    soft_bounce: bool,
+    rules: &Arc<OutcomeRules>,
 ) -> io::Result<()> {
     frame::send(socket, &Reply::Ready, None)?;
     let replies = Arc::new(Mutex::new(socket.try_clone()?));
@@ -139,7 +138,7 @@ fn serve_queue_manager(
         if let Err(error) = workers.run(Job {
             delivery: Delivery { request, file },
             replies: Arc::clone(&replies),
-            soft_bounce,
+            rules: Arc::clone(rules),
         }) {
             lifecycle.end();
             // Closing the connection tells qmgr, who defers what is out and comes again.
@@ -171,7 +170,7 @@ fn deliver(agent: &impl SiteAgent, job: &Job) {
 pub struct Results<'a> {
     request: &'a Request,
     replies: &'a Mutex<UnixStream>,
-    soft_bounce: bool,
+    rules: &'a OutcomeRules,
     decided: Vec<bool>,
     left: usize,
     /// Outcomes that are not sent yet: those of the last recipient go out together with the end.
@@ -179,6 +178,7 @@ pub struct Results<'a> {
     began: Instant,
     began_at: Duration,
     set_up: Option<Instant>,
+    connection_uses: u64,
 }
 
 impl<'a> Results<'a> {
@@ -188,13 +188,14 @@ impl<'a> Results<'a> {
         Self {
             request,
             replies,
-            soft_bounce: job.soft_bounce,
+            rules: &job.rules,
             decided: vec![false; left],
             left,
             out: Vec::with_capacity(256),
             began: Instant::now(),
             began_at: since_epoch(),
             set_up: None,
+            connection_uses: 1,
         }
     }
 
@@ -207,6 +208,12 @@ impl<'a> Results<'a> {
     /// Another connection is being made.
     pub fn connecting(&mut self) {
         self.set_up = None;
+        self.connection_uses = 1;
+    }
+
+    /// The connection serves for the so manieth time.
+    pub fn reusing(&mut self, uses: u64) {
+        self.connection_uses = uses;
     }
 
     /// The positions of the recipients that have no outcome yet.
@@ -223,7 +230,9 @@ impl<'a> Results<'a> {
         }
         self.left -= 1;
         let request = self.request;
-        let is_soft = self.soft_bounce && outcome.status == Status::Bounced && !request.trace.is_probe();
+        let outcome = self.rules.filtered(outcome);
+        let is_soft =
+            self.rules.soft_bounce && outcome.status == Status::Bounced && !request.trace.is_probe();
         let outcome = if is_soft { outcome.softened() } else { outcome };
         let log = match (request.trace.is_probe(), is_soft) {
             (true, _) => log::probed,
@@ -248,6 +257,7 @@ impl<'a> Results<'a> {
             scheduled: self.began_at.saturating_sub(self.request.active_since),
             connecting: set_up.duration_since(self.began),
             delivering: now.duration_since(set_up),
+            connection_uses: self.connection_uses,
         }
     }
 

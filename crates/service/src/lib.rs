@@ -15,6 +15,7 @@ mod connection;
 mod judgement;
 mod lifecycle;
 mod mailbox;
+mod outcome_rules;
 mod sessions;
 mod startup;
 mod workers;

@@ -85,6 +85,8 @@ pub struct Delays {
     pub connecting: Duration,
     /// Transmission or delivery.
     pub delivering: Duration,
+    /// How many deliveries the connection has served, this one included; shown from the second on.
+    pub connection_uses: u64,
 }
 
 /// An agent or qmgr: what became of one recipient.
@@ -141,9 +143,10 @@ fn decided(
     line(
         Level::Info,
         format_args!(
-            "{id}: to=<{recipient}>,{} relay={}, delay={}, delays={}/{}/{}/{}, dsn={}, status={status} ({})",
+            "{id}: to=<{recipient}>,{} relay={},{} delay={}, delays={}/{}/{}/{}, dsn={}, status={status} ({})",
             OrigTo(original),
             outcome.relay,
+            ConnUse(delays.connection_uses),
             Seconds(total),
             Seconds(delays.queued),
             Seconds(delays.scheduled),
@@ -160,6 +163,14 @@ struct OrigTo<'a>(Option<&'a Address>);
 impl fmt::Display for OrigTo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |original| write!(f, " orig_to=<{original}>,"))
+    }
+}
+
+struct ConnUse(u64);
+
+impl fmt::Display for ConnUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > 1 { write!(f, " conn_use={},", self.0) } else { Ok(()) }
     }
 }
 
