@@ -3,12 +3,13 @@
 use config::{Config, param};
 use ipc::agent::SiteFailure;
 use ipc::log;
-use lookup::{Generic, Maps};
+use lookup::{Generic, Maps, MatchList};
 use net::dns::mail_hosts::HostFinder;
 use net::tls::client::Context;
 use service::{Delivery, Fatal, Results, Service, SiteAgent};
 use smtp_proto::client::Protocol;
 
+use crate::cache::Cache;
 use crate::content::Checks;
 use crate::delivery::Attempt;
 use crate::login::Logins;
@@ -21,6 +22,9 @@ pub(crate) struct Client {
     pub(crate) tls: Context,
     pub(crate) generic: Generic,
     pub(crate) checks: Checks,
+    pub(crate) cache: Cache,
+    /// `smtp_connection_cache_destinations`
+    pub(crate) cache_always: MatchList,
     /// None where this program never logs in.
     pub(crate) logins: Option<Logins>,
     /// `smtp_discard_ehlo_keyword_address_maps`.
@@ -49,8 +53,13 @@ impl Client {
             Protocol::Smtp => param::SMTP_DISCARD_EHLO_KEYWORD_ADDRESS_MAPS,
             Protocol::Lmtp => param::LMTP_DISCARD_LHLO_KEYWORD_ADDRESS_MAPS,
         };
+        let settings = Settings::new(&own)?;
+        let always = own.name(param::SMTP_CONNECTION_CACHE_DESTINATIONS);
         Ok(Self {
-            settings: Settings::new(&own)?,
+            cache: Cache::new(settings.cache.clone()),
+            cache_always: MatchList::strings(&always, &settings.cache.destinations)
+                .map_err(|error| error.to_string())?,
+            settings,
             hosts: hosts.map_err(|error| error.to_string())?,
             tls: Context::new(config, own.prefix())?,
             generic: Generic::from_config(config, &own.name(param::SMTP_GENERIC_MAPS), &generic)
@@ -81,5 +90,10 @@ impl Client {
 impl SiteAgent for Client {
     fn deliver(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<SiteFailure> {
         Attempt::new(self, delivery, results).run()
+    }
+
+    fn probe(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<SiteFailure> {
+        // The request says that it is one: the message stops after its recipients.
+        self.deliver(delivery, results)
     }
 }

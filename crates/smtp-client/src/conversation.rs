@@ -37,8 +37,6 @@ pub(crate) struct Conversation {
     /// Bytes of content since the stage began.
     sent: u64,
     buffer: Box<[u8]>,
-    /// What the server's greeting said, for its first words.
-    pub(crate) greeting: Option<Response>,
     /// When it began.
     pub(crate) began: Instant,
     /// How many deliveries it has served.
@@ -64,7 +62,6 @@ impl Conversation {
             waiting: (Stage::Greeting, Instant::now()),
             sent: 0,
             buffer: vec![0; READ].into(),
-            greeting: None,
             began: Instant::now(),
             uses: 0,
             spoiled: false,

@@ -5,22 +5,25 @@
 //! to tell the sender. Once a server has taken a message with its last reply, that counts, whatever happens then.
 //!
 //! - `agent`: the program: all that deliveries share, made of the configuration.
-//! - `delivery`: one delivery: places, hosts and addresses in their order, until each recipient has its answer.
+//! - `delivery`: one delivery: places in their order until each recipient has its answer; `hosts`: the servers of a place.
 //! - `opening`: from a connection to a server that listens: greeting, EHLO, STARTTLS, AUTH.
 //! - `login`, `token`: who this host is to a server.
 //! - `transaction`: one message to one server: which reply decides about whom.
 //! - `conversation`, `stream`, `connect`: bytes and time limits.
+//! - `cache`: sessions that are kept for the next message.
 //! - `content`: what is changed on the way out.
 //!
 //! The protocol itself is `smtp_proto::client`; the DNS and TLS are `net`.
 
 mod agent;
+mod cache;
 mod connect;
 mod content;
 mod conversation;
 mod delivery;
 mod destination;
 mod failure;
+mod hosts;
 mod login;
 mod opening;
 mod server;

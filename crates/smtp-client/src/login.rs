@@ -142,9 +142,9 @@ impl Logins {
         Ok(found.map(|value| Login::parse(&value, self.delimiter)))
     }
 
-    /// Whether the login depends on the sender.
-    pub(crate) const fn depends_on_sender(&self) -> bool {
-        self.by_sender
+    /// What a session made with these logins depends on besides its server.
+    pub(crate) fn scope(&self, sender: &Address, destination: &str) -> String {
+        if self.by_sender { format!("{sender} {destination}") } else { destination.to_owned() }
     }
 
     /// Begins an exchange with the best mechanism that the server offers and this login can use.

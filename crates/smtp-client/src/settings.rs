@@ -86,14 +86,13 @@ pub(crate) struct Settings {
     pub(crate) never_ehlo: bool,
     pub(crate) skip_5xx_greeting: bool,
     pub(crate) skip_quit_response: bool,
+    /// The port where a next hop names none, as it is written.
     pub(crate) port: String,
+    pub(crate) port_number: u16,
     pub(crate) relayhost: String,
     pub(crate) fallback_relays: Vec<String>,
-    pub(crate) best_mx_transport: String,
     /// 0 for no limit.
     pub(crate) mx_session_limit: u64,
-    /// 0 for no limit.
-    pub(crate) mx_address_limit: u64,
     /// Source addresses of connections.
     pub(crate) bind_v4: Option<IpAddr>,
     pub(crate) bind_v6: Option<IpAddr>,
@@ -111,6 +110,8 @@ pub(crate) struct Settings {
     pub(crate) note_starttls_offer: bool,
     /// How long a message waits before a failed opportunistic handshake lets it go in clear.
     pub(crate) plaintext_after: Duration,
+    /// `smtp_tls_connection_reuse` as the policies have it decides; otherwise encrypted sessions are kept like others.
+    pub(crate) tls_reuse_by_policy: bool,
     pub(crate) cache: CacheSettings,
 }
 
@@ -119,7 +120,11 @@ impl Settings {
     /// What is wrong, beginning with the parameter.
     pub(crate) fn new(own: &Own<'_>) -> Result<Self, String> {
         let config = own.config;
+        let port = own.get(param::SMTP_TCP_PORT);
         Ok(Self {
+            port_number: config::port_number(&port).ok_or_else(|| {
+                format!("{} = {port}: must be a port by number or name", own.name(param::SMTP_TCP_PORT))
+            })?,
             protocol: own.protocol,
             myhostname: config.get(param::MYHOSTNAME),
             hello_name: own.named(param::SMTP_HELO_NAME, param::LMTP_LHLO_NAME),
@@ -127,12 +132,10 @@ impl Settings {
             never_ehlo: config.get(param::SMTP_NEVER_SEND_EHLO),
             skip_5xx_greeting: own.get(param::SMTP_SKIP_5XX_GREETING),
             skip_quit_response: own.get(param::SMTP_SKIP_QUIT_RESPONSE),
-            port: own.get(param::SMTP_TCP_PORT),
+            port,
             relayhost: config.get(param::RELAYHOST),
             fallback_relays: own.get(param::SMTP_FALLBACK_RELAY),
-            best_mx_transport: config.get(param::BEST_MX_TRANSPORT),
             mx_session_limit: own.get(param::SMTP_MX_SESSION_LIMIT),
-            mx_address_limit: own.get(param::SMTP_MX_ADDRESS_LIMIT),
             bind_v4: source_address(own, param::SMTP_BIND_ADDRESS, true)?,
             bind_v6: source_address(own, param::SMTP_BIND_ADDRESS6, false)?,
             bind_enforce: own.get(param::SMTP_BIND_ADDRESS_ENFORCE),
@@ -147,6 +150,7 @@ impl Settings {
             send_dummy_mail_auth: own.get(param::SMTP_SEND_DUMMY_MAIL_AUTH),
             note_starttls_offer: own.get(param::SMTP_TLS_NOTE_STARTTLS_OFFER),
             plaintext_after: config.get(param::MINIMAL_BACKOFF_TIME),
+            tls_reuse_by_policy: config.is_set(&own.name(param::SMTP_TLS_CONNECTION_REUSE)),
             cache: CacheSettings {
                 on_demand: own.get(param::SMTP_CONNECTION_CACHE_ON_DEMAND),
                 destinations: own.get(param::SMTP_CONNECTION_CACHE_DESTINATIONS),

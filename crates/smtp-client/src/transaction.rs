@@ -131,6 +131,7 @@ fn transaction(
         recipients: recipients.collect::<Result<_, lookup::LookupError>>()?,
         // It saves a round trip where DATA cannot be sent along with RCPT; otherwise dots are what servers know best.
         chunking: features.chunking && !features.pipelining,
+        probe: request.trace.is_probe(),
     })
 }
 
@@ -182,7 +183,12 @@ impl Transfer<'_, '_, '_> {
 
     fn replied(&mut self, to: Stage, accepted: bool, response: &Response) {
         match to {
-            Stage::Recipient(place) if accepted => self.mark_accepted(place),
+            Stage::Recipient(place) if accepted => {
+                self.mark_accepted(place);
+                if self.attempt.request().trace.is_probe() {
+                    self.succeed(place, response);
+                }
+            }
             Stage::Recipient(place) | Stage::EndFor(place) if !accepted => {
                 let failure = Failure::reply(&self.conversation.server, response, to);
                 self.fail_places(&failure, &[place], false);

@@ -187,8 +187,14 @@ fn transaction(words: &[&str]) -> Transaction {
     let address = |text: &str| Address::new(text.trim_matches(['<', '>'])).unwrap();
     let (sender, size, body) = (address(words[0]), None, Body::Unspecified);
     let mail = Mail { sender, size, body, smtputf8: false, ret: None, envid: None, auth: None };
-    let mut made =
-        Transaction { forward: None, mail, requiretls: false, recipients: Vec::new(), chunking: false };
+    let mut made = Transaction {
+        forward: None,
+        mail,
+        requiretls: false,
+        recipients: Vec::new(),
+        chunking: false,
+        probe: false,
+    };
     for word in &words[1..] {
         match word.split_once('=').unwrap_or((word, "")) {
             ("size", size) => made.mail.size = size.parse().ok(),
@@ -198,6 +204,7 @@ fn transaction(words: &[&str]) -> Transaction {
             ("envid", id) => made.mail.envid = Some(id.to_owned()),
             ("auth", auth) => made.mail.auth = Some(auth.to_owned()),
             ("bdat", _) => made.chunking = true,
+            ("probe", _) => made.probe = true,
             ("requiretls", _) => made.requiretls = true,
             ("forward", _) => {
                 made.forward = Some(Forward {
