@@ -12,6 +12,8 @@ facts = {
 for part in message.walk():
     if part.get_content_type() == "message/delivery-status":
         first, *rest = part.get_payload()
+        facts["envid"] = str(first["original-envelope-id"] or "")
+        facts["reporting_mta"] = str(first["reporting-mta"])
         facts["queue_id"] = next((str(v) for k, v in first.items() if k.lower().endswith("-queue-id")), None)
         for block in rest:
             facts["recipients"].append({name.lower(): str(value) for name, value in block.items()})
