@@ -10,7 +10,7 @@ use nix::unistd::{Group, Pid, User};
 use tempfile::TempDir;
 
 use crate::instance::{MAIL_OWNER, SUBMISSION_GROUP, free_port};
-use crate::{Smtp, maildir, postfix_package, wait_for};
+use crate::{Host, Smtp, maildir, postfix_package, wait_for};
 
 /// A running Postfix. Dropping it ends it and removes its folder.
 pub struct Postfix {
@@ -27,13 +27,38 @@ impl Postfix {
     /// When a file cannot be made, or it does not start.
     #[must_use]
     pub fn start(lines: &[&str]) -> Self {
+        Self::start_in(None, lines)
+    }
+
+    /// The same in a host of a [`crate::Network`]: with that host's name, and at port 25 of all its addresses as well.
+    ///
+    /// # Panics
+    /// As [`Postfix::start`].
+    #[must_use]
+    pub fn start_on(host: &Host, lines: &[&str]) -> Self {
+        Self::start_in(Some(host), lines)
+    }
+
+    fn start_in(host: Option<&Host>, lines: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("postfix-").tempdir().expect("make a scratch folder");
         let (root, package, port) = (folder.path(), postfix_package(), free_port());
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).expect("open the scratch folder");
         make_folders(root);
-        fs::write(root.join("etc/main.cf"), main_cf(root, &package, lines)).expect("write main.cf");
-        fs::write(root.join("etc/master.cf"), master_cf(port)).expect("write master.cf");
-        let mut master = Command::new(package.join("usr/lib/postfix/sbin/master"));
+        let (mut main, mut services) = (main_cf(root, &package, lines), master_cf(port));
+        let program = package.join("usr/lib/postfix/sbin/master");
+        let mut master = Command::new(&program);
+        if let Some(host) = host {
+            // The lines that were asked for come last, and so count.
+            main = main.replacen(
+                "\nimport_environment",
+                &format!("\nmyhostname = {}\nimport_environment", host.name),
+                1,
+            );
+            services.push_str("smtp inet n - n - - smtpd\n");
+            master = host.command(&program.display().to_string());
+        }
+        fs::write(root.join("etc/main.cf"), main).expect("write main.cf");
+        fs::write(root.join("etc/master.cf"), services).expect("write master.cf");
         master.args(["-c", &root.join("etc").display().to_string(), "-d"]);
         master.env("LD_LIBRARY_PATH", package.join("usr/lib/postfix")).env("MAIL_CONFIG", root.join("etc"));
         master.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -103,6 +128,7 @@ fn master_cf(port: u16) -> String {
          flush unix n - n 1000? 0 flush\nproxymap unix - - n - - proxymap\nproxywrite unix - - n - 1 proxymap\n\
          showq unix n - n - - showq\nerror unix - - n - - error\nretry unix - - n - - error\n\
          discard unix - - n - - discard\nlocal unix - n n - - local\nvirtual unix - n n - - virtual\n\
+         smtp unix - - n - - smtp\nrelay unix - - n - - smtp\nlmtp unix - - n - - lmtp\n\
          anvil unix - - n - 1 anvil\npostlog unix-dgram n - n - 1 postlogd\n"
     )
 }

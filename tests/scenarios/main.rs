@@ -17,5 +17,7 @@ mod queue;
 mod reload;
 mod reports;
 mod rights;
+mod schedule;
 mod site;
+mod smtp_client;
 mod transports;

@@ -123,7 +123,7 @@ impl HostNames {
                 (false, false)
             }
             Err(error) => {
-                log::warning!("hostname {reverse_name} does not resolve to address {ip}: {error}");
+                log::warning!("hostname {reverse_name} does not resolve to address {ip}: {}", error.reason());
                 (false, error.is_temporary())
             }
         };

@@ -83,6 +83,19 @@ impl DnsError {
         matches!(self, Self::Temporary { .. })
     }
 
+    /// The last words of the text: what happened, without the name.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "Host not found",
+            Self::NoData { .. } => "Host found but no data record of requested type",
+            Self::Temporary { .. } => "Host not found, try again",
+            Self::InvalidName { .. } => "invalid host or domain name",
+            Self::Malformed { .. } => "Malformed or unexpected name server reply",
+            Self::Circle { .. } => "Name server loop",
+        }
+    }
+
     /// The name does not exist, or cannot.
     #[must_use]
     pub const fn is_not_found(&self) -> bool {
@@ -98,22 +111,20 @@ impl DnsError {
 
 impl fmt::Display for DnsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, kind, what) = match self {
-            Self::InvalidName { name } => {
-                return write!(f, "Name service error for {name}: invalid host or domain name");
-            }
-            Self::Circle { name } => return write!(f, "Name server loop for {name}"),
+        let reason = self.reason();
+        match self {
+            Self::InvalidName { name } => write!(f, "Name service error for {name}: {reason}"),
+            Self::Circle { name } => write!(f, "{reason} for {name}"),
             Self::Malformed { name, kind } => {
-                return write!(
-                    f,
-                    "Name service error for name={name} type={kind}: Malformed or unexpected name server reply"
-                );
+                write!(f, "Name service error for name={name} type={kind}: {reason}")
             }
-            Self::NotFound { name, kind } => (name, kind, "Host not found"),
-            Self::NoData { name, kind } => (name, kind, "Host found but no data record of requested type"),
-            Self::Temporary { name, kind, .. } => (name, kind, "Host not found, try again"),
-        };
-        write!(f, "Host or domain name not found. Name service error for name={name} type={kind}: {what}")
+            Self::NotFound { name, kind }
+            | Self::NoData { name, kind }
+            | Self::Temporary { name, kind, .. } => write!(
+                f,
+                "Host or domain name not found. Name service error for name={name} type={kind}: {reason}"
+            ),
+        }
     }
 }
 

@@ -20,8 +20,7 @@ const REASON_LIMIT: usize = 400;
 
 /// A list, and which of its answers count: `zone` or `zone=127.0.0.[2..4;8]`.
 pub(super) struct DnsList {
-    /// As it is written: the key of `rbl_reply_maps`, and what replies name.
-    text: String,
+    /// The key of `rbl_reply_maps`, and what replies name.
     zone: String,
     pattern: Option<Pattern>,
 }
@@ -44,7 +43,7 @@ impl DnsList {
                 format!("\"{pattern}\" is no pattern like 127.0.0.2 or 127.0.0.[2..4;8]; see postconf(5)")
             })
         });
-        Ok(Self { text: text.to_owned(), zone: zone.to_owned(), pattern: pattern.transpose()? })
+        Ok(Self { zone: zone.to_owned(), pattern: pattern.transpose()? })
     }
 }
 
@@ -236,12 +235,7 @@ fn permit(e: &Evaluation<'_>, list: &DnsList, entity: Option<Entity<'_>>) -> Res
         Ok(true) => Ok(Decision::Permit),
         Ok(false) => Ok(Decision::Dunno),
         Err(()) => {
-            let text = format!(
-                "<{}>: {} rejected: {}",
-                entity.what,
-                entity.class.words(),
-                "temporary DNSWL lookup error"
-            );
+            let text = format!("<{}>: {} rejected: Service unavailable", entity.what, entity.class.words());
             Ok(Decision::DeferIfReject(Reply::new(450, Dsn::new(4, 7, 1), text)))
         }
     }
@@ -261,7 +255,7 @@ fn reason(e: &Evaluation<'_>, query: &str) -> String {
 /// The reply that the site has for this list.
 fn reply(e: &Evaluation<'_>, list: &DnsList, entity: &Entity<'_>, txt: &str) -> Result<Reply, LookupError> {
     let replies = &e.judge.list_replies;
-    let own = replies.templates.get(&list.text)?;
+    let own = replies.templates.get(&list.zone)?;
     let attribute = |name: &str| attribute(e, list, entity, txt, name);
     let parameter = if own.is_some() { "rbl_reply_maps" } else { "default_rbl_reply" };
     let template = own.as_deref().unwrap_or(&replies.default);
@@ -309,10 +303,8 @@ fn attribute(
     };
     Some(match name {
         "rbl_code" => e.judge.list_replies.code.to_string(),
-        "rbl_domain" => list.text.clone(),
-        // What is left of the text without an enhanced code of the list's own.
-        "rbl_reason" => txt.to_owned(),
-        "rbl_txt" => txt.to_owned(),
+        "rbl_domain" => list.zone.clone(),
+        "rbl_reason" | "rbl_txt" => txt.to_owned(),
         "rbl_what" => entity.what.to_owned(),
         "rbl_class" => entity.class.words().to_owned(),
         "client" => format!("{}[{}]", client.name, client.address),

@@ -15,7 +15,7 @@ use crate::client::UNKNOWN;
 /// The answer for what may be otherwise in a while.
 const TRY_AGAIN: u16 = 450;
 
-/// `reject_unknown_client_hostname`: the name must lead back to the address.
+/// `reject_unknown_client_hostname`: the name must lead back to the address. X.7.25 is RFC 7372's.
 pub(super) fn unknown_client(
     e: &mut Evaluation<'_>,
     _: Class,
@@ -25,7 +25,7 @@ pub(super) fn unknown_client(
     if client.name != UNKNOWN {
         return Ok(Decision::Dunno);
     }
-    Ok(nameless(e, client.name_is_temporary, "hostname"))
+    Ok(nameless(e, client.name_is_temporary, 25, "hostname"))
 }
 
 /// `reject_unknown_reverse_client_hostname`: any name will do.
@@ -38,13 +38,13 @@ pub(super) fn unknown_reverse_client(
     if client.reverse_name != UNKNOWN {
         return Ok(Decision::Dunno);
     }
-    Ok(nameless(e, client.reverse_name_is_temporary, "reverse hostname"))
+    Ok(nameless(e, client.reverse_name_is_temporary, 1, "reverse hostname"))
 }
 
-fn nameless(e: &Evaluation<'_>, is_temporary: bool, what: &str) -> Decision {
+fn nameless(e: &Evaluation<'_>, is_temporary: bool, detail: u16, what: &str) -> Decision {
     let code = if is_temporary { TRY_AGAIN } else { e.judge.codes.unknown_client };
     let text = format!("Client host rejected: cannot find your {what}, [{}]", e.subject.client.address);
-    Decision::Refuse(Reply::new(code, Dsn::new(if code < 500 { 4 } else { 5 }, 7, 1), text))
+    Decision::Refuse(Reply::new(code, Dsn::new(if code < 500 { 4 } else { 5 }, 7, detail), text))
 }
 
 /// `reject_unknown_helo_hostname`: the name has an address or a mail exchanger. An address literal must be one.

@@ -37,7 +37,7 @@ pub(super) fn permit(e: &mut Evaluation<'_>, _: Class, _: &Argument) -> Result<D
             Err(decision) => Ok(decision),
         },
         Err(error) => {
-            let text = format!("Unable to look up mail exchanger information: {error}");
+            let text = format!("Unable to look up mail exchanger information: {}", error.reason());
             Ok(deferral(recipient, &text))
         }
     }
@@ -83,9 +83,10 @@ fn addresses(e: &Evaluation<'_>, recipient: &Address, host: &str) -> Result<Vec<
     match e.judge.names.addresses(host, e.judge.names.family()) {
         Ok(addresses) => Ok(addresses),
         Err(error) if error.is_absence() => Ok(Vec::new()),
-        Err(error) => {
-            Err(deferral(recipient, &format!("Unable to look up mail exchanger host {host}: {error}")))
-        }
+        Err(error) => Err(deferral(
+            recipient,
+            &format!("Unable to look up mail exchanger host {host}: {}", error.reason()),
+        )),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) enum Servers {
     Name,
 }
 
-/// Asks the table about the servers behind what the class is about: their names first, then their addresses.
+/// Asks the table about the servers behind what the class is about: their names, then their addresses.
 pub(super) fn check(
     e: &mut Evaluation<'_>,
     class: Class,
@@ -89,12 +89,15 @@ fn find(
         Ok(hosts) => hosts,
         Err(error) => {
             let kind = if servers == Servers::Name { "NS" } else { "MX" };
-            log::warning!("Unable to look up {kind} host for {name}: {error}");
+            log::warning!("Unable to look up {kind} host for {name}: {}", error.reason());
             return Ok(None);
         }
     };
     for host in hosts {
-        if let Some(value) = access_domain(maps, &host, e.judge.parents)? {
+        // What a name by itself is worth is for the verbs without servers to say.
+        if servers != Servers::Own
+            && let Some(value) = access_domain(maps, &host, e.judge.parents)?
+        {
             return Ok(Some(value));
         }
         for ip in addresses(e, name, &host) {
@@ -138,7 +141,7 @@ fn addresses(e: &Evaluation<'_>, name: &str, host: &str) -> Vec<IpAddr> {
     }
     e.judge.names.addresses(host, e.judge.names.family()).unwrap_or_else(|error| {
         if !error.is_absence() {
-            log::warning!("Unable to look up host {host} for {name}: {error}");
+            log::warning!("Unable to look up host {host} for {name}: {}", error.reason());
         }
         Vec::new()
     })

@@ -18,12 +18,12 @@ fn the_defaults_have_no_problems() {
 #[test]
 fn a_verb_without_effect_is_named_with_the_reason() {
     let lists = "compatibility_level = 3.6\n\
-                 smtpd_client_restrictions = reject_rbl_client zen.example.org, permit_mynetworks reject_rbl_client b.example\n";
+                 smtpd_client_restrictions = permit_naked_ip_address, permit_mynetworks permit_naked_ip_address\n";
     let found = problems(lists);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found.iter().all(|(severity, _)| *severity == Severity::Warning));
     assert!(
-        found[0].1.starts_with("smtpd_client_restrictions: reject_rbl_client has no effect"),
+        found[0].1.starts_with("smtpd_client_restrictions: permit_naked_ip_address has no effect"),
         "{}",
         found[0].1
     );
@@ -42,6 +42,9 @@ fn mistakes_are_errors_and_say_what_was_meant() {
             "check_client_access needs a lookup table like hash:/etc/postroad/access, not \"/etc/x\"",
         ),
         ("check_client_access hsh:/etc/x", "hsh"),
+        ("reject_rbl_client", "reject_rbl_client needs the domain name of a DNS list after it"),
+        ("reject_rbl_client a.example=127.0.0.[4..2]", "is no pattern like 127.0.0.2 or 127.0.0.[2..4;8]"),
+        ("permit_dnswl_client 127.0.0.2", "\"127.0.0.2\" is no domain name"),
         ("warn_if_reject", "warn_if_reject needs a restriction after it"),
         ("check_policy_service", "check_policy_service needs the address of a policy service after it"),
         ("check_policy_service private/x", "must be inet:host:port or unix:path"),
