@@ -17,7 +17,7 @@ use crate::smtp::Smtp;
 use crate::{Host, maildir, wait_for};
 
 /// The programs that an instance needs, beside each other in one folder.
-const PROGRAMS: [&str; 26] = [
+const PROGRAMS: [&str; 28] = [
     "smtp",
     "lmtp",
     "master",
@@ -27,6 +27,8 @@ const PROGRAMS: [&str; 26] = [
     "qmgr",
     "local",
     "virtual",
+    "pipe",
+    "spawn",
     "bounce",
     "error",
     "discard",
@@ -273,7 +275,7 @@ impl Builder {
              virtual unix - n n - - virtual\n\
              showq   unix n - n - - showq\n\
              {}",
-            self.master
+            instance.fill(&self.master)
         )
     }
 }
@@ -549,7 +551,7 @@ fn user_for(as_root: bool) -> User {
 
 /// A port that nobody listens at: below those that the system gives to clients, and another one for each instance of
 /// this process.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let own = std::process::id().wrapping_mul(64);
     let ports =

@@ -13,15 +13,17 @@ mod maildir;
 mod network;
 mod peer;
 mod postfix;
+mod sink;
 mod smtp;
 
 use std::time::{Duration, Instant};
 
-pub use instance::{Builder, Instance, Output, run};
+pub use instance::{Builder, Instance, Output, free_port, run};
 pub use maildir::messages;
 pub use network::{Host, Network, Running};
 pub use peer::{is_root, peer, postfix_package, postfix_peer};
 pub use postfix::Postfix;
+pub use sink::{Sink, Taken};
 pub use smtp::{Reply, Smtp};
 
 /// How long a scenario waits for what must happen. Far longer than it takes, so that a loaded machine fails no test.

@@ -8,7 +8,7 @@ use nix::unistd::Uid;
 use crate::shell::{Result, command, output_of, run, target};
 
 /// A program that tests run, and the package that has it.
-const NEEDED: [(&str, &str); 12] = [
+const NEEDED: [(&str, &str); 14] = [
     ("swaks", "swaks"),
     ("s-nail", "s-nail"),
     ("msmtp", "msmtp"),
@@ -21,14 +21,17 @@ const NEEDED: [(&str, &str); 12] = [
     ("unbound", "unbound"),
     ("ldns-signzone", "ldnsutils"),
     ("dig", "bind9-dnsutils"),
+    ("dovecot", "dovecot-core"),
+    ("/usr/lib/dovecot/lmtp", "dovecot-lmtpd"),
 ];
 
 /// The same for building the package, inspecting it and trying it.
-const PACKAGING: [(&str, &str); 5] = [
+const PACKAGING: [(&str, &str); 6] = [
     ("dpkg-shlibdeps", "dpkg-dev"),
     ("objdump", "binutils"),
     ("lintian", "lintian"),
     ("mmdebstrap", "mmdebstrap"),
+    ("systemd-nspawn", "systemd-container"),
     ("ip", "iproute2"),
 ];
 
