@@ -5,6 +5,7 @@
 // Clippy knows tests by their attribute; what they share has none.
 #![allow(clippy::panic, clippy::unwrap_used, clippy::print_stdout)]
 
+mod access;
 mod clients;
 mod crash;
 mod damage;
