@@ -1,5 +1,6 @@
 //! Real Postfix in a scratch folder, to compare with. It needs root; nothing is installed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,15 @@ impl Postfix {
     /// When a file cannot be made, or it does not start.
     #[must_use]
     pub fn start(lines: &[&str]) -> Self {
+        Self::start_with(lines, &BTreeMap::new())
+    }
+
+    /// As [`Postfix::start`], with these files beside main.cf.
+    ///
+    /// # Panics
+    /// As [`Postfix::start`].
+    #[must_use]
+    pub fn start_with(lines: &[&str], files: &BTreeMap<String, String>) -> Self {
         Self::start_in(None, lines)
     }
 
@@ -46,6 +56,9 @@ impl Postfix {
         make_folders(root);
         let (mut main, mut services) = (main_cf(root, &package, lines), master_cf(port));
         let program = package.join("usr/lib/postfix/sbin/master");
+        for (name, content) in files {
+            fs::write(root.join("etc").join(name), content).expect("write a table");
+        }
         let mut master = Command::new(&program);
         if let Some(host) = host {
             // The lines that were asked for come last, and so count.

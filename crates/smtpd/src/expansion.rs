@@ -39,7 +39,7 @@ impl Censor {
     }
 }
 
-/// Replaces `$name`, `${name}`, `$(name)`, `${name?text}`, `${name:text}` and `$$`; a name that `attribute` does not know
+/// Replaces `$name`, `${name}`, `$(name)`, `${name?text}`, `${name:text}`, `${name?{text}:{text}}` and `$$`; a name that `attribute` does not know
 /// becomes nothing, and is warned about.
 pub(crate) fn expand(
     template: &str,
@@ -65,19 +65,32 @@ pub(crate) fn expand(
             log::warning!("{parameter}: there is no ${name} in this text");
             String::new()
         });
-        match (condition.chars().next(), condition.get(1..)) {
-            (Some('?'), Some(text)) if !value.is_empty() => {
-                out.push_str(&expand(text, censor, attribute, parameter));
+        let chosen = match condition.chars().next() {
+            None => {
+                out.push_str(&censor.apply(&value));
+                continue;
             }
-            (Some(':'), Some(text)) if value.is_empty() => {
-                out.push_str(&expand(text, censor, attribute, parameter));
+            Some('?') => {
+                let (full, empty) = alternatives(&condition[1..]);
+                if value.is_empty() { empty } else { full }
             }
-            (Some(_), _) => {}
-            (None, _) => out.push_str(&censor.apply(&value)),
-        }
+            Some(_) if value.is_empty() => alternatives(&condition[1..]).0,
+            Some(_) => "",
+        };
+        out.push_str(&expand(chosen, censor, attribute, parameter));
     }
     out.push_str(rest);
     out
+}
+
+/// `text`, `{text}` or `{text}:{other text}`.
+fn alternatives(text: &str) -> (&str, &str) {
+    if !text.starts_with('{') {
+        return (text, "");
+    }
+    let (first, after) = reference(text);
+    let second = after.trim_start().strip_prefix(':').map(str::trim_start);
+    (first, second.filter(|second| second.starts_with('{')).map_or("", |second| reference(second).0))
 }
 
 /// What stands for a name, and what follows it. Braces within braces count.
@@ -123,6 +136,10 @@ mod tests {
             ("${a}b$(a)", "abc ___ \\babc ___ \\"),
             ("$$a $nothing.", "$a ."),
             ("${empty?no}${empty:yes ${a?$a!}}", "yes abc ___ \\!"),
+            (
+                "${a?{full}:{empty}} ${empty?{full}:{empty $a}}${empty:{none}}${a:{x}}",
+                "full empty abc ___ \\none",
+            ),
             ("${a", "abc ___ \\"),
             ("$", ""),
         ] {

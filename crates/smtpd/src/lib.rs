@@ -18,7 +18,8 @@ mod server;
 mod session;
 mod space;
 mod stress;
-mod tls;
+pub mod tls;
+mod transcript;
 mod transfer;
 mod wire;
 

@@ -84,6 +84,20 @@ impl Effects {
     }
 }
 
+/// With `smtpd_delay_reject = no`, what the early lists have put off until a recipient is known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Postponed {
+    client: Option<Reply>,
+    helo: Option<Reply>,
+    sender: Option<Reply>,
+}
+
+impl Postponed {
+    fn last(&self) -> Option<&Reply> {
+        self.sender.as_ref().or(self.helo.as_ref()).or(self.client.as_ref())
+    }
+}
+
 /// The restrictions of a service.
 pub(crate) struct Restrictions {
     client: List,
@@ -137,13 +151,15 @@ impl Restrictions {
     }
 
     /// A client has connected.
-    pub(crate) fn connect(&self, subject: &Subject<'_>) -> Option<Reply> {
-        self.unless_delayed(&self.client, Class::Client, subject)
+    pub(crate) fn connect(&self, subject: &Subject<'_>, postponed: &mut Postponed) -> Option<Reply> {
+        let before = None;
+        self.unless_delayed(&self.client, Class::Client, subject, before, &mut postponed.client)
     }
 
     /// A client has named itself.
-    pub(crate) fn helo(&self, subject: &Subject<'_>) -> Option<Reply> {
-        self.unless_delayed(&self.helo, Class::Helo, subject)
+    pub(crate) fn helo(&self, subject: &Subject<'_>, postponed: &mut Postponed) -> Option<Reply> {
+        let before = postponed.client.as_ref();
+        self.unless_delayed(&self.helo, Class::Helo, subject, before, &mut postponed.helo)
     }
 
     /// A sender to whom nothing could be returned because no mail system would take the address.
@@ -159,20 +175,36 @@ impl Restrictions {
     }
 
     /// A client has named a sender.
-    pub(crate) fn mail(&self, subject: &Subject<'_>) -> Option<Reply> {
-        self.unless_delayed(&self.sender, Class::Sender, subject)
+    pub(crate) fn mail(&self, subject: &Subject<'_>, postponed: &mut Postponed) -> Option<Reply> {
+        let before = postponed.helo.as_ref().or(postponed.client.as_ref());
+        self.unless_delayed(&self.sender, Class::Sender, subject, before, &mut postponed.sender)
     }
 
-    fn unless_delayed(&self, list: &List, class: Class, subject: &Subject<'_>) -> Option<Reply> {
+    /// Evaluates a list at its own stage; what it puts off is left for RCPT.
+    fn unless_delayed(
+        &self,
+        list: &List,
+        class: Class,
+        subject: &Subject<'_>,
+        before: Option<&Reply>,
+        postponed: &mut Option<Reply>,
+    ) -> Option<Reply> {
         if self.order.delay_reject {
             return None;
         }
-        let mut evaluation = Evaluation::new(&self.judge, subject);
-        evaluation.list(list, class).or_else(|| evaluation.postponed())
+        let mut evaluation = Evaluation::new(&self.judge, subject).after(before);
+        let refused = evaluation.list(list, class);
+        *postponed = evaluation.postponed();
+        refused
     }
 
     /// A client has named a recipient.
-    pub(crate) fn rcpt(&self, subject: &Subject<'_>, effects: &mut Effects) -> Option<Reply> {
+    pub(crate) fn rcpt(
+        &self,
+        subject: &Subject<'_>,
+        effects: &mut Effects,
+        postponed: &Postponed,
+    ) -> Option<Reply> {
         // Mail to the postmaster of this host is taken whoever sends it: RFC 5321 section 4.5.1.
         if subject.recipient.is_some_and(|recipient| recipient.as_str().eq_ignore_ascii_case("postmaster")) {
             return None;
@@ -182,7 +214,7 @@ impl Restrictions {
             if self.order.relay_before_recipient { (relay, recipient) } else { (recipient, relay) };
         let early = [(&self.client, Class::Client), (&self.helo, Class::Helo), (&self.sender, Class::Sender)];
         let early = early.into_iter().filter(|_| self.order.delay_reject);
-        let mut evaluation = Evaluation::new(&self.judge, subject);
+        let mut evaluation = Evaluation::new(&self.judge, subject).after(postponed.last());
         for (list, class) in early.chain([first, second]) {
             if class == Class::Helo && subject.helo.is_none() {
                 continue;
@@ -253,7 +285,7 @@ impl Restrictions {
 
     /// The answer to VRFY: recipients are known to whom mail is taken.
     pub(crate) fn verify_address(&self, subject: &Subject<'_>) -> Option<Reply> {
-        self.rcpt(subject, &mut Effects::default())
+        self.rcpt(subject, &mut Effects::default(), &Postponed::default())
     }
 }
 

@@ -22,6 +22,7 @@ use crate::restrictions::Restrictions;
 use crate::session::site::Site;
 use crate::space::Space;
 use crate::tls::Tls;
+use crate::transcript::Notices;
 use crate::wire::Patience;
 
 /// A buffer for content: what one read takes at most.
@@ -47,6 +48,7 @@ pub struct Server {
     pub(crate) cleanup_options: cleanup::Options,
     /// `transport:nexthop` that all mail goes through; `None` for none.
     pub(crate) content_filter: Option<String>,
+    pub(crate) notices: Notices,
     pub(crate) names: Arc<HostNames>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) space: Space,
@@ -129,6 +131,7 @@ impl Server {
                 ..cleanup::Options::default()
             },
             content_filter: Some(config.get(param::CONTENT_FILTER)).filter(|filter| !filter.is_empty()),
+            notices: Notices::new(config)?,
             names,
             limits,
             space: Space::new(&queue_directory, config.get(param::QUEUE_MINFREE), message_size_limit),

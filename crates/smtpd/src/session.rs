@@ -52,6 +52,7 @@ pub(crate) fn serve(server: &Server, connection: &Connection, stopping: &dyn Fn(
         wire,
         dialogue,
         stopping,
+        transcript: server.notices.begin(),
     };
     conversation.proto.set_site_rules(server.site.rules_for(&conversation.dialogue.client));
     if server.tls.as_ref().is_some_and(|tls| tls.wrapper)

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::{Config, param};
+use config::{Config, Diagnostic, Severity, param};
 use ipc::log;
 use net::tls::server::{Context, Level, Opener};
 use net::tls::{Digest, Info, Trust};
@@ -27,6 +27,23 @@ pub(crate) struct Tls {
 pub(crate) fn must_encrypt(config: &Config) -> bool {
     let wrapper = config.get(param::SMTPD_TLS_WRAPPERMODE);
     wrapper || Level::from_config(config) == Ok(Level::Encrypt)
+}
+
+/// What `postroad check` says of a service's TLS.
+#[must_use]
+pub fn verify(config: &Config) -> Vec<Diagnostic> {
+    let file = config.directory().join("main.cf");
+    let diagnostic = |severity, text| Diagnostic { severity, file: file.clone(), line: 0, text };
+    let is_on = Level::from_config(config) != Ok(Level::None) || config.get(param::SMTPD_TLS_WRAPPERMODE);
+    if !is_on {
+        return Vec::new();
+    }
+    let mut found: Vec<Diagnostic> = net::tls::warnings(config, "smtpd")
+        .into_iter()
+        .map(|text| diagnostic(Severity::Warning, text))
+        .collect();
+    found.extend(Context::new(config, None).err().map(|text| diagnostic(Severity::Error, text)));
+    found
 }
 
 /// The keys and rules of main.cf; none for no TLS.

@@ -1,5 +1,6 @@
 //! The `postroad` command: what `postfix` is to Postfix.
 
+mod ban;
 mod check;
 mod control;
 mod start;
@@ -48,6 +49,11 @@ enum Command {
     Status,
     /// Open maillog_file anew, after it was renamed.
     Logrotate,
+    /// Show, add and lift bans of clients.
+    Ban {
+        #[command(subcommand)]
+        action: ban::Action,
+    },
 }
 
 /// Why a command failed, as lines for the operator.
@@ -66,6 +72,7 @@ pub fn run() -> ExitCode {
         Command::Flush => control::flush(&line.config_directory),
         Command::Status => control::status(&line.config_directory),
         Command::Logrotate => control::reopen_log(&line.config_directory),
+        Command::Ban { action } => ban::run(&line.config_directory, action),
     };
     match result {
         Ok(lines) => {

@@ -30,12 +30,12 @@ impl Entry<'_> {
             "OK" | "RELAY" => self.permit(e, word),
             "DUNNO" => Decision::Dunno,
             "REJECT" => Decision::Refuse(self.refusal(e, codes.access_reject, text, "Access denied")),
-            "DEFER" => Decision::Refuse(self.refusal(e, codes.access_defer, text, "Try again later")),
+            "DEFER" => Decision::Refuse(self.refusal(e, codes.access_defer, text, "Access denied")),
             "DEFER_IF_PERMIT" => {
-                Decision::DeferIfPermit(self.refusal(e, codes.access_defer, text, "Try again later"))
+                Decision::DeferIfPermit(self.refusal(e, codes.access_defer, text, "Service unavailable"))
             }
             "DEFER_IF_REJECT" => {
-                Decision::DeferIfReject(self.refusal(e, codes.access_defer, text, "Try again later"))
+                Decision::DeferIfReject(self.refusal(e, codes.access_defer, text, "Service unavailable"))
             }
             "WARN" | "INFO" => {
                 report::acted(&word.to_ascii_lowercase(), e.subject, &text);

@@ -52,7 +52,10 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Evaluates a list; a reply if it refuses.
+    ///
+    /// A deferral that waits for a refusal waits within its list only; one that waits for a permission waits on.
     pub(super) fn list(&mut self, list: &List, class: Class) -> Option<Reply> {
+        self.defer_if_reject = None;
         let decision = self.decide(list, class);
         self.reply(decision, class)
     }
@@ -62,6 +65,12 @@ impl<'a> Evaluation<'a> {
         let ask = verbs::find(name)?.ask()?;
         let decision = ask(self, class, &Argument::None);
         self.reply(decision, class)
+    }
+
+    /// Begins with what an earlier stage has put off.
+    pub(super) fn after(mut self, postponed: Option<&Reply>) -> Self {
+        self.defer_if_permit = postponed.cloned();
+        self
     }
 
     /// What was put off until it was clear that nothing refuses.

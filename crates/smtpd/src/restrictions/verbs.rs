@@ -6,7 +6,9 @@ use super::class::Class;
 use super::evaluate::{Decision, Evaluation};
 use super::parse::Argument;
 use super::server_access::{self, Servers};
-use super::{access, address, certificate, client, dns_list, existence, generic, helo, login, mx_backup, policy};
+use super::{
+    access, address, certificate, client, dns_list, existence, generic, helo, login, mx_backup, policy,
+};
 
 /// What may follow a verb.
 #[derive(Clone, Copy)]

@@ -14,6 +14,7 @@ use smtp_proto::{Reply, Verb};
 use super::auth::Answer;
 use super::dialogue::Dialogue;
 use super::greeting;
+use crate::transcript::Transcript;
 use crate::wire::{Lost, Wire};
 
 /// The output buffer that a session keeps while it waits.
@@ -25,6 +26,7 @@ pub(super) struct Conversation<'a> {
     pub(super) wire: Wire<'a>,
     pub(super) dialogue: Dialogue<'a>,
     pub(super) stopping: &'a dyn Fn() -> bool,
+    pub(super) transcript: Transcript,
 }
 
 impl Conversation<'_> {
@@ -112,6 +114,7 @@ impl Conversation<'_> {
                 }
                 Event::Close(ending) => {
                     let output = std::mem::take(self.proto.output());
+                    self.transcript.said(&output);
                     self.wire.write(&output)?;
                     return Ok(ending);
                 }
@@ -143,13 +146,20 @@ impl Conversation<'_> {
     fn exchange(&mut self) -> Result<(), Lost> {
         let output = self.proto.output();
         if !output.is_empty() {
+            self.transcript.said(output);
             self.wire.write(output)?;
             output.clear();
             output.shrink_to(KEPT_OUTPUT);
             self.wire.new_request();
         }
         self.fit_buffer();
-        let count = self.wire.read(self.proto.input().space())?;
+        let is_content = self.proto.receives_content();
+        let is_secret = self.dialogue.exchange.is_some();
+        let space = self.proto.input().space();
+        let count = self.wire.read(space)?;
+        if !is_content {
+            self.transcript.heard(&space[..count], is_secret);
+        }
         self.proto.input().filled(count);
         Ok(())
     }
@@ -176,6 +186,12 @@ impl Conversation<'_> {
         let client = self.dialogue.client.to_string();
         let hostname = &self.dialogue.server.settings.hostname;
         let place = self.proto.place();
+        let reason = match ending {
+            Ok(Ending::Quit | Ending::Dropped) => None,
+            Ok(Ending::TooManyErrors) => Some("too many errors"),
+            Err(Lost::Patience) => Some("timeout"),
+            Err(Lost::Connection) => Some("lost connection"),
+        };
         match ending {
             Ok(Ending::Quit | Ending::Dropped) => {}
             Ok(Ending::TooManyErrors) => {
@@ -202,6 +218,8 @@ impl Conversation<'_> {
             Err(Lost::Connection) => log::broke_off("lost connection", &place, &client),
         }
         log::disconnected(&client, self.proto.counters());
+        let server = self.dialogue.server;
+        server.notices.end(&self.transcript, &client, reason, &server.cleanup);
         let large = self.proto.input().exchange(Vec::new());
         self.dialogue.server.buffers.give_back(large);
     }

@@ -13,6 +13,7 @@ use crate::auth::Exchange;
 use crate::client::Client;
 use crate::limits::Happening;
 use crate::report::{self, Subject};
+use crate::restrictions::Postponed;
 use crate::server::Server;
 
 /// One client's side of the server.
@@ -24,6 +25,7 @@ pub(super) struct Dialogue<'a> {
     pub(super) helo: Option<Helo>,
     pub(super) mail: MailState,
     pub(super) out_of_step: bool,
+    pub(super) postponed: Postponed,
     /// AUTH that is under way.
     pub(super) exchange: Option<Exchange>,
     /// Whose message comes next, as XFORWARD has it.
@@ -39,6 +41,7 @@ impl<'a> Dialogue<'a> {
             helo: None,
             mail: MailState::default(),
             out_of_step: false,
+            postponed: Postponed::default(),
             exchange: None,
             forwarded: None,
         }
@@ -70,11 +73,13 @@ impl<'a> Dialogue<'a> {
         let before = self.helo.replace(helo.clone());
         let place = if helo.extended { "EHLO" } else { "HELO" };
         let subject = self.subject_at(place);
-        let refused = self.server.restrictions.helo(&subject);
+        let mut postponed = self.postponed.clone();
+        let refused = self.server.restrictions.helo(&subject, &mut postponed);
         if let Some(reply) = &refused {
             report::acted("reject", &subject, reply);
             self.helo = before;
         } else {
+            self.postponed = postponed;
             self.forget_transaction();
             if helo.extended && !self.discarded.is_empty() {
                 log::info!("discarding EHLO keywords: {}", self.discarded);

@@ -8,6 +8,7 @@ use smtp_proto::server::Policy;
 use super::dialogue::Dialogue;
 use crate::limits::Counted;
 use crate::report;
+use crate::restrictions::Postponed;
 
 /// How a session begins.
 pub(super) struct Opening {
@@ -31,7 +32,7 @@ pub(super) fn opening(dialogue: &mut Dialogue<'_>, counted: Option<&Counted>) ->
     }
 }
 
-fn greeting(dialogue: &Dialogue<'_>, counted: Option<&Counted>) -> Reply {
+fn greeting(dialogue: &mut Dialogue<'_>, counted: Option<&Counted>) -> Reply {
     let server = dialogue.server;
     if let Some(refused) =
         counted.and_then(|counted| server.limits.too_many_connections(&dialogue.client, counted))
@@ -39,13 +40,13 @@ fn greeting(dialogue: &Dialogue<'_>, counted: Option<&Counted>) -> Reply {
         return refused;
     }
     let subject = dialogue.subject_at("CONNECT");
-    match server.restrictions.connect(&subject) {
-        Some(reply) => {
-            report::acted("reject", &subject, &reply);
-            reply
-        }
-        None => Reply::plain(220, server.greeting.clone()),
+    let mut postponed = Postponed::default();
+    let refused = server.restrictions.connect(&subject, &mut postponed);
+    if let Some(reply) = &refused {
+        report::acted("reject", &subject, reply);
     }
+    dialogue.postponed = postponed;
+    refused.unwrap_or_else(|| Reply::plain(220, server.greeting.clone()))
 }
 
 /// A table that decides about clients could not be asked.

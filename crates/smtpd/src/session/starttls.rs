@@ -6,6 +6,7 @@ use smtp_proto::Reply;
 use smtp_proto::parameter::Extensions;
 
 use super::conversation::Conversation;
+use crate::limits::Happening;
 use crate::wire::Lost;
 
 impl Conversation<'_> {
@@ -14,6 +15,10 @@ impl Conversation<'_> {
         let offered = self.proto.policy().extensions.contains(Extensions::STARTTLS);
         if !offered || self.dialogue.server.tls.is_none() {
             return Ok(false);
+        }
+        if let Some(reply) = self.dialogue.limit(Happening::NewTls) {
+            self.proto.answer(&reply);
+            return Ok(true);
         }
         self.proto.answer(&Reply::new(220, Dsn::new(2, 0, 0), "Ready to start TLS"));
         let output = std::mem::take(self.proto.output());

@@ -1,5 +1,7 @@
 //! Runs every `tests/dialogues/*.smtp` against a server with a configuration and a cleanup that only remembers.
 
+mod access;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -79,7 +81,7 @@ struct Instance {
     listener: TcpListener,
     delivered: Receiver<(Begin, String)>,
     stopping: Arc<Mutex<bool>>,
-    _folder: tempfile::TempDir,
+    _kept: (tempfile::TempDir, UnixListener),
 }
 
 impl Instance {
@@ -101,6 +103,9 @@ impl Instance {
         std::fs::write(folder.path().join("master.cf"), "").unwrap();
         write_passwords(script, folder.path());
         let (config, _) = Config::load(folder.path()).unwrap();
+        // The queue manager: nobody reads what it is told.
+        std::fs::create_dir(folder.path().join("public")).unwrap();
+        let queue_manager = UnixListener::bind(folder.path().join("public/qmgr")).unwrap();
         let socket = folder.path().join("cleanup");
         let (sender, delivered) = channel();
         if !script.contains("\nno cleanup\n") {
@@ -113,10 +118,21 @@ impl Instance {
         }
         let server = Server::new(&config, "smtp", ipc::cleanup::Client::new(socket)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        Self { server: Arc::new(server), listener, delivered, stopping: Arc::default(), _folder: folder }
+        Self {
+            server: Arc::new(server),
+            listener,
+            delivered,
+            stopping: Arc::default(),
+            _kept: (folder, queue_manager),
+        }
     }
 
     fn connect(&self) -> TestClient {
+        TestClient { reader: BufReader::new(self.stream()), gathered: String::new() }
+    }
+
+    /// A connection that a session serves.
+    fn stream(&self) -> TcpStream {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let (accepted, peer) = self.listener.accept().unwrap();
@@ -124,7 +140,7 @@ impl Instance {
         let connection = Connection { stream: Arc::new(Stream::Tcp(accepted)), peer: Some(peer), local };
         let (server, stopping) = (Arc::clone(&self.server), Arc::clone(&self.stopping));
         std::thread::spawn(move || serve(&server, &connection, &|| *stopping.lock().unwrap()));
-        TestClient { reader: BufReader::new(stream), gathered: String::new() }
+        stream
     }
 }
 

@@ -70,13 +70,16 @@ impl Dialogue<'_> {
             self.mail.sender = None;
             return Some(reply);
         }
-        let mut refused = restrictions.mail(&subject);
+        let mut postponed = self.postponed.clone();
+        let mut refused = restrictions.mail(&subject, &mut postponed);
         if refused.is_none() && !self.server.space.suffices() {
             refused = Some(refusal::no_space());
         }
         if let Some(reply) = &refused {
             report::acted("reject", &subject, reply);
             self.mail.sender = None;
+        } else {
+            self.postponed = postponed;
         }
         refused
     }
@@ -87,7 +90,7 @@ impl Dialogue<'_> {
         }
         let mut effects = self.mail.effects.clone();
         let subject = Subject { recipient: Some(&rcpt.recipient), ..self.subject_at("RCPT") };
-        let mut refused = self.server.restrictions.rcpt(&subject, &mut effects);
+        let mut refused = self.server.restrictions.rcpt(&subject, &mut effects, &self.postponed);
         if refused.is_none() {
             refused = self.spend(0, 1);
         }
