@@ -6,7 +6,19 @@ use std::net::{IpAddr, SocketAddr};
 
 use scenarios::{Builder, Host, Network, Postfix, Smtp, is_root};
 
+/// With the usual parameters, and with those of a stricter site.
 const TABLE: &str = include_str!("dns_restrictions.txt");
+const STRICT_TABLE: &str = include_str!("dns_restrictions_strict.txt");
+const STRICT: [&str; 8] = [
+    "unknown_client_reject_code = 550",
+    "unknown_hostname_reject_code = 550",
+    "unknown_address_reject_code = 550",
+    "reject_tempfail_action = defer",
+    "maps_rbl_reject_code = 550",
+    "default_rbl_reply = $rbl_code $rbl_what: ${rbl_reason?{because}:{without reason}}$$",
+    "permit_mx_backup_networks = 192.0.2.92/32",
+    "smtpd_expansion_filter = \\40.:abcdefghijklmnopqrstuvwxyz0123456789",
+];
 
 /// What `$table`, `$names` and `$addresses` stand for.
 const SERVERS: &str = "inline:{ { mail.example.org = REJECT no such exchanger } { 192.0.2.90 = REJECT no such address } \
@@ -27,8 +39,8 @@ struct Case {
     reply: &'static str,
 }
 
-fn cases() -> Vec<Case> {
-    let lines = TABLE.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+fn cases(table: &'static str) -> Vec<Case> {
+    let lines = table.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     let or = |text: &'static str, usual: &'static str| if text == "-" { usual } else { text };
     let read = |(number, line): (usize, &'static str)| {
         let fields: Vec<&'static str> = line.split('|').map(str::trim).collect();
@@ -86,6 +98,7 @@ fn clients(network: &mut Network) -> HashMap<&'static str, Host> {
          byip MX 5 host90\nhost90 A 192.0.2.90\nokay MX 1 okay-mail\nokay-mail A 192.0.2.92\n\
          backup MX 10 mail\nbackup MX 20 mx.example.com.\nbackup MX 20 px.example.com.\n\
          primary MX 10 mx.example.com.\nprimary MX 10 px.example.com.\nprimary MX 20 mail\n\
+         thrice MX 10 okay-mail\nthrice MX 20 px.example.com.\nthrice MX 20 mx.example.com.\n\
          elsewhere MX 10 okay-mail\nelsewhere MX 20 mail\n\
          @ NS ns.invalid.\nbadname A 192.0.2.16",
     );
@@ -127,6 +140,16 @@ fn judge(case: &Case, ip: IpAddr, reply: &str) -> Result<(), String> {
 
 #[test]
 fn restrictions_that_ask_the_dns_say_what_postfix_says() {
+    compare(TABLE, &[]);
+}
+
+#[test]
+fn a_site_may_refuse_for_good_what_has_no_name() {
+    compare(STRICT_TABLE, &STRICT);
+}
+
+/// Asks both servers, with these parameters, what the table has the answers to.
+fn compare(table: &'static str, parameters: &[&str]) {
     if !is_root("restrictions that ask the DNS") {
         return;
     }
@@ -136,8 +159,9 @@ fn restrictions_that_ask_the_dns_say_what_postfix_says() {
     let px = network.host("px.example.com");
     let mut clients = clients(&mut network);
     clients.extend([("good", good.clone()), ("good6", good)]);
-    let cases = cases();
-    let lines = configuration(&cases);
+    let cases = cases(table);
+    let mut lines = configuration(&cases);
+    lines.extend(parameters.iter().map(|&line| line.to_owned()));
     let postroad = lines.iter().fold(Builder::new().on(&mx), |builder, line| builder.main(line)).start();
     let references: Vec<&str> = lines.iter().map(String::as_str).collect();
     let _postfix = Postfix::start_on(&px, &references);

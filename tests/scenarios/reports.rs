@@ -204,6 +204,29 @@ fn the_postmaster_gets_what_notify_classes_says() {
 }
 
 #[test]
+fn the_postmaster_sees_what_was_said_in_a_session_that_went_wrong() {
+    let site = reporting()
+        .main("notify_classes = policy, protocol")
+        .main("error_notice_recipient = postmaster@box.example.com")
+        .start();
+    let mut client = greeted(&site);
+    client.expect("MAIL FROM:<jane@client.example>", 250);
+    client.expect("FOO bar", 500);
+    client.expect("RCPT TO:<ann@box.example.com>", 250);
+    client.expect("QUIT", 221);
+    let mail = only_mail(&site, "postmaster");
+    assert!(mail.starts_with("Return-Path: <double-bounce@mail.example.com>\n"), "{mail}");
+    assert!(mail.contains("\nSubject: Postroad SMTP server: errors from localhost[127.0.0.1]\n"), "{mail}");
+    assert!(mail.contains("\n In:  FOO bar\n Out: 500 5.5.2 "), "{mail}");
+    assert!(mail.contains("\n In:  QUIT\n Out: 221 2.0.0 Bye\n"), "{mail}");
+    // Where nothing went wrong there is nothing to tell.
+    ask(&site, SENDER, "", &[("ann@box.example.com", "")]);
+    site.wait_for_mail("ann", 1);
+    site.wait_for_empty_queue();
+    assert_eq!(messages(&site.maildir("postmaster")).len(), 1);
+}
+
+#[test]
 fn a_template_file_gives_reports_their_words() {
     let template = "failure_template = <<END\nCharset: utf-8\nFrom: Post office <postmaster>\nSubject: Came back\n\n\
                     Die Post von $mydomain grüßt: $maximal_queue_lifetime_days Tage, $$0.\nEND\n";

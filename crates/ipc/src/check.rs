@@ -17,7 +17,7 @@ use crate::frame;
 pub const ARGUMENT: &str = "check";
 
 /// The programs that have a judgement of their own, besides the one that all share.
-const JUDGES: [&str; 3] = ["smtpd", "pipe", "spawn"];
+const JUDGES: [&str; 5] = ["smtpd", "pipe", "spawn", "smtp", "lmtp"];
 
 /// The most that is read of a question or an answer.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;

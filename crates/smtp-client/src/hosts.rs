@@ -105,6 +105,15 @@ impl Attempt<'_, '_> {
             }
             Failure::local(Dsn::new(4, 7, 5), error.to_string())
         })?;
+        // Only who takes mail for a domain is bound by what the domain says (RFC 8461 section 4.1).
+        let policy = match target.destination {
+            Destination::Inet { port: None, literal: false, .. } => {
+                let look_up = |name: &str| client.hosts.dns().txt(name);
+                let applied = client.tls.apply_sts(policy, &target.name, host.name, &look_up);
+                applied.map_err(|error| Failure::local(Dsn::new(4, 7, 5), error.to_string()))?
+            }
+            _ => policy,
+        };
         if client.settings.wrappermode && !policy.level.must_encrypt() {
             log::warning!(
                 "smtp_tls_wrappermode requires \"smtp_tls_security_level = encrypt\" (or stronger)"
@@ -185,8 +194,7 @@ impl Attempt<'_, '_> {
     fn converse(&mut self, target: &Target<'_>, candidate: &Candidate, plain: Plain) -> Conversed {
         let client = self.client;
         let server = candidate.server.clone();
-        let discard = client.discarded_keywords(server.address());
-        let mut conversation = Conversation::new(plain, server, &client.settings, discard);
+        let mut conversation = Conversation::new(plain, server, client);
         conversation.is_best = candidate.is_best;
         let opening = Opening {
             client,

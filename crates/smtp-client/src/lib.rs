@@ -26,14 +26,29 @@ mod failure;
 mod hosts;
 mod login;
 mod opening;
+mod reply_filter;
 mod server;
 mod settings;
 mod stream;
 mod token;
 mod transaction;
 
+use config::{Config, Diagnostic, Severity};
 use service::{Fatal, Service};
 use smtp_proto::client::Protocol;
+
+/// What `postroad check` says of the TLS of a service: `prefix` is `smtp` or `lmtp`.
+#[must_use]
+pub fn verify(config: &Config, prefix: &str) -> Vec<Diagnostic> {
+    let file = config.directory().join("main.cf");
+    let diagnostic = |severity, text| Diagnostic { severity, file: file.clone(), line: 0, text };
+    let warnings = net::tls::warnings(config, prefix).into_iter();
+    let errors = net::tls::client::Context::new(config, prefix).err().into_iter();
+    warnings
+        .map(|text| diagnostic(Severity::Warning, text))
+        .chain(errors.map(|text| diagnostic(Severity::Error, text)))
+        .collect()
+}
 
 /// The SMTP client: the phases after its birth.
 ///

@@ -64,6 +64,10 @@ impl Anchors {
         }
     }
 
+    pub(super) fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.anchors.is_empty()
     }

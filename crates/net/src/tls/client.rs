@@ -34,7 +34,7 @@ use super::protocols::Protocols;
 use super::sessions::Sessions;
 use super::settings::Settings;
 use super::verifier::{self, Accepting};
-use super::{keys, names};
+use super::{keys, names, sts};
 
 /// Everything that connections of one configuration have in common. Made once, shared by all threads.
 pub struct Context {
@@ -47,6 +47,7 @@ pub struct Context {
     configs: Mutex<HashMap<ConfigKey, Arc<ClientConfig>>>,
     dane: dane::Settings,
     dane_rules: Rules,
+    sts: Option<sts::Store>,
     wildcards_match_many: bool,
     log_level: u8,
 }
@@ -211,6 +212,7 @@ impl Context {
                 &global("tls_dane_digest_agility"),
             )?,
             dane_rules: Rules::new(config, prefix)?,
+            sts: if prefix == "smtp" { sts::Store::new(config)? } else { None },
             wildcards_match_many: global("tls_wildcard_matches_multiple_labels") != "no",
             log_level: settings.log_level(),
         })
@@ -230,6 +232,24 @@ impl Context {
     /// As [`Context::policy`].
     pub fn policy_of_level(&self, level: Level) -> Result<Policy, PolicyError> {
         self.policies.plain(level)
+    }
+
+    /// What the MTA-STS policy of a domain makes of the policy for one of its mail exchangers, after DANE had its say. `look_up` asks
+    /// the DNS for TXT records. Not for hosts that the operator has named.
+    ///
+    /// # Errors
+    /// The policy does not name the host.
+    pub fn apply_sts(
+        &self,
+        policy: Policy,
+        domain: &str,
+        host: &str,
+        look_up: &sts::LookUp<'_>,
+    ) -> Result<Policy, sts::Unlisted> {
+        match &self.sts {
+            Some(store) => store.apply(policy, domain, host, look_up),
+            None => Ok(policy),
+        }
     }
 
     /// What makes TLSA records usable.
@@ -356,6 +376,17 @@ impl Context {
             true => self.trust(chain, &certificate, policy, peer),
             false => (Trust::Untrusted, Some("a key of a kind that cannot be checked".to_owned())),
         };
+        if policy.reports_unverified && trust < Trust::Verified {
+            let strict = Policy { level: Level::Verify, ..policy.clone() };
+            if let (Trust::Anonymous | Trust::Untrusted | Trust::Trusted, Some(why)) =
+                self.trust(chain, &certificate, &strict, peer)
+            {
+                log::info!(
+                    "MTA-STS policy of {}: {peer} does not keep to it: {why} (only testing)",
+                    peer.nexthop
+                );
+            }
+        }
         info.trust = trust;
         info.reason = reason;
         let why = info.reason.clone().unwrap_or_default();

@@ -18,9 +18,34 @@ mod protocols;
 pub mod server;
 mod sessions;
 mod settings;
+pub mod sts;
 #[cfg(test)]
 mod testing;
 mod verifier;
+
+/// What of the parameters of `prefix` works, but hardly as it was meant: each text begins with the parameter.
+#[must_use]
+pub fn warnings(config: &config::Config, prefix: &str) -> Vec<String> {
+    let settings = settings::Settings { config, prefix };
+    let mut found = Vec::new();
+    for rest in ["tls_protocols", "tls_mandatory_protocols"] {
+        let old = protocols::too_old(&settings.list(rest));
+        if !old.is_empty() {
+            let names = old.join(" and ");
+            found.push(format!(
+                "{}: {names} cannot be had; what is spoken is TLSv1.2 and TLSv1.3",
+                settings.name(rest)
+            ));
+        }
+    }
+    if prefix == "smtpd"
+        && settings.flag("tls_req_ccert")
+        && server::Level::from_config(config) == Ok(server::Level::May)
+    {
+        found.push("smtpd_tls_req_ccert: clients are only asked for a certificate where smtpd_tls_security_level = encrypt is not set".into());
+    }
+    found
+}
 
 pub use certificate::{Certificate, Digest, Key};
 pub use ciphers::Ciphers;

@@ -134,6 +134,10 @@ pub struct Policy {
     pub tlsa_base: Option<String>,
     /// Whether the system's trust anchors count whatever `tls_append_default_CA` says: so it is with MTA-STS.
     pub system_anchors: bool,
+    /// Whether a table says it of this destination, not main.cf of all.
+    pub from_table: bool,
+    /// Whether the log is told of a server that has no trusted certificate with its name, though mail goes there.
+    pub reports_unverified: bool,
 }
 
 /// A policy that cannot be obeyed: mail waits.
@@ -234,6 +238,7 @@ impl Policies {
             };
         };
         let parsed = Attributes::parse(&value).and_then(|(level, attributes)| self.make(level, &attributes));
+        let parsed = parsed.map(|policy| Policy { from_table: true, ..policy });
         parsed.map_err(|text| {
             PolicyError::Configuration(format!("{}, lookup key \"{key}\": {text}", self.table))
         })
@@ -297,6 +302,8 @@ impl Policies {
             tlsa: Vec::new(),
             tlsa_base: None,
             system_anchors: false,
+            from_table: false,
+            reports_unverified: false,
         })
     }
 }

@@ -1,5 +1,13 @@
 //! lmtp(8).
 
 fn main() -> std::process::ExitCode {
-    service::daemon("lmtp", smtp_client::lmtp)
+    service::daemon_with_judgement(
+        "lmtp",
+        |asked| {
+            let mut found = service::judge(&asked.config);
+            found.extend(smtp_client::verify(&asked.config, "lmtp"));
+            found
+        },
+        smtp_client::lmtp,
+    )
 }

@@ -1,5 +1,13 @@
 //! smtp(8).
 
 fn main() -> std::process::ExitCode {
-    service::daemon("smtp", smtp_client::smtp)
+    service::daemon_with_judgement(
+        "smtp",
+        |asked| {
+            let mut found = service::judge(&asked.config);
+            found.extend(smtp_client::verify(&asked.config, "smtp"));
+            found
+        },
+        smtp_client::smtp,
+    )
 }

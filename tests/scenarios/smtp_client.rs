@@ -1,0 +1,157 @@
+//! The SMTP client against Postfix's smtp-sink and its failure modes: what it logs is what real Postfix logs of the same server.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+
+use scenarios::{Builder, Instance, Postfix, free_port, is_root, postfix_peer, wait_for};
+
+/// A server that fails as it is told to. Dropping it ends it.
+struct SmtpSink {
+    child: Child,
+    port: u16,
+}
+
+impl SmtpSink {
+    fn start(options: &[&str]) -> Self {
+        let port = free_port();
+        let mut command = postfix_peer("smtp-sink");
+        if is_root("as root smtp-sink needs a user") {
+            command.args(["-u", "nobody"]);
+        }
+        command.args(options).args([&format!("127.0.0.1:{port}"), "100"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let sink = Self { child: child.expect("start smtp-sink"), port };
+        wait_for("smtp-sink to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(drop));
+        sink
+    }
+}
+
+impl Drop for SmtpSink {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One way to fail: a name for it, and the options of the servers in their order.
+const WAYS: &[(&str, &[&[&str]])] = &[
+    ("fine", &[&[]]),
+    ("plain-smtp", &[&["-e"]]),
+    ("no-pipelining", &[&["-p", "-N", "-8", "-E"]]),
+    ("hangup-connect", &[&["-q", "CONNECT"]]),
+    ("hangup-ehlo", &[&["-q", "EHLO"]]),
+    ("hangup-mail", &[&["-q", "MAIL"]]),
+    ("hangup-rcpt", &[&["-q", "RCPT"]]),
+    ("hangup-data", &[&["-q", "DATA"]]),
+    ("hangup-dot", &[&["-q", "."]]),
+    ("hangup-quit", &[&["-q", "QUIT"]]),
+    ("closing-connect", &[&["-Q", "CONNECT"]]),
+    ("closing-ehlo", &[&["-Q", "EHLO"]]),
+    ("closing-mail", &[&["-Q", "MAIL"]]),
+    ("closing-rcpt", &[&["-Q", "RCPT"]]),
+    ("closing-data", &[&["-Q", "DATA"]]),
+    ("closing-dot", &[&["-Q", "."]]),
+    ("soft-connect", &[&["-r", "CONNECT"]]),
+    ("soft-ehlo", &[&["-r", "EHLO"]]),
+    ("soft-hello", &[&["-r", "EHLO,HELO"]]),
+    ("soft-mail", &[&["-r", "MAIL"]]),
+    ("soft-rcpt", &[&["-r", "RCPT"]]),
+    ("soft-data", &[&["-r", "DATA"]]),
+    ("soft-dot", &[&["-r", "."]]),
+    ("hard-connect", &[&["-f", "CONNECT"]]),
+    ("hard-ehlo", &[&["-f", "EHLO"]]),
+    ("hard-hello", &[&["-f", "EHLO,HELO"]]),
+    ("hard-mail", &[&["-f", "MAIL"]]),
+    ("hard-rcpt", &[&["-f", "RCPT"]]),
+    ("hard-data", &[&["-f", "DATA"]]),
+    ("hard-dot", &[&["-f", "."]]),
+    ("odd-soft", &[&["-r", "RCPT", "-b", "452 4.5.3 too many"]]),
+    ("many-lines", &[&["-f", "RCPT", "-B", "550 5.1.1 nobody  of  that name"]]),
+    ("soft-then-fine", &[&["-r", "MAIL"], &[]]),
+    ("hangup-then-fine", &[&["-q", "DATA"], &[]]),
+    ("hard-then-fine", &[&["-f", "RCPT"], &[]]),
+    ("greeting-then-fine", &[&["-f", "CONNECT"], &[]]),
+    ("slow-data", &[&["-W", "DATA:30"]]),
+    ("slow-dot", &[&["-p", "-W", ".:30"]]),
+    ("slow-mail", &[&["-p", "-W", "MAIL:30"]]),
+];
+
+const RECIPIENTS: [&str; 2] = ["one", "two"];
+
+/// What both are told.
+const SETTINGS: [&str; 9] = [
+    "myhostname = mail.example.com",
+    "myorigin = example.com",
+    "mydestination =",
+    "inet_interfaces = 127.0.0.1",
+    "mynetworks = 127.0.0.0/8",
+    "smtp_data_init_timeout = 2s",
+    "smtp_data_done_timeout = 2s",
+    "smtp_mail_timeout = 2s",
+    "smtp_destination_concurrency_limit = 1",
+];
+
+fn routes(sinks: &[(&str, Vec<SmtpSink>)]) -> String {
+    let route = |(name, sinks): &(&str, Vec<SmtpSink>)| {
+        let places: Vec<String> = sinks.iter().map(|sink| format!("[127.0.0.1]:{}", sink.port)).collect();
+        format!("{{ {name}.test = smtp:{} }}", places.join(" "))
+    };
+    format!("transport_maps = inline:{{ {} }}", sinks.iter().map(route).collect::<Vec<_>>().join(", "))
+}
+
+fn send(port: u16, way: &str) {
+    let mut smtp = scenarios::Smtp::connect(port);
+    smtp.command("EHLO client");
+    smtp.command("MAIL FROM:<sender@example.com>");
+    for recipient in RECIPIENTS {
+        smtp.command(&format!("RCPT TO:<{recipient}@{way}.test>"));
+    }
+    smtp.command("DATA");
+    assert_eq!(smtp.command("Subject: x\r\n\r\nbody\r\n.").code, 250);
+}
+
+/// What the log says of the first attempt for each recipient: all but times and numbers that differ from run to run.
+fn results(log: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for line in log.lines().filter(|line| line.contains(": to=<") && line.contains(".test>")) {
+        let (_, rest) = line.split_once(": to=<").unwrap_or_default();
+        let (address, rest) = rest.split_once('>').unwrap_or_default();
+        let relay = rest.split(", ").find_map(|field| field.trim_start_matches(", ").strip_prefix("relay="));
+        let (_, result) = rest.split_once("dsn=").unwrap_or_default();
+        let text = format!("{} {result}", relay.unwrap_or_default());
+        found.entry(address.to_owned()).or_insert(text);
+    }
+    found
+}
+
+fn wait_for_results(log: impl Fn() -> String) -> BTreeMap<String, String> {
+    wait_for("every recipient's first result", || {
+        let found = results(&log());
+        (found.len() == WAYS.len() * RECIPIENTS.len()).then_some(found)
+    })
+}
+
+#[test]
+fn whatever_a_server_does_the_log_says_what_postfix_says() {
+    if !is_root("real Postfix") {
+        return;
+    }
+    let start = |options: &[&[&str]]| options.iter().map(|options| SmtpSink::start(options)).collect();
+    let sinks: Vec<(&str, Vec<SmtpSink>)> = WAYS.iter().map(|(name, ways)| (*name, start(ways))).collect();
+    let routes = routes(&sinks);
+    let builder = SETTINGS.iter().fold(Builder::new().as_root(), |builder, line| builder.main(line));
+    let ours: Instance = builder.main(&routes).master("smtp unix - - n - - smtp").start();
+    let theirs = Postfix::start(&[&SETTINGS[..], &[&routes]].concat());
+    for (way, _) in &sinks {
+        send(ours.port, way);
+        send(theirs.port, way);
+    }
+    let expected = wait_for_results(|| theirs.log());
+    let found = wait_for_results(|| ours.log());
+    let differences: Vec<String> = expected
+        .iter()
+        .filter(|(address, text)| found.get(*address) != Some(text))
+        .map(|(address, text)| format!("{address}\n  Postfix:  {text}\n  Postroad: {:?}", found.get(address)))
+        .collect();
+    assert!(differences.is_empty(), "{}\n{}", differences.join("\n"), ours.log());
+}
