@@ -39,8 +39,8 @@ impl Censor {
     }
 }
 
-/// Replaces `$name`, `${name}`, `$(name)`, `${name?text}`, `${name:text}`, `${name?{text}:{text}}` and `$$`; a name that `attribute` does not know
-/// becomes nothing, and is warned about.
+/// Replaces `$name`, `${name}`, `$(name)`, `${name?text}`, `${name:text}`, `${name?{text}:{text}}` and `$$`; a name that
+/// `attribute` does not know becomes nothing, and is warned about.
 pub(crate) fn expand(
     template: &str,
     censor: &Censor,
