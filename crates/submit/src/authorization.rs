@@ -1,7 +1,7 @@
 //! Who may submit mail: `authorized_submit_users`.
 //!
-//! The list has user names, `!name`, `/file/with/names` and `static:all`, which is what sites use. A lookup table in
-//! it is refused in clear words: to read tables, a set-gid program would need the code of all of them.
+//! The list has user names, `!name`, `/file/with/names`, `static:all` and lookup tables, of which only the local ones
+//! are linked here: a set-gid program speaks with no database.
 
 use std::cell::OnceCell;
 
@@ -83,10 +83,7 @@ fn matches(list: &[String], name: &str, depth: usize) -> Result<Option<bool>, Fa
         } else if pattern.starts_with("static:") {
             Some(true)
         } else if pattern.contains(':') {
-            return Err(wrong(
-                item,
-                "lookup tables are not supported here; list the users, or name a /file of them",
-            ));
+            table_has(pattern, name).map_err(|error| wrong(item, &error))?.then_some(true)
         } else {
             pattern.eq_ignore_ascii_case(name).then_some(true)
         };
@@ -95,6 +92,13 @@ fn matches(list: &[String], name: &str, depth: usize) -> Result<Option<bool>, Fa
         }
     }
     Ok(None)
+}
+
+/// Whether the table has an entry for the user, whatever it says.
+fn table_has(table: &str, name: &str) -> Result<bool, String> {
+    let maps = lookup::Maps::open(&[table.to_owned()]).map_err(|error| error.to_string())?;
+    let found = maps.get(&name.to_lowercase()).map_err(|error| error.to_string())?;
+    Ok(found.is_some())
 }
 
 #[cfg(test)]
@@ -126,8 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_refused_in_clear_words() {
-        let error = matches(&["hash:/etc/users".into()], "joe", 0).unwrap_err();
-        assert!(error.text.contains("hash:/etc/users"), "{error}");
+    fn a_table_has_users() {
+        assert_eq!(verdict("inline:{joe=x}", "Joe"), Some(true));
+        assert_eq!(verdict("inline:{joe=x}", "jane"), None);
+        assert_eq!(verdict("!inline:{joe=x}, static:all", "joe"), Some(false));
+        let error = matches(&["hash:/nonexistent/users".into()], "joe", 0).unwrap_err();
+        assert!(error.text.contains("hash:/nonexistent/users"), "{error}");
     }
 }

@@ -324,7 +324,8 @@ impl<'a> Attempt<'a> {
         let begin = Instant::now();
         let delivered = self.deliver_leaf(leaf, context, &mut trail.clone());
         // They speak of one of several.
-        (self.passed.take(), self.reached.take());
+        self.passed.take();
+        self.reached.take();
         if !is_temporary(&delivered) {
             self.agent.served.remember(&expansion, key, delivered.clone());
         }

@@ -97,6 +97,9 @@ pub(super) fn environment(
         ("CLIENT_HELO", client.helo.as_str()),
         ("CLIENT_HOSTNAME", client.name.as_str()),
         ("CLIENT_PROTOCOL", client.protocol.as_str()),
+        ("SASL_METHOD", client.sasl_method.as_str()),
+        ("SASL_SENDER", client.sasl_sender.as_str()),
+        ("SASL_USERNAME", client.sasl_username.as_str()),
     ];
     // Postfix sets a name only where it has a value, but for the sender, which may be the null one.
     let told = told.into_iter().filter(|(name, value)| !value.is_empty() || *name == "SENDER");
