@@ -27,6 +27,8 @@ pub(crate) struct Client {
     pub(crate) cache_always: MatchList,
     /// None where this program never logs in.
     pub(crate) logins: Option<Logins>,
+    /// `smtp_reply_filter`
+    pub(crate) reply_filter: Maps,
     /// `smtp_discard_ehlo_keyword_address_maps`.
     pub(crate) discard_maps: Maps,
 }
@@ -66,6 +68,8 @@ impl Client {
                 .map_err(|error| error.to_string())?,
             checks: Checks::new(&own)?,
             logins: Logins::new(&own)?,
+            reply_filter: Maps::open(&config::split_list(&own.get(param::SMTP_REPLY_FILTER)))
+                .map_err(|error| format!("{}: {error}", own.name(param::SMTP_REPLY_FILTER)))?,
             discard_maps: Maps::open(&config.get(discard))
                 .map_err(|error| format!("{}: {error}", discard.name()))?,
         })

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use smtp_proto::client::{Event, Response, Session, Settings as SessionSettings, Stage};
 
+use crate::agent::Client;
+use crate::reply_filter::ReplyFilter;
 use crate::server::Server;
-use crate::settings::{Settings, Timeouts};
+use crate::settings::Timeouts;
 use crate::stream::{Broken, Limit, Plain, Stream};
 
 /// How much is read at a time: replies are short.
@@ -34,9 +36,12 @@ pub(crate) struct Conversation {
     timeouts: Timeouts,
     /// What is waited for, and since when.
     waiting: (Stage, Instant),
+    /// What the server replied to last.
+    answered: Stage,
     /// Bytes of content since the stage began.
     sent: u64,
     buffer: Box<[u8]>,
+    filter: Option<ReplyFilter>,
     /// When it began.
     pub(crate) began: Instant,
     /// How many deliveries it has served.
@@ -48,10 +53,11 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    pub(crate) fn new(plain: Plain, server: Server, settings: &Settings, discard: Vec<String>) -> Self {
+    pub(crate) fn new(plain: Plain, server: Server, client: &Client) -> Self {
+        let settings = &client.settings;
         let session = Session::new(SessionSettings {
             protocol: settings.protocol,
-            discard_keywords: discard,
+            discard_keywords: client.discarded_keywords(server.address()),
             line_length_limit: settings.line_length_limit,
         });
         Self {
@@ -60,8 +66,10 @@ impl Conversation {
             server,
             timeouts: settings.timeouts,
             waiting: (Stage::Greeting, Instant::now()),
+            answered: Stage::Greeting,
             sent: 0,
             buffer: vec![0; READ].into(),
+            filter: ReplyFilter::new(&client.reply_filter),
             began: Instant::now(),
             uses: 0,
             spoiled: false,
@@ -75,7 +83,11 @@ impl Conversation {
             match self.session.next_event() {
                 Ok(Event::Read) => self.exchange()?,
                 Ok(Event::Closed(response)) => {
-                    return Err(Trouble::Closed(response, self.waiting.0));
+                    return Err(Trouble::Closed(response, self.answered));
+                }
+                Ok(Event::Reply { to, accepted, response }) => {
+                    self.answered = to;
+                    return Ok(Event::Reply { to, accepted, response });
                 }
                 Ok(event) => return Ok(event),
                 Err(error) => return Err(Trouble::Protocol(error.to_string())),
@@ -89,7 +101,10 @@ impl Conversation {
         let stage = self.stage();
         match self.stream.read(&mut self.buffer) {
             Ok(read) => {
-                self.session.receive(&self.buffer[..read]);
+                match &mut self.filter {
+                    Some(filter) => self.session.receive(&filter.take(&self.buffer[..read])),
+                    None => self.session.receive(&self.buffer[..read]),
+                }
                 Ok(())
             }
             Err(broken) => Err(Trouble::Broken(broken, stage)),
