@@ -37,7 +37,7 @@ impl Postfix {
     /// As [`Postfix::start`].
     #[must_use]
     pub fn start_with(lines: &[&str], files: &BTreeMap<String, String>) -> Self {
-        Self::start_in(None, lines)
+        Self::start_in(None, lines, files)
     }
 
     /// The same in a host of a [`crate::Network`]: with that host's name, and at port 25 of all its addresses as well.
@@ -46,10 +46,10 @@ impl Postfix {
     /// As [`Postfix::start`].
     #[must_use]
     pub fn start_on(host: &Host, lines: &[&str]) -> Self {
-        Self::start_in(Some(host), lines)
+        Self::start_in(Some(host), lines, &BTreeMap::new())
     }
 
-    fn start_in(host: Option<&Host>, lines: &[&str]) -> Self {
+    fn start_in(host: Option<&Host>, lines: &[&str], files: &BTreeMap<String, String>) -> Self {
         let folder = tempfile::Builder::new().prefix("postfix-").tempdir().expect("make a scratch folder");
         let (root, package, port) = (folder.path(), postfix_package(), free_port());
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).expect("open the scratch folder");
