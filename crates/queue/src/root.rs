@@ -53,7 +53,7 @@ impl Root {
         }
         // Anybody of the set-gid group may put a file into maildrop/ and none may list it or remove another's.
         make(&queue_directory.join("maildrop"), 0o1730, submission)?;
-        make(&queue_directory.join("public"), 0o2710, submission)?;
+        make(&queue_directory.join("public"), 0o710, submission)?;
         make(&queue_directory.join("private"), 0o700, user)?;
         make(&queue_directory.join("pid"), 0o755, None)?;
         Self::open(queue_directory).map_err(|e| QueueError::new("open", queue_directory.to_owned(), e))

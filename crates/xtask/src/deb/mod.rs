@@ -1,10 +1,12 @@
 //! `cargo xtask deb`: the Debian package, made with dpkg's own programs.
 
+mod machine;
 mod notices;
 mod room;
 mod symbols;
 mod tree;
 mod trial;
+mod tutorial;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,10 @@ pub struct Options {
     /// Afterwards install, use, upgrade, remove and purge it in a Debian of its own. Needs root and mmdebstrap.
     #[arg(long)]
     test: bool,
+    /// Afterwards boot a Debian with systemd and follow the guide in it, word for word. Needs root, mmdebstrap and
+    /// systemd-nspawn.
+    #[arg(long)]
+    boot: bool,
     /// The cargo profile that the programs are built with.
     #[arg(long, default_value = "shipped")]
     profile: String,
@@ -28,7 +34,10 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let package = Recipe::new(&options.profile)?.build()?;
     if options.test {
-        return trial::run(&package);
+        trial::run(&package)?;
+    }
+    if options.boot {
+        tutorial::run(&package)?;
     }
     Ok(())
 }
@@ -41,7 +50,12 @@ pub fn gate() -> Result<()> {
         println!("the package is not tried: {reason}");
         return Ok(());
     }
-    trial::run(&package)
+    trial::run(&package)?;
+    match tutorial::impossible() {
+        Some(reason) => println!("the guide is not followed: {reason}"),
+        None => tutorial::run(&package)?,
+    }
+    Ok(())
 }
 
 struct Recipe {

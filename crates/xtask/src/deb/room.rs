@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::unistd::Uid;
@@ -13,8 +13,11 @@ use crate::shell::{Result, target};
 
 const SUITE: &str = "bookworm";
 
+/// Where programs are, inside and outside.
+pub(super) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// What the smallest Debian lacks of what the package depends on.
-const DEPENDENCIES: &str = "adduser,ucf";
+const DEPENDENCIES: &str = "adduser,debconf,ucf";
 
 /// A running room; it ends, and its files go, when it is dropped or when this process dies.
 pub struct Room {
@@ -45,18 +48,7 @@ impl Room {
 
     /// Makes one; the base is made once and kept.
     pub fn open() -> Result<Self> {
-        let base = base()?;
-        let root = target().join("deb").join(format!("room-{}", std::process::id()));
-        fs::create_dir_all(&root).map_err(|e| format!("create {}: {e}", root.display()))?;
-        succeed(
-            Command::new("tar")
-                .arg("--extract")
-                .arg("--numeric-owner")
-                .arg("--file")
-                .arg(&base)
-                .arg("--directory")
-                .arg(&root),
-        )?;
+        let root = unpack(&base("adduser-ucf-debconf", DEPENDENCIES, &[])?, "room")?;
         let keeper = keeper()?;
         let room = Self { root, keeper };
         room.prepare()?;
@@ -100,22 +92,8 @@ impl Room {
     /// Runs a command as root with this input.
     pub fn ask(&self, command: &[&str], input: &str) -> Result<Said> {
         let mut process = self.inside();
-        process.arg("chroot").arg(&self.root).args(command);
-        process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        process
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .env("LC_ALL", "C.UTF-8");
-        let mut process = process.spawn().map_err(|e| format!("run nsenter: {e}"))?;
-        if let Some(mut stdin) = process.stdin.take() {
-            // Who reads nothing need not be given anything.
-            let _ = stdin.write_all(input.as_bytes());
-        }
-        let output =
-            process.wait_with_output().map_err(|e| format!("wait for {}: {e}", command.join(" ")))?;
-        let text = [output.stdout, output.stderr].concat();
-        Ok(Said { success: output.status.success(), text: String::from_utf8_lossy(&text).into_owned() })
+        process.arg("chroot").arg(&self.root).args(command).env("DEBIAN_FRONTEND", "noninteractive");
+        said_by(process, input)
     }
 
     /// A command of the machine's, within the room's namespaces.
@@ -124,8 +102,23 @@ impl Room {
         let mut command = Command::new("nsenter");
         command.args(["--target", &pid.to_string(), "--mount", "--net", "--uts", "--ipc"]);
         command.arg(format!("--pid=/proc/{pid}/ns/pid_for_children"));
+        command.env_clear().env("PATH", PATH).env("LC_ALL", "C.UTF-8");
         command
     }
+}
+
+/// Runs a command, in a clean environment, to its end.
+pub(super) fn said_by(mut process: Command, input: &str) -> Result<Said> {
+    process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let name = format!("{process:?}");
+    let mut process = process.spawn().map_err(|e| format!("run {name}: {e}"))?;
+    if let Some(mut stdin) = process.stdin.take() {
+        // Who reads nothing need not be given anything.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = process.wait_with_output().map_err(|e| format!("wait for {name}: {e}"))?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok(Said { success: output.status.success(), text: String::from_utf8_lossy(&text).into_owned() })
 }
 
 impl Drop for Room {
@@ -153,19 +146,29 @@ fn keeper() -> Result<Child> {
     }
 }
 
-/// The archive of a smallest Debian.
-fn base() -> Result<PathBuf> {
+/// The archive of a Debian with these packages; made once and kept under this name.
+pub(super) fn base(name: &str, packages: &str, more: &[&str]) -> Result<PathBuf> {
     let folder = target().join("peers");
     fs::create_dir_all(&folder).map_err(|e| format!("create {}: {e}", folder.display()))?;
-    let archive = folder.join(format!("{SUITE}-{}.tar", DEPENDENCIES.replace(',', "-")));
+    let archive = folder.join(format!("{SUITE}-{name}.tar"));
     if archive.exists() {
         return Ok(archive);
     }
     // Under its name only when it is whole.
     let partial = archive.with_extension(format!("{}.tar", std::process::id()));
-    let include = format!("--include={DEPENDENCIES}");
+    let include = format!("--include={packages}");
     println!("$ mmdebstrap --variant=minbase {include} {SUITE} {}", partial.display());
-    succeed(Command::new("mmdebstrap").args(["--variant=minbase", &include, SUITE]).arg(&partial))?;
+    let mut mmdebstrap = Command::new("mmdebstrap");
+    succeed(mmdebstrap.args(["--variant=minbase", &include]).args(more).arg(SUITE).arg(&partial))?;
     fs::rename(&partial, &archive).map_err(|e| format!("rename {}: {e}", partial.display()))?;
     Ok(archive)
+}
+
+/// Unpacks an archive of [`base`] where a room or a machine of this process will be.
+pub(super) fn unpack(archive: &Path, name: &str) -> Result<PathBuf> {
+    let root = target().join("deb").join(format!("{name}-{}", std::process::id()));
+    fs::create_dir_all(&root).map_err(|e| format!("create {}: {e}", root.display()))?;
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--numeric-owner", "--file"]).arg(archive).arg("--directory").arg(&root);
+    succeed(&mut tar).map(|()| root)
 }

@@ -118,7 +118,7 @@ impl Trial {
 
     /// A later version's master.cf, while nobody has changed the earlier one's; main.cf stays what it is.
     fn brings_what_nobody_changed(&self, package: &Path) -> Result<()> {
-        self.install(&self.later(package, 1)?)?;
+        self.install(&later(package, 1, &self.room.path("tmp"))?)?;
         let [main, master] =
             ["main.cf", "master.cf"].map(|name| read(&self.room.path("etc/postroad").join(name)));
         demand(master?.contains(LATER), || "the upgrade brings no new master.cf".into())?;
@@ -141,7 +141,7 @@ impl Trial {
         self.room.run(&["postroad", "reload"])?;
         self.send(&["sendmail", "jane"], "waits")?;
         self.wait_for_queue("jane@")?;
-        self.install(&self.later(package, 2)?)?;
+        self.install(&later(package, 2, &self.room.path("tmp"))?)?;
         demand(self.runs()?, || "the mail system does not run after the upgrade".into())?;
         self.is_configured()?;
         self.wait_for_queue("jane@")?;
@@ -226,29 +226,6 @@ impl Trial {
         patiently(listed, || format!("{text} is not in the queue"))
     }
 
-    /// The same package with a higher version, and with other files of configuration in it.
-    fn later(&self, package: &Path, number: u32) -> Result<PathBuf> {
-        let folder = self.room.path("tmp/later");
-        let tree = folder.display().to_string();
-        let _ = fs::remove_dir_all(&folder);
-        succeed(&mut command("dpkg-deb", &["--raw-extract", &package.display().to_string(), &tree]))?;
-        let version = output_of("dpkg-deb", &["--field", &package.display().to_string(), "Version"])?;
-        let control = folder.join("DEBIAN/control");
-        let text = read(&control)?.replace(
-            &format!("Version: {}", version.trim()),
-            &format!("Version: {}.{number}", version.trim()),
-        );
-        write(&control, &text)?;
-        for name in ["main.cf", "master.cf"] {
-            let path = folder.join("usr/share/postroad").join(name);
-            write(&path, &format!("{}{LATER}{number}\n", read(&path)?))?;
-        }
-        let later = self.room.path("tmp/later.deb");
-        pack(&folder, &later, &["-Znone"], "0")?;
-        fs::remove_dir_all(&folder).map_err(|e| format!("remove {tree}: {e}"))?;
-        Ok(later)
-    }
-
     /// Everything that is there, by name.
     fn files(&self) -> Result<BTreeSet<String>> {
         let list = self.room.run(&[
@@ -256,6 +233,27 @@ impl Trial {
         ])?;
         Ok(list.lines().map(str::to_owned).collect())
     }
+}
+
+/// The same package with a higher version, and with other files of configuration in it.
+pub(super) fn later(package: &Path, number: u32, into: &Path) -> Result<PathBuf> {
+    let folder = into.join("later");
+    let tree = folder.display().to_string();
+    let _ = fs::remove_dir_all(&folder);
+    succeed(&mut command("dpkg-deb", &["--raw-extract", &package.display().to_string(), &tree]))?;
+    let version = output_of("dpkg-deb", &["--field", &package.display().to_string(), "Version"])?;
+    let control = folder.join("DEBIAN/control");
+    let text = read(&control)?
+        .replace(&format!("Version: {}", version.trim()), &format!("Version: {}.{number}", version.trim()));
+    write(&control, &text)?;
+    for name in ["main.cf", "master.cf"] {
+        let path = folder.join("usr/share/postroad").join(name);
+        write(&path, &format!("{}{LATER}{number}\n", read(&path)?))?;
+    }
+    let later = into.join("later.deb");
+    pack(&folder, &later, &["-Znone"], "0")?;
+    fs::remove_dir_all(&folder).map_err(|e| format!("remove {tree}: {e}"))?;
+    Ok(later)
 }
 
 fn may_stay(file: &str) -> bool {
@@ -273,7 +271,7 @@ fn patiently(is_so: impl Fn() -> bool, complaint: impl Fn() -> String) -> Result
     Ok(())
 }
 
-fn demand(is_so: bool, complaint: impl FnOnce() -> String) -> Result<()> {
+pub(super) fn demand(is_so: bool, complaint: impl FnOnce() -> String) -> Result<()> {
     if is_so { Ok(()) } else { Err(complaint()) }
 }
 
