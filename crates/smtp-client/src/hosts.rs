@@ -167,7 +167,9 @@ impl Attempt<'_, '_> {
         let settings = &self.client.settings;
         let patience = settings.timeouts.connect;
         let connected = match &server.place {
-            Place::Unix(path) => connect::unix(path, patience).map(Plain::Unix),
+            Place::Unix(path) => {
+                connect::unix(&settings.queue_directory.join(path), patience).map(Plain::Unix)
+            }
             Place::Inet(address, port) => {
                 let source = settings.source_for(*address);
                 let bound = match source.map(connect::bind) {

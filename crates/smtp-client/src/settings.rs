@@ -1,6 +1,7 @@
 //! What the configuration makes a client do: read once, under the names of the program that reads it.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{Config, Param, Value, param};
@@ -81,6 +82,8 @@ pub(crate) struct CacheSettings {
 pub(crate) struct Settings {
     pub(crate) protocol: Protocol,
     pub(crate) myhostname: String,
+    /// Where the paths of UNIX sockets begin that are not absolute.
+    pub(crate) queue_directory: PathBuf,
     pub(crate) hello_name: String,
     pub(crate) always_ehlo: bool,
     pub(crate) never_ehlo: bool,
@@ -127,6 +130,7 @@ impl Settings {
             })?,
             protocol: own.protocol,
             myhostname: config.get(param::MYHOSTNAME),
+            queue_directory: config.get(param::QUEUE_DIRECTORY),
             hello_name: own.named(param::SMTP_HELO_NAME, param::LMTP_LHLO_NAME),
             always_ehlo: config.get(param::SMTP_ALWAYS_SEND_EHLO),
             never_ehlo: config.get(param::SMTP_NEVER_SEND_EHLO),
