@@ -178,6 +178,19 @@ fn a_filter_that_is_down_makes_mail_wait_and_loses_none() {
 }
 
 #[test]
+fn mail_that_is_put_back_goes_past_a_filter_that_was_given_up() {
+    let (listen, back) = (free_port(), free_port());
+    let site = advanced(listen, back).start();
+    let id = send(&site, "jane@client.example", &["ann@box.example.com"], NOTE);
+    site.wait_for_log(&[&id, "status=deferred", "Connection refused"]);
+    site.run("postconf", &["-e", "content_filter="], "").ok();
+    site.postroad(&["reload"]).ok();
+    site.run("postsuper", &["-r", &id], "").ok();
+    site.run("postqueue", &["-f"], "").ok();
+    assert!(!only_mail(&site, "ann").contains("X-Filtered"));
+}
+
+#[test]
 fn header_checks_and_access_tables_choose_filters() {
     let checks = "/^Subject: by header/ FILTER discard:header\n/^Subject: away/ REDIRECT $user@example.com\n";
     let site = usual()

@@ -380,7 +380,7 @@ impl Slice {
             }
             RecipientState::Done => return,
         }
-        let way = match message.content_filter() {
+        let way = match router.filter_of(message) {
             Some(filter) => Ok(router.way_through(filter, &recipient.address)),
             None => router.way_of(message.sender(), &recipient.address),
         };

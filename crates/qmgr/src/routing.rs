@@ -4,6 +4,7 @@ use config::{Config, param};
 use ipc::log;
 use lookup::resolve::Resolver;
 use mail::{Address, Dsn, Outcome};
+use queue::Message;
 use service::Fatal;
 
 /// Where a recipient goes.
@@ -20,6 +21,8 @@ pub(crate) struct Way {
 /// Asks the same tables as cleanup and smtpd do, on the disk threads: a table may be slow.
 pub(crate) struct Router {
     resolver: Resolver,
+    /// `content_filter`; empty for none.
+    filter: String,
     /// `default_filter_nexthop`
     filter_nexthop: String,
     myhostname: String,
@@ -30,9 +33,19 @@ impl Router {
         let resolver = Resolver::new(config).map_err(|error| Fatal::new(error.to_string()))?;
         Ok(Self {
             resolver,
+            filter: config.get(param::CONTENT_FILTER),
             filter_nexthop: config.get(param::DEFAULT_FILTER_NEXTHOP),
             myhostname: config.get(param::MYHOSTNAME),
         })
+    }
+
+    /// The content filter that a message goes through. One that the operator put back into the queue goes through what
+    /// main.cf names by now: so mail gets past a filter that was given up.
+    pub(crate) fn filter_of<'a>(&'a self, message: &'a Message) -> Option<&'a str> {
+        if message.is_requeued() {
+            return Some(self.filter.as_str()).filter(|filter| !filter.is_empty());
+        }
+        message.content_filter()
     }
 
     /// The way of a recipient of a message that goes through the content filter `transport:nexthop` first.

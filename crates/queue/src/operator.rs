@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use mail::QueueId;
 
-use crate::folder::{Folder, Names, Scan, is_ready};
+use crate::folder::{Directory, Folder, Names, Scan, is_ready};
 use crate::format::head::Flags;
 use crate::root::Folders;
 use crate::{QueueError, Root, Stored};
@@ -68,18 +68,35 @@ impl Operator {
         })
     }
 
+    /// As [`Operator::requeue`], and the content filter of the message is decided anew.
+    ///
+    /// # Errors
+    /// As [`Operator::delete`].
+    pub fn requeue_anew(&self, id: QueueId, from: &[Folder]) -> Result<Folder, QueueError> {
+        self.in_first(id, from, |folder| {
+            let directory = self.folders.get(folder);
+            match Self::set_flag(directory, id, Flags::REQUEUED) {
+                // Whoever takes it up will say so.
+                Ok(()) | Err(QueueError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            directory.rename(id, self.folders.get(Folder::Incoming))
+        })
+    }
+
+    fn set_flag(directory: &Directory, id: QueueId, flag: Flags) -> Result<(), QueueError> {
+        let file = Arc::new(directory.open_write(id)?);
+        let stored = Stored::open(Arc::clone(&file), directory.path_of(id).into())?;
+        let flags = stored.flags().with(flag);
+        file.write_all_at(&[flags.byte()], Flags::OFFSET).map_err(|error| stored.failed("write", error))
+    }
+
     /// Has a message returned to its sender at its next attempt.
     ///
     /// # Errors
     /// As [`Operator::delete`]; a damaged file is left alone.
     pub fn expire(&self, id: QueueId, from: &[Folder]) -> Result<Folder, QueueError> {
-        self.in_first(id, from, |folder| {
-            let directory = self.folders.get(folder);
-            let file = Arc::new(directory.open_write(id)?);
-            let stored = Stored::open(Arc::clone(&file), directory.path_of(id).into())?;
-            let flags = stored.flags().with(Flags::EXPIRE);
-            file.write_all_at(&[flags.byte()], Flags::OFFSET).map_err(|error| stored.failed("write", error))
-        })
+        self.in_first(id, from, |folder| Self::set_flag(self.folders.get(folder), id, Flags::EXPIRE))
     }
 
     /// Removes files that were never finished and that nobody has touched for `age`: how many.

@@ -183,6 +183,12 @@ impl Stored {
         self.flags.has(Flags::EXPIRE)
     }
 
+    /// The operator put it back into the queue, to go through whatever content filter there is by now.
+    #[must_use]
+    pub fn is_requeued(&self) -> bool {
+        self.flags.has(Flags::REQUEUED)
+    }
+
     /// The sender was told that the message is late.
     #[must_use]
     pub fn delay_was_reported(&self) -> bool {

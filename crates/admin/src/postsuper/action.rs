@@ -46,7 +46,8 @@ impl Action {
         match self {
             Self::Delete => operator.delete(id, folders).map(drop),
             Self::Hold => operator.hold(id, folders).map(drop),
-            Self::Release | Self::Requeue => operator.requeue(id, folders).map(drop),
+            Self::Release => operator.requeue(id, folders).map(drop),
+            Self::Requeue => operator.requeue_anew(id, folders).map(drop),
             Self::Expire => operator.expire(id, folders).map(drop),
             Self::ExpireAndRelease => match operator.expire(id, folders)? {
                 Folder::Hold => operator.requeue(id, &[Folder::Hold]).map(drop),

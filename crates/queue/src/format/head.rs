@@ -143,6 +143,8 @@ impl Flags {
     pub(crate) const EXPIRE: Self = Self(1);
     /// The sender was told that the message is late (`delay_warning_time`).
     pub(crate) const DELAY_REPORTED: Self = Self(2);
+    /// `postsuper -r`: it goes through the content filter that main.cf names, whatever it was to go through before.
+    pub(crate) const REQUEUED: Self = Self(4);
 
     /// Where they are in the file.
     pub(crate) const OFFSET: u64 = MUTABLE_OFFSET as u64;

@@ -6,6 +6,16 @@ use super::*;
 use crate::{Folder, QueueError};
 
 #[test]
+fn a_message_that_is_put_back_is_known_as_such() {
+    let queue = queue();
+    let id = queue.commit(&full(), b"x\n");
+    let operator = queue.root.operator().unwrap();
+    operator.requeue_anew(id, &[Folder::Hold, Folder::Incoming]).unwrap();
+    let message = queue.active.claim_verified(id).unwrap();
+    assert!(message.is_requeued() && !message.is_forced_to_expire());
+}
+
+#[test]
 fn an_operation_looks_only_where_it_is_told_to() {
     let queue = queue();
     let operator = queue.root.operator().unwrap();
