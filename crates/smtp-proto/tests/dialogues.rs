@@ -245,6 +245,7 @@ fn read_settings(name: &str, script: &str) -> (Settings, Policy, Vec<(String, St
             "line_length_limit" => settings.line_length_limit = number as usize,
             "message_size_limit" => settings.message_size_limit = u64::from(number),
             "smtpd_helo_required" => settings.helo_required = yes,
+            "smtpd_tls_security_level" => settings.must_encrypt = value == "encrypt",
             "strict_rfc821_envelopes" => settings.strict_envelopes = yes,
             "strict_smtputf8" => settings.strict_smtputf8 = yes,
             "soft_bounce" => settings.soft_bounce = yes,

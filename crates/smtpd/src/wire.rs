@@ -1,6 +1,7 @@
 //! The connection with its time limits.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use net::tls::Info;
@@ -8,6 +9,9 @@ use net::tls::server::Session;
 use service::Stream;
 
 use crate::tls::{Raw, Tls};
+
+/// Address space for a handshake; only what is touched is memory.
+const HANDSHAKE_STACK: usize = 512 * 1024;
 
 /// Why there is no more to read or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +91,17 @@ impl<'a> Wire<'a> {
     /// The server's side of a handshake with `client`, who is named in the log. From there on, all is encrypted.
     pub(crate) fn encrypt(&mut self, tls: &Tls, client: &str) -> Result<Info, Lost> {
         let deadline = Instant::now() + tls.patience;
-        let session = tls.context.handshake(&mut Raw(self.stream), &client, deadline);
+        // Public-key cryptography needs a deep stack, once. On a thread of its own it is given back; here it would stay with the
+        // session as long as that lives.
+        let stream = self.stream;
+        let session = thread::scope(|scope| {
+            let handshake = || tls.context.handshake(&mut Raw(stream), &client, deadline);
+            let thread = thread::Builder::new().stack_size(HANDSHAKE_STACK).spawn_scoped(scope, handshake);
+            thread.map_or_else(
+                |e| Err(e.to_string()),
+                |thread| thread.join().unwrap_or_else(|_| Err("panic".into())),
+            )
+        });
         // The handshake had a time limit of its own.
         self.set = self.patience.timeout;
         let restored = self.stream.set_read_timeout(Some(self.set));
