@@ -8,8 +8,9 @@ use nix::unistd::Uid;
 use crate::shell::{Result, command, output_of, run, target};
 
 /// A program that tests run, and the package that has it.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 15] = [
     ("swaks", "swaks"),
+    ("postgrey", "postgrey"),
     ("s-nail", "s-nail"),
     ("msmtp", "msmtp"),
     ("curl", "curl"),

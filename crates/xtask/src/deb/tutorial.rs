@@ -223,7 +223,7 @@ impl Tutorial {
     }
 
     fn send_to_wait(&self, subject: &str) -> Result<()> {
-        self.machine.type_line(&format!("printf 'Subject: {subject}\\n\\nHello.\\n' | sendmail jane"))?;
+        self.machine.type_line(&format!("printf 'Subject: {subject}\\n\\nHello.\\n' | /usr/sbin/sendmail jane"))?;
         self.patiently(
             || self.machine.ask(&["postqueue", "-p"], "").is_ok_and(|said| said.text.contains("jane@")),
             || format!("{subject} does not wait in the queue"),
@@ -244,8 +244,8 @@ impl Tutorial {
     fn mail_survives_an_upgrade(&self, package: &Path) -> Result<()> {
         self.hold_back()?;
         self.send_to_wait("through an upgrade")?;
-        let upgrade = later(package, 1, &self.machine.path("tmp"))?;
-        let inside = format!("/tmp/{}", upgrade.file_name().unwrap_or_default().display());
+        let upgrade = later(package, 1, &self.machine.path("root"))?;
+        let inside = format!("/root/{}", upgrade.file_name().unwrap_or_default().display());
         self.machine.run(&[
             "env",
             "DEBIAN_FRONTEND=noninteractive",
