@@ -11,6 +11,7 @@ mod crash;
 mod damage;
 mod delivery;
 mod dns_restrictions;
+mod front_door;
 mod limits;
 mod network;
 mod postfix;

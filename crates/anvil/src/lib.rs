@@ -23,7 +23,9 @@ use service::{Event, Fatal, Service};
 ///
 /// # Errors
 /// A privilege or a socket that fails.
-pub fn run(service: Service) -> Result<(), Fatal> {
+pub fn run(mut service: Service) -> Result<(), Fatal> {
+    // The usual 1 in master.cf is about processes: one serves all servers, each of which keeps a connection.
+    service.max_sessions = None;
     let server = Arc::new(server::Server::new(&service.config));
     let (told, directory) = (Arc::clone(&server), service.config.directory().to_owned());
     let program = service.program;

@@ -86,7 +86,7 @@ impl Server {
             }
             Request::Peaks(peaks, time_unit) => {
                 peaks.iter().for_each(|peak| log_peak(peak, time_unit));
-                None
+                Some(Answer::Done)
             }
             Request::Spend { user, messages, recipients, limits } => {
                 Some(state.users.spend(&user, messages, recipients, &limits, Instant::now()))

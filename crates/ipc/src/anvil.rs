@@ -147,7 +147,7 @@ pub struct Peak {
     pub at: u64,
 }
 
-/// What anvil is told or asked. [`Request::Offended`] and [`Request::Peaks`] are not answered.
+/// What anvil is told or asked. [`Request::Offended`] is not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// A client of this network did this.

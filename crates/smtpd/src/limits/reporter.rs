@@ -25,12 +25,12 @@ pub(super) struct Reporter {
 struct State {
     sender: Option<SyncSender<Request>>,
     /// When the statistics were last told.
-    told: Instant,
+    told: Option<Instant>,
 }
 
 impl Reporter {
     pub(super) fn new(anvil: Arc<Anvil>, every: Duration) -> Self {
-        let state = State { sender: None, told: Instant::now() };
+        let state = State { sender: None, told: None };
         Self { anvil, every, state: Mutex::new(state) }
     }
 
@@ -45,19 +45,21 @@ impl Reporter {
     /// Tells the statistics every `anvil_status_update_time`, as long as somebody connects.
     pub(super) fn peaks_if_due(&self, rates: &Rates) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.told.elapsed() >= self.every {
-            state.told = Instant::now();
-            state.tell(&self.anvil, peaks(rates));
+        match state.told {
+            Some(told) if told.elapsed() < self.every => return,
+            Some(_) => state.tell(&self.anvil, peaks(rates)),
+            // It is started when somebody speaks to it, which is too late when the mail system stops.
+            None => state.tell(&self.anvil, Request::Peaks(Vec::new(), rates.time_unit().as_secs())),
         }
+        state.told = Some(Instant::now());
     }
 
     /// Tells the statistics for the last time.
     pub(super) fn finish(&self, rates: &Rates) {
-        if let request @ Request::Peaks(..) = peaks(rates)
-            && !matches!(&request, Request::Peaks(peaks, _) if peaks.is_empty())
-        {
-            // Where there is no anvil, nobody wants statistics.
-            let _ = self.anvil.tell(&request);
+        let told = self.state.lock().unwrap_or_else(PoisonError::into_inner).told;
+        if told.is_some() {
+            // Where there is no anvil, nobody wants statistics. Where there is, it ends soon, too: it is waited for.
+            let _ = self.anvil.ask(&peaks(rates));
         }
     }
 }
@@ -74,7 +76,11 @@ impl State {
             let thread = std::thread::Builder::new().name("anvil".into()).spawn(move || {
                 let mut complained: Option<Instant> = None;
                 for request in requests {
-                    if let Err(error) = anvil.tell(&request)
+                    let told = match &request {
+                        Request::Offended(..) => anvil.tell(&request),
+                        _ => anvil.ask(&request).map(drop),
+                    };
+                    if let Err(error) = told
                         && complained.is_none_or(|then| then.elapsed() > COMPLAINT)
                     {
                         log::warning!("anvil service: {error}; clients are not banned meanwhile");

@@ -6,9 +6,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// What every configuration begins with.
-pub(crate) const SETTINGS: [&str; 11] = [
+pub(crate) const SETTINGS: [&str; 12] = [
     "myhostname = mx.example.com",
     "mydestination = example.com",
+    "myorigin = $myhostname",
     "mynetworks = 192.0.2.0/24",
     "local_recipient_maps = inline:{ joe=x, postmaster=x }",
     "smtpd_peername_lookup = no",
