@@ -17,7 +17,7 @@ use crate::smtp::Smtp;
 use crate::{Host, maildir, wait_for};
 
 /// The programs that an instance needs, beside each other in one folder.
-const PROGRAMS: [&str; 28] = [
+const PROGRAMS: [&str; 29] = [
     "smtp",
     "lmtp",
     "master",
@@ -37,6 +37,7 @@ const PROGRAMS: [&str; 28] = [
     "postmap",
     "postalias",
     "postconf",
+    "postpasswd",
     "postqueue",
     "postsuper",
     "postcat",

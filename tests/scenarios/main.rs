@@ -6,6 +6,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::print_stdout)]
 
 mod access;
+mod auth;
 mod clients;
 mod crash;
 mod damage;

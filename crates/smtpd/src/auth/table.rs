@@ -109,10 +109,13 @@ impl Table {
     pub(super) fn mechanisms(&self, bound: bool) -> Result<Vec<Mechanism>, String> {
         let table = self.0.table()?;
         let mut mechanisms = vec![Mechanism::Plain, Mechanism::Login];
-        for (hash, mechanism) in [(Hash::Sha256, Mechanism::ScramSha256), (Hash::Sha1, Mechanism::ScramSha1)]
-        {
+        for (hash, plain, plus) in [
+            (Hash::Sha256, Mechanism::ScramSha256, Mechanism::ScramSha256Plus),
+            (Hash::Sha1, Mechanism::ScramSha1, Mechanism::ScramSha1Plus),
+        ] {
             if table.all_have_scram(hash) {
-                mechanisms.push(mechanism);
+                mechanisms.push(plain);
+                mechanisms.extend(bound.then_some(plus));
             }
         }
         Ok(mechanisms)
