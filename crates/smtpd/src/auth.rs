@@ -267,3 +267,31 @@ pub fn verify(config: &Config) -> Vec<Diagnostic> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a main.cf with these lines.
+    fn remarks(lines: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("main.cf"), format!("compatibility_level = 3.6\n{lines}")).unwrap();
+        std::fs::write(folder.path().join("master.cf"), "").unwrap();
+        let (config, _) = Config::load(folder.path()).unwrap();
+        verify(&config).into_iter().map(|remark| remark.text).collect()
+    }
+
+    #[test]
+    fn what_cannot_work_is_told_with_the_way_out() {
+        let on = "smtpd_sasl_auth_enable = yes\n";
+        assert!(remarks("smtpd_sasl_type = cyrus\n").is_empty());
+        let cyrus = remarks(&format!("{on}smtpd_sasl_type = cyrus\n"));
+        assert!(cyrus[0].contains("dovecot") && cyrus[0].contains("postpasswd"), "{cyrus:?}");
+        assert!(remarks(&format!("{on}smtpd_sasl_type = pam\n"))[0].contains("there is no such type"));
+        assert!(remarks(&format!("{on}smtpd_sasl_type = dovecot\n")).is_empty());
+        let missing = remarks(&format!("{on}smtpd_sasl_type = postroad\nsmtpd_sasl_path = passwords\n"));
+        assert!(missing[0].contains("postpasswd add"), "{missing:?}");
+        let options = format!("{on}smtpd_sasl_type = dovecot\nsmtpd_sasl_security_options = noplain\n");
+        assert!(remarks(&options).iter().any(|text| text.contains("\"noplain\" is no option")));
+    }
+}
