@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ipc::anvil::Offence;
 use ipc::log;
 use mail::Dsn;
 use smtp_proto::Reply;
@@ -11,6 +12,7 @@ use smtp_proto::server::AuthOffer;
 use super::dialogue::Dialogue;
 use crate::auth::Step;
 use crate::client::Login;
+use crate::limits::Happening;
 use crate::tls::Encryption;
 
 /// What to say to the client.
@@ -32,6 +34,9 @@ impl Dialogue<'_> {
             let text = "Error: authentication not enabled";
             return Answer::Reply(Reply::new(503, Dsn::new(5, 5, 1), text));
         };
+        if let Some(reply) = self.limit(Happening::Auth) {
+            return Answer::Reply(reply);
+        }
         let (exchange, step) = authentication.begin(mechanism, initial, &self.client);
         self.exchange = exchange;
         self.auth_step(mechanism, step)
@@ -73,6 +78,7 @@ impl Dialogue<'_> {
                 Reply::new(454, Dsn::new(4, 7, 0), format!("Temporary authentication failure: {reason}"))
             }
             Step::Refused(username, reason) => {
+                self.server.limits.offended(&self.client, Offence::FailedLogin);
                 self.warn_of_failure(mechanism, &reason, username.as_deref());
                 Reply::new(535, Dsn::new(5, 7, 8), format!("Error: authentication failed: {reason}"))
             }
