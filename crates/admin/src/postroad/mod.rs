@@ -3,6 +3,7 @@
 mod ban;
 mod check;
 mod control;
+mod import;
 mod start;
 
 use std::io::{self, Write};
@@ -49,6 +50,8 @@ enum Command {
     Status,
     /// Open maillog_file anew, after it was renamed.
     Logrotate,
+    /// Take over Postfix's configuration.
+    Import(import::Options),
     /// Show, add and lift bans of clients.
     Ban {
         #[command(subcommand)]
@@ -72,21 +75,28 @@ pub fn run() -> ExitCode {
         Command::Flush => control::flush(&line.config_directory),
         Command::Status => control::status(&line.config_directory),
         Command::Logrotate => control::reopen_log(&line.config_directory),
+        Command::Import(options) => return import::run(&line.config_directory, &options),
         Command::Ban { action } => ban::run(&line.config_directory, action),
     };
     match result {
         Ok(lines) => {
-            // A reader that closed the pipe has seen what it wanted.
-            let mut out = io::stdout().lock();
-            lines.iter().for_each(|line| drop(writeln!(out, "{line}")));
+            print(&lines);
             ExitCode::SUCCESS
         }
-        Err(lines) => {
-            let mut out = io::stderr().lock();
-            lines.iter().for_each(|line| drop(writeln!(out, "postroad: {line}")));
-            ExitCode::FAILURE
-        }
+        Err(lines) => complain(&lines),
     }
+}
+
+fn print(lines: &[String]) {
+    // A reader that closed the pipe has seen what it wanted.
+    let mut out = io::stdout().lock();
+    lines.iter().for_each(|line| drop(writeln!(out, "{line}")));
+}
+
+fn complain(lines: &[String]) -> ExitCode {
+    let mut out = io::stderr().lock();
+    lines.iter().for_each(|line| drop(writeln!(out, "postroad: {line}")));
+    ExitCode::FAILURE
 }
 
 /// The queue directory, read from main.cf without a judgement on the rest of it: a mail system that runs must be

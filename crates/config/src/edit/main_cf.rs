@@ -37,6 +37,21 @@ impl MainCf {
         self.change(name, |_, line| Some(format!("#{line}")))
     }
 
+    /// Every line of every definition becomes what `change` makes of its name and itself; `None` leaves it. Comments stay.
+    pub fn rewrite(&mut self, change: &mut dyn FnMut(&str, &str) -> Option<String>) {
+        let mut name = None;
+        for line in &mut self.lines {
+            match kind_of(line) {
+                LineKind::Ignored => continue,
+                LineKind::Start => name = name_of(line).map(str::to_owned),
+                LineKind::Continuation => {}
+            }
+            if let Some(changed) = name.as_deref().and_then(|name| change(name, line)) {
+                *line = changed;
+            }
+        }
+    }
+
     /// Every line that belongs to a definition of `name` becomes what `change` says, or goes.
     fn change(&mut self, name: &str, change: impl Fn(LineKind, &str) -> Option<String>) -> usize {
         let mut found = 0;

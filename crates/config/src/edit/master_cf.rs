@@ -322,6 +322,19 @@ impl MasterCf {
         self.reread().map(|()| found)
     }
 
+    /// Every line that is no comment becomes what `change` makes of it; `None` leaves it.
+    ///
+    /// # Errors
+    /// Text that cannot stand in master.cf.
+    pub fn rewrite(&mut self, change: &mut dyn FnMut(&str) -> Option<String>) -> Result<(), EditError> {
+        for line in self.lines.iter_mut().filter(|line| kind_of(line) != LineKind::Ignored) {
+            if let Some(changed) = change(line) {
+                *line = changed;
+            }
+        }
+        self.reread()
+    }
+
     /// The lines of every service that `matches` become what `change` makes of them; `None` leaves them.
     fn replace(
         &mut self,
