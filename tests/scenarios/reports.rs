@@ -1,5 +1,7 @@
 //! Reports to the sender and the postmaster, as the programs that read them see them.
 
+mod relayed;
+
 use std::collections::BTreeMap;
 
 use scenarios::{Builder, Instance, messages, peer, run, wait_for};
@@ -92,29 +94,39 @@ fn the_sender_is_told_what_rfc_3461_says() {
         }
     }
     // When it waits for its fourth attempt, the report on the second is out.
-    for id in late {
-        let attempts = || {
-            site.log().lines().filter(|line| line.contains(&id) && line.contains("status=deferred")).count()
-        };
-        wait_for("attempts", || (attempts() >= 4).then_some(()));
-        site.run("postsuper", &["-d", &id], "").ok();
-    }
+    late.iter().for_each(|id| give_up_late(&site, id));
     site.wait_for_empty_queue();
+    let mut told = told_of_rows(&site);
+    for (number, (request, name, expected)) in rows.iter().enumerate() {
+        let found = told.remove(&format!("row{number}")).unwrap_or_else(|| "nothing".to_owned());
+        assert_eq!(found, *expected, "{request} {name}\n{}", site.log());
+    }
+    assert!(told.is_empty(), "{told:?}");
+}
+
+/// Waits until the second of the attempts is reported, and removes the message.
+fn give_up_late(site: &Instance, id: &str) {
+    let attempts =
+        || site.log().lines().filter(|line| line.contains(id) && line.contains("status=deferred")).count();
+    wait_for("attempts", || (attempts() >= 4).then_some(()));
+    site.run("postsuper", &["-d", id], "").ok();
+}
+
+/// The actions in the sender's reports, by ENVID, in the order of the alphabet.
+fn told_of_rows(site: &Instance) -> BTreeMap<String, String> {
     let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for report in parsed(&site, "sender") {
+    for report in parsed(site, "sender") {
         assert_eq!(report["defects"], 0, "{report}");
         let row = report["envid"].as_str().unwrap_or_default().to_owned();
         for recipient in report["recipients"].as_array().unwrap() {
             told.entry(row.clone()).or_default().push(recipient["action"].as_str().unwrap().to_owned());
         }
     }
-    for (number, (request, name, expected)) in rows.iter().enumerate() {
-        let mut found = told.remove(&format!("row{number}")).unwrap_or_default();
-        found.sort();
-        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(" ") };
-        assert_eq!(found, *expected, "{request} {name}\n{}", site.log());
-    }
-    assert!(told.is_empty(), "{told:?}");
+    let sorted = |mut actions: Vec<String>| {
+        actions.sort();
+        actions.join(" ")
+    };
+    told.into_iter().map(|(row, actions)| (row, sorted(actions))).collect()
 }
 
 #[test]

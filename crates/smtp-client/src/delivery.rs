@@ -111,7 +111,9 @@ impl<'a, 'r> Attempt<'a, 'r> {
             self.final_server = false;
             let server = conversation.server.with_port();
             if self.use_again(&target, conversation) {
+                // It was kept again: what it did not take now, it is not asked again.
                 visited.push(server);
+                break;
             }
         }
         if self.is_decided() {
