@@ -8,6 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::room::{PATH, Said, base, said_by, unpack};
 use super::succeed;
 use crate::shell::Result;
@@ -92,7 +95,9 @@ impl Machine {
     fn switch_on(&mut self) -> Result<()> {
         let console = fs::File::create(self.root.with_extension("console"))
             .map_err(|e| format!("create the console: {e}"))?;
-        let mut nspawn = Command::new("systemd-nspawn");
+        // Should this process be killed, systemd-nspawn is told to shut the machine down.
+        let mut nspawn = Command::new("setpriv");
+        nspawn.args(["--pdeathsig", "TERM", "systemd-nspawn"]);
         nspawn.args([
             "--register=no",
             "--keep-unit",
@@ -225,8 +230,12 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        // With its first process every other of the machine ends, and then systemd-nspawn; it alone would leave them.
+        if let Ok(first) = self.first_process().and_then(|pid| i32::try_from(pid).map_err(|e| e.to_string()))
+        {
+            let _ = kill(Pid::from_raw(first), Signal::SIGKILL);
+        }
         if let Some(power) = &mut self.power {
-            let _ = power.kill();
             let _ = power.wait();
         }
         drop(self.neighbour.stdin.take());

@@ -223,7 +223,8 @@ impl Tutorial {
     }
 
     fn send_to_wait(&self, subject: &str) -> Result<()> {
-        self.machine.type_line(&format!("printf 'Subject: {subject}\\n\\nHello.\\n' | /usr/sbin/sendmail jane"))?;
+        self.machine
+            .type_line(&format!("printf 'Subject: {subject}\\n\\nHello.\\n' | /usr/sbin/sendmail jane"))?;
         self.patiently(
             || self.machine.ask(&["postqueue", "-p"], "").is_ok_and(|said| said.text.contains("jane@")),
             || format!("{subject} does not wait in the queue"),
