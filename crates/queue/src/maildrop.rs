@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat};
+use nix::unistd::{Uid, UnlinkatFlags, fchown, unlinkat};
 
 use crate::QueueError;
 use crate::folder::modified;
@@ -112,6 +112,42 @@ impl Maildrop {
         match fstatat(&self.0.maildrop, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(found) => unfinished(modified(&found)),
             Err(_) => Dropped::NotYet,
+        }
+    }
+
+    /// Begins a submission that another mail system took, for the user `uid`; pickup leaves it alone before
+    /// [`Maildrop::finish`]. A file of that name that was begun before is begun anew.
+    ///
+    /// # Errors
+    /// What the system says; a finished file of that name is an error.
+    pub fn begin(&self, name: &OsStr, uid: u32) -> Result<File, QueueError> {
+        match self.take_up(name)? {
+            Dropped::NotYet | Dropped::Abandoned => {}
+            _ => return Err(self.error("begin", name, Errno::EEXIST)),
+        }
+        match unlinkat(&self.0.maildrop, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(self.error("begin", name, errno)),
+        }
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&self.0.maildrop, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(|errno| self.error("create", name, errno))?;
+        match fchown(&file, Some(Uid::from_raw(uid)), None) {
+            Ok(()) | Err(Errno::EPERM) => Ok(File::from(file)),
+            Err(errno) => Err(self.error("change the owner of", name, errno)),
+        }
+    }
+
+    /// Gives a file that was begun and synced to pickup; one that pickup has taken already is no error.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn finish(&self, name: &OsStr) -> Result<(), QueueError> {
+        let mode = Mode::S_IRWXU | Mode::S_IRGRP | Mode::S_IROTH;
+        match fchmodat(&self.0.maildrop, name, mode, FchmodatFlags::FollowSymlink) {
+            Ok(()) => nix::unistd::fsync(&self.0.maildrop).map_err(|errno| self.error("sync", name, errno)),
+            Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(self.error("finish", name, errno)),
         }
     }
 

@@ -4,6 +4,7 @@ mod ban;
 mod check;
 mod control;
 mod import;
+mod import_queue;
 mod start;
 
 use std::io::{self, Write};
@@ -52,6 +53,8 @@ enum Command {
     Logrotate,
     /// Take over Postfix's configuration.
     Import(import::Options),
+    /// Take over the mail that is still in Postfix's queue.
+    ImportQueue(import_queue::Options),
     /// Show, add and lift bans of clients.
     Ban {
         #[command(subcommand)]
@@ -76,6 +79,7 @@ pub fn run() -> ExitCode {
         Command::Status => control::status(&line.config_directory),
         Command::Logrotate => control::reopen_log(&line.config_directory),
         Command::Import(options) => return import::run(&line.config_directory, &options),
+        Command::ImportQueue(options) => return import_queue::run(&line.config_directory, &options),
         Command::Ban { action } => ban::run(&line.config_directory, action),
     };
     match result {
