@@ -1,10 +1,12 @@
 //! The messages in `deferred/`: when each is tried next, which of them wait for a destination that was given up, and
 //! which have recipients in a domain that may be asked for. No I/O, no clock.
 //!
-//! A message takes some 150 bytes, so that a million of them fit. An entry says when to look, not that the message is
-//! still there: claiming one that an operator removed finds nothing, and that is all.
+//! A message takes some 150 bytes, so that a million of them fit: what most messages do not have costs them nothing, and
+//! trees are used throughout, because a hash table has room for twice as many just when it has grown, and holds up the
+//! loop while it grows. An entry says when to look, not that the message is still there: claiming one that an operator
+//! removed finds nothing, and that is all.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, SystemTime};
 
 use mail::QueueId;
@@ -16,27 +18,29 @@ const MOST_SITES: usize = 16;
 
 #[derive(Default)]
 pub(crate) struct Deferred {
-    entries: HashMap<QueueId, Entry>,
+    entries: BTreeMap<QueueId, Entry>,
     /// By the second of the next attempt.
     due: BTreeSet<(u32, QueueId)>,
     sites: Lists<Site>,
     domains: Lists<String>,
     /// Messages found by a scan, whose domains nobody has looked at.
-    unread: HashSet<QueueId>,
+    unread: BTreeSet<QueueId>,
 }
 
-/// What is known of a message. Two numbers of lists at most are in place; more are rare.
+/// What is known of a message.
 struct Entry {
     due: u32,
     sites: Numbers,
     domains: Numbers,
 }
 
-/// The numbers of the lists that a message stands in.
+/// The lists that a message stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Numbers {
     None,
     One(u32),
-    More(Box<[u32]>),
+    /// Several, which is rare: [`Lists::several`] has them.
+    Several,
 }
 
 /// Lists of messages by key. Keys are kept once; messages have their numbers.
@@ -44,6 +48,8 @@ struct Lists<K> {
     numbers: HashMap<K, u32>,
     lists: Vec<Option<(K, BTreeSet<QueueId>)>>,
     free: Vec<u32>,
+    /// The numbers of messages that stand in several lists.
+    several: BTreeMap<QueueId, Box<[u32]>>,
 }
 
 impl Deferred {
@@ -71,7 +77,7 @@ impl Deferred {
     /// Takes a message out because it is taken up. Its domains are forgotten with it.
     pub(crate) fn remove(&mut self, id: QueueId) {
         if let Some(entry) = self.take(id) {
-            self.domains.leave(id, &entry.domains);
+            self.domains.leave(id, entry.domains);
         }
         self.unread.remove(&id);
     }
@@ -79,7 +85,7 @@ impl Deferred {
     fn take(&mut self, id: QueueId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
         self.due.remove(&(entry.due, id));
-        self.sites.leave(id, &entry.sites);
+        self.sites.leave(id, entry.sites);
         Some(entry)
     }
 
@@ -124,7 +130,7 @@ impl Deferred {
     pub(crate) fn set_domains(&mut self, id: QueueId, domains: &[String]) {
         self.unread.remove(&id);
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        self.domains.leave(id, &entry.domains);
+        self.domains.leave(id, entry.domains);
         entry.domains = self.domains.enter(id, domains.iter());
     }
 
@@ -138,7 +144,7 @@ impl Deferred {
     pub(crate) fn forget_domains(&mut self, reads_domains: bool) {
         self.domains = Lists::default();
         self.entries.values_mut().for_each(|entry| entry.domains = Numbers::None);
-        self.unread = if reads_domains { self.entries.keys().copied().collect() } else { HashSet::new() };
+        self.unread = if reads_domains { self.entries.keys().copied().collect() } else { BTreeSet::new() };
     }
 
     /// The messages whose domains are not known.
@@ -157,19 +163,9 @@ impl Deferred {
     }
 }
 
-impl Numbers {
-    fn as_slice(&self) -> &[u32] {
-        match self {
-            Self::None => &[],
-            Self::One(number) => std::slice::from_ref(number),
-            Self::More(numbers) => numbers,
-        }
-    }
-}
-
 impl<K> Default for Lists<K> {
     fn default() -> Self {
-        Self { numbers: HashMap::new(), lists: Vec::new(), free: Vec::new() }
+        Self { numbers: HashMap::new(), lists: Vec::new(), free: Vec::new(), several: BTreeMap::new() }
     }
 }
 
@@ -189,22 +185,34 @@ impl<K: Clone + Eq + std::hash::Hash> Lists<K> {
         match numbers[..] {
             [] => Numbers::None,
             [number] => Numbers::One(number),
-            _ => Numbers::More(numbers.into()),
+            _ => {
+                self.several.insert(id, numbers.into());
+                Numbers::Several
+            }
         }
     }
 
-    fn leave(&mut self, id: QueueId, numbers: &Numbers) {
-        for number in numbers.as_slice() {
-            let Some((key, list)) = self.list(*number) else { continue };
-            list.remove(&id);
-            if list.is_empty() {
-                let key = key.clone();
-                self.numbers.remove(&key);
-                if let Some(slot) = usize::try_from(*number).ok().and_then(|n| self.lists.get_mut(n)) {
-                    *slot = None;
-                }
-                self.free.push(*number);
+    fn leave(&mut self, id: QueueId, numbers: Numbers) {
+        match numbers {
+            Numbers::None => {}
+            Numbers::One(number) => self.leave_list(id, number),
+            Numbers::Several => {
+                let several = self.several.remove(&id).unwrap_or_default();
+                several.iter().for_each(|number| self.leave_list(id, *number));
             }
+        }
+    }
+
+    fn leave_list(&mut self, id: QueueId, number: u32) {
+        let Some((key, list)) = self.list(number) else { return };
+        list.remove(&id);
+        if list.is_empty() {
+            let key = key.clone();
+            self.numbers.remove(&key);
+            if let Some(slot) = usize::try_from(number).ok().and_then(|n| self.lists.get_mut(n)) {
+                *slot = None;
+            }
+            self.free.push(number);
         }
     }
 
@@ -313,6 +321,11 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<(QueueId, Entry)>() <= 48 && size_of::<(u32, QueueId)>() <= 32);
+    }
+
+    #[test]
     fn a_domain_is_flushed_by_itself() {
         let [first, second] = ids();
         let mut deferred = Deferred::default();
@@ -327,6 +340,6 @@ mod tests {
         assert_eq!(all_due(&mut deferred), [first]);
         deferred.flush_domain("b.example");
         assert_eq!(all_due(&mut deferred), [second]);
-        assert!(deferred.domains.numbers.is_empty());
+        assert!(deferred.domains.numbers.is_empty() && deferred.domains.several.is_empty());
     }
 }
