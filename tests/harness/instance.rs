@@ -17,7 +17,7 @@ use crate::smtp::Smtp;
 use crate::{Host, maildir, wait_for};
 
 /// The programs that an instance needs, beside each other in one folder.
-const PROGRAMS: [&str; 29] = [
+const PROGRAMS: [&str; 30] = [
     "smtp",
     "lmtp",
     "master",
@@ -47,6 +47,7 @@ const PROGRAMS: [&str; 29] = [
     "newaliases",
     "postlog",
     "anvil",
+    "verify",
 ];
 
 /// Who the daemons run as, and the group of postdrop, where root starts the mail system: every Debian has them, nobody

@@ -5,6 +5,7 @@
 //! nothing: a request whose answer is lost is simply made again.
 
 mod agents;
+mod findings;
 mod notice;
 mod policy;
 mod report;

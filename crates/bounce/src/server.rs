@@ -5,12 +5,14 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use config::param;
 use crossbeam_channel::Receiver;
 use ipc::bounce::{Reply, Request};
-use ipc::{cleanup, frame, log};
+use ipc::{cleanup, frame, log, verify};
 use mail::Trace;
 use service::{Fatal, Service, Stream};
 
+use crate::findings;
 use crate::notice::notices;
 use crate::policy::Policy;
 use crate::report::Reader;
@@ -26,7 +28,12 @@ const WRITERS: usize = 8;
 /// # Errors
 /// A notice recipient that is no address; what the daemon skeleton says.
 pub fn run(service: Service) -> Result<(), Fatal> {
-    let bounce = Arc::new(Bounce { policy: Policy::new(&service.config)?, cleanup: service.cleanup() });
+    let verify: String = service.config.get(param::ADDRESS_VERIFY_SERVICE_NAME);
+    let bounce = Arc::new(Bounce {
+        policy: Policy::new(&service.config)?,
+        cleanup: service.cleanup(),
+        verify: verify::Client::new(service.socket_of(true, &verify)),
+    });
     service.serve_sessions(move |_, connection| {
         let Stream::Unix(socket) = &*connection.stream else { return };
         if let Err(error) = bounce.serve(socket) {
@@ -38,6 +45,7 @@ pub fn run(service: Service) -> Result<(), Fatal> {
 struct Bounce {
     policy: Policy,
     cleanup: cleanup::Client,
+    verify: verify::Client,
 }
 
 impl Bounce {
@@ -83,12 +91,12 @@ impl Bounce {
     fn notify(&self, request: &Request, descriptor: OwnedFd) -> Result<(), String> {
         let subject = Subject::read(request, descriptor)?;
         let sender = subject.stored.sender();
-        if self.policy.is_double_bounce(sender) {
-            log::warning!("{}: undeliverable postmaster notification discarded", request.id);
-        }
         // What address verification finds out goes to who asked, not to the message's sender.
         if subject.stored.trace() == Trace::Verification {
-            return Ok(());
+            return findings::tell(&self.verify, &subject);
+        }
+        if self.policy.is_double_bounce(sender) {
+            log::warning!("{}: undeliverable postmaster notification discarded", request.id);
         }
         for notice in notices(request.kind, sender, &self.policy) {
             if subject.reported_to(notice.reader).recipients.is_empty() {

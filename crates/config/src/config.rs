@@ -59,7 +59,13 @@ impl Config {
     /// The same configuration with another value of one parameter.
     #[must_use]
     pub fn with<T>(&self, parameter: Param<T>, value: &str) -> Self {
-        let settings = self.inner.settings.with(&[(parameter.name().to_owned(), value.to_owned())], 0);
+        self.with_text(parameter.name(), value)
+    }
+
+    /// The same configuration with another value of the parameter of this name.
+    #[must_use]
+    pub fn with_text(&self, name: &str, value: &str) -> Self {
+        let settings = self.inner.settings.with(&[(name.to_owned(), value.to_owned())], 0);
         Self::new(settings, self.inner.services.clone(), self.inner.own_names.clone())
     }
 

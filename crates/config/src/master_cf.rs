@@ -83,22 +83,13 @@ pub enum Presence {
 
 /// Programs of this suite that master starts.
 const PROGRAMS: &[&str] = &[
-    "anvil", "bounce", "cleanup", "discard", "error", "lmtp", "local", "pickup", "pipe", "qmgr", "showq", "smtp",
-    "smtpd", "spawn", "virtual",
+    "anvil", "bounce", "cleanup", "discard", "error", "lmtp", "local", "pickup", "pipe", "qmgr", "showq",
+    "smtp", "smtpd", "spawn", "verify", "virtual",
 ];
 
 /// Programs of Postfix whose work is done elsewhere here.
-const ABSORBED: &[&str] = &[
-    "dnsblog",
-    "flush",
-    "postlogd",
-    "proxymap",
-    "scache",
-    "tlsmgr",
-    "tlsproxy",
-    "trivial-rewrite",
-    "verify",
-];
+const ABSORBED: &[&str] =
+    &["dnsblog", "flush", "postlogd", "proxymap", "scache", "tlsmgr", "tlsproxy", "trivial-rewrite"];
 
 /// Programs of Postfix that do not exist here yet.
 const MISSING: &[&str] = &["postscreen", "qmqpd"];

@@ -13,6 +13,7 @@ pub mod frame;
 pub mod log;
 pub mod master;
 pub mod queue_manager;
+pub mod verify;
 
 use std::path::{Path, PathBuf};
 

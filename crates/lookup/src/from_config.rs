@@ -15,7 +15,7 @@ use crate::mapping::AddressMapping;
 use crate::recipient_check::{RecipientCheck, RecipientMaps, RejectCodes};
 use crate::resolve::{Resolver, RouteMaps, Target, Transports};
 use crate::rewrite::Rewriter;
-use crate::{Delimiters, Generic, Maps, MatchList, OpenError, Options};
+use crate::{Absorbed, Delimiters, Generic, Maps, MatchList, OpenError, Options};
 
 impl Delimiters {
     /// The delimiters of this configuration.
@@ -183,6 +183,7 @@ impl RecipientCheck {
         let replaced = replaced.into_iter().map(|list| maps(config, list)).collect::<Result<_, _>>()?;
         Ok(Self {
             resolver: Resolver::new(config)?,
+            absorbed: Absorbed::from_config(config),
             maps: RecipientMaps {
                 replaced,
                 local: maps(config, param::LOCAL_RECIPIENT_MAPS)?,

@@ -4,8 +4,10 @@
 //! threads at once. A table that lives in a file picks up a changed file by itself, within 10 milliseconds and without a
 //! reload. Whatever a file holds, looking into it never panics: a damaged table is an error that names the file.
 
+mod absorbed;
 pub mod address_search;
 mod braces;
+mod cache;
 pub mod canonical;
 pub mod cdb;
 mod check;
@@ -31,8 +33,10 @@ mod types;
 mod warning;
 mod watch;
 
+pub use absorbed::Absorbed;
 pub use address_search::{AddressSearch, Found};
 pub use braces::split_list;
+pub use cache::Cache;
 pub use check::{Findings, check, without_parameter};
 pub use destination::{Class, Destination};
 pub use extension::Delimiters;

@@ -4,11 +4,12 @@ use mail::{Address, Dsn};
 
 use crate::destination::{Class, Destination};
 use crate::resolve::{Resolver, Route};
-use crate::{LookupError, Maps};
+use crate::{Absorbed, LookupError, Maps};
 
 /// The tables that tell known recipients from unknown ones.
 pub struct RecipientCheck {
     pub(crate) resolver: Resolver,
+    pub(crate) absorbed: Absorbed,
     pub(crate) maps: RecipientMaps,
     pub(crate) reject_codes: RejectCodes,
     pub(crate) allow_untrusted_routing: bool,
@@ -92,7 +93,8 @@ impl RecipientCheck {
             Class::Relay => (&self.maps.relay, self.reject_codes.relay, "relay recipient"),
             Class::VirtualAlias | Class::Default => return Ok(Verdict::Known { class }),
         };
-        if maps.is_empty() || self.holds(maps, &route.recipient)? {
+        let is_absorbed = class == Class::Local && self.absorbed.contains(&route.recipient);
+        if maps.is_empty() || is_absorbed || self.holds(maps, &route.recipient)? {
             return Ok(Verdict::Known { class });
         }
         let table =

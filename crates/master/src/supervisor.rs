@@ -25,7 +25,7 @@ use crate::startup::{self, Generation, Options};
 const QUEUE_MANAGER: &str = "qmgr";
 
 /// Programs that take a reload without a restart: what they have in memory is of the mail system, not of a configuration.
-const KEEPS_STATE: [&str; 2] = [QUEUE_MANAGER, "anvil"];
+const KEEPS_STATE: [&str; 3] = [QUEUE_MANAGER, "anvil", "verify"];
 
 /// How long a stop waits for sessions and deliveries before it ends them. Nothing is lost by that: what was not
 /// acknowledged is the client's, what was is in the queue.

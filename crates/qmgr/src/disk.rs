@@ -382,7 +382,7 @@ impl Slice {
         }
         let way = match router.filter_of(message) {
             Some(filter) => Ok(router.way_through(filter, &recipient.address)),
-            None => router.way_of(message.sender(), &recipient.address),
+            None => router.way_of(message.sender(), &recipient.address, message.trace()),
         };
         let address = way.as_ref().map_or_else(|_| recipient.address.clone(), |way| way.recipient.clone());
         self.recipients.push(RequestRecipient {

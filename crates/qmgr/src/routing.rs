@@ -3,7 +3,8 @@
 use config::{Config, param};
 use ipc::log;
 use lookup::resolve::Resolver;
-use mail::{Address, Dsn, Outcome};
+use lookup::{Absorbed, Class};
+use mail::{Address, Dsn, Outcome, Trace};
 use queue::Message;
 use service::Fatal;
 
@@ -21,6 +22,9 @@ pub(crate) struct Way {
 /// Asks the same tables as cleanup and smtpd do, on the disk threads: a table may be slow.
 pub(crate) struct Router {
     resolver: Resolver,
+    /// As `address_verify_*` has it, for probes; `None` where that is the same.
+    probe_resolver: Option<Resolver>,
+    absorbed: Absorbed,
     /// `content_filter`; empty for none.
     filter: String,
     /// `default_filter_nexthop`
@@ -30,9 +34,11 @@ pub(crate) struct Router {
 
 impl Router {
     pub(crate) fn new(config: &Config) -> Result<Self, Fatal> {
-        let resolver = Resolver::new(config).map_err(|error| Fatal::new(error.to_string()))?;
+        let opened = |config: &Config| Resolver::new(config).map_err(|error| Fatal::new(error.to_string()));
         Ok(Self {
-            resolver,
+            resolver: opened(config)?,
+            probe_resolver: probe_routing(config).map(|config| opened(&config)).transpose()?,
+            absorbed: Absorbed::from_config(config),
             filter: config.get(param::CONTENT_FILTER),
             filter_nexthop: config.get(param::DEFAULT_FILTER_NEXTHOP),
             myhostname: config.get(param::MYHOSTNAME),
@@ -59,9 +65,20 @@ impl Router {
         Way { transport: transport.to_owned(), nexthop: nexthop.to_owned(), recipient: recipient.clone() }
     }
 
-    /// The way of a recipient, or the deferral where a table cannot tell.
-    pub(crate) fn way_of(&self, sender: &Address, recipient: &Address) -> Result<Way, Box<Outcome>> {
-        match self.resolver.resolve(sender, recipient) {
+    /// The way of a recipient, or what became of it without one: a deferral where a table cannot tell.
+    pub(crate) fn way_of(
+        &self,
+        sender: &Address,
+        recipient: &Address,
+        trace: Trace,
+    ) -> Result<Way, Box<Outcome>> {
+        let of_probes = self.probe_resolver.as_ref().filter(|_| trace == Trace::Verification);
+        match of_probes.unwrap_or(&self.resolver).resolve(sender, recipient) {
+            // Nobody reads what is sent to the sender of notices and probes; there need not even be a mailbox.
+            Ok(route) if route.class == Class::Local && self.absorbed.contains(&route.recipient) => {
+                let text = "undeliverable postmaster notification discarded";
+                Err(Box::new(Outcome::sent("none", text)))
+            }
             Ok(route) => {
                 Ok(Way { transport: route.transport, nexthop: route.nexthop, recipient: route.recipient })
             }
@@ -72,4 +89,27 @@ impl Router {
             }
         }
     }
+}
+
+/// The configuration that probes are routed by, where it differs: each parameter of routing has one for them.
+fn probe_routing(config: &Config) -> Option<Config> {
+    let mut own = config.clone();
+    let mut differs = false;
+    for name in [
+        "relayhost",
+        "transport_maps",
+        "local_transport",
+        "virtual_transport",
+        "relay_transport",
+        "default_transport",
+        "sender_dependent_relayhost_maps",
+        "sender_dependent_default_transport_maps",
+    ] {
+        let (usual, probes) = (config.text(name), config.text(&format!("address_verify_{name}")));
+        if let Some(probes) = probes.filter(|probes| usual.as_ref() != Some(probes)) {
+            own = own.with_text(name, &probes);
+            differs = true;
+        }
+    }
+    differs.then_some(own)
 }

@@ -25,6 +25,7 @@ mod parse;
 mod policy;
 mod server_access;
 mod verbs;
+mod verification;
 
 use std::collections::HashMap;
 use std::sync::Arc;

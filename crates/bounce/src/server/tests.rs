@@ -48,7 +48,8 @@ fn stage(classes: Classes, answer: fn(u64) -> Answer) -> Stage {
     let policy = policy(classes);
     let cleanup = cleanup::Client::new(folder.path().join("public/cleanup"));
     let (incoming, active) = (root.incoming().unwrap(), root.active().unwrap());
-    Stage { incoming, active, given, bounce: Bounce { policy, cleanup }, _folder: folder }
+    let verify = ipc::verify::Client::new(folder.path().join("private/verify"));
+    Stage { incoming, active, given, bounce: Bounce { policy, cleanup, verify }, _folder: folder }
 }
 
 fn pretend_cleanup(socket: &Path, answer: fn(u64) -> Answer) -> mpsc::Receiver<Given> {

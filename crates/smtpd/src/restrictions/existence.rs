@@ -135,7 +135,7 @@ fn either(first: DnsError, second: Result<(), DnsError>) -> Result<(), DnsError>
 
 impl OnFailure {
     /// What becomes of a request that could not be judged.
-    fn decision(self, reply: Reply) -> Decision {
+    pub(super) fn decision(self, reply: Reply) -> Decision {
         match self {
             Self::Defer => Decision::Refuse(reply),
             Self::DeferIfPermit => Decision::DeferIfPermit(reply),

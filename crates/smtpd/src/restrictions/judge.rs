@@ -12,6 +12,7 @@ use lookup::{LookupError, Maps, MatchList, OpenError, RewriteContext, Rewriter};
 use mail::Address;
 
 use super::dns_list::ListReplies;
+use super::verification::Verification;
 use crate::names::HostNames;
 use crate::policy;
 
@@ -27,6 +28,7 @@ pub(super) struct Judge {
     /// `smtpd_log_access_permit_actions`
     pub(super) logged_permissions: MatchList,
     pub(super) policy: policy::Services,
+    pub(super) verification: Verification,
     pub(super) names: Arc<HostNames>,
     /// `inet_interfaces` and `proxy_interfaces`.
     pub(super) own_addresses: Vec<IpAddr>,
@@ -54,7 +56,7 @@ pub(super) enum OnFailure {
 }
 
 impl OnFailure {
-    fn new(action: &str) -> Self {
+    pub(super) fn new(action: &str) -> Self {
         if action.eq_ignore_ascii_case("defer") { Self::Defer } else { Self::DeferIfPermit }
     }
 }
@@ -98,6 +100,7 @@ impl Judge {
                 &config.get(param::SMTPD_LOG_ACCESS_PERMIT_ACTIONS),
             )?,
             policy: policy::Services::new(config),
+            verification: Verification::new(config),
             sender_logins: Maps::open(&config.get(param::SMTPD_SENDER_LOGIN_MAPS))?,
             names,
             own_addresses: own_addresses(config)?,

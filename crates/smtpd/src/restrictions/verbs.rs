@@ -8,6 +8,7 @@ use super::parse::Argument;
 use super::server_access::{self, Servers};
 use super::{
     access, address, certificate, client, dns_list, existence, generic, helo, login, mx_backup, policy,
+    verification,
 };
 
 /// What may follow a verb.
@@ -86,8 +87,6 @@ const fn missing(name: &'static str, takes: Takes, why: &'static str) -> Verb {
     Verb { name, also: &[], takes, does: Does::Missing(why), guards_relaying: false }
 }
 
-const VERIFY: &str = "addresses are not verified by probes yet";
-
 /// A lookup table that stands in a list by itself.
 pub(super) static BARE_TABLE: Verb = looks_up("table", access::about_class);
 
@@ -148,7 +147,8 @@ static TABLE: &[Verb] = &[
     looks_up("check_sender_access", access::about_sender).also(&["check_mail_access"]),
     asks("reject_unknown_sender_domain", existence::unknown_sender_domain).also(&["reject_unknown_address"]),
     asks_list("reject_rhsbl_sender", |e, _, a| dns_list::reject_name(e, Class::Sender, a)),
-    missing("reject_unverified_sender", Takes::Nothing, VERIFY).also(&["reject_unverified_address"]),
+    asks("reject_unverified_sender", |e, _, _| Ok(verification::reject(e, e.subject.sender, Class::Sender)))
+        .also(&["reject_unverified_address"]),
     asks("reject_sender_login_mismatch", login::reject_mismatch),
     asks("reject_known_sender_login_mismatch", login::reject_known_mismatch),
     asks("reject_authenticated_sender_login_mismatch", login::reject_authenticated_mismatch),
@@ -171,7 +171,9 @@ static TABLE: &[Verb] = &[
     asks("reject_unknown_recipient_domain", existence::unknown_recipient_domain)
         .also(&["reject_unknown_mailhost"]),
     asks_list("reject_rhsbl_recipient", |e, _, a| dns_list::reject_name(e, Class::Recipient, a)),
-    missing("reject_unverified_recipient", Takes::Nothing, VERIFY),
+    asks("reject_unverified_recipient", |e, _, _| {
+        Ok(verification::reject(e, e.subject.recipient, Class::Recipient))
+    }),
     looks_up("check_recipient_a_access", |e, _, a| {
         server_access::check(e, Class::Recipient, Servers::Own, a)
     }),
