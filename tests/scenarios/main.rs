@@ -24,3 +24,4 @@ mod schedule;
 mod site;
 mod smtp_client;
 mod transports;
+mod verification;
