@@ -483,7 +483,8 @@ impl Session {
         if std::mem::replace(&mut self.pipelining_noticed, true) {
             return false;
         }
-        let said = self.input.pending().iter().take(100).flat_map(|b| b.escape_ascii()).map(char::from);
+        let said = if after == "AUTH" { b"..." } else { before_secrets(self.input.pending()) };
+        let said = said.iter().take(100).flat_map(|b| b.escape_ascii()).map(char::from);
         self.notices.push_back(Notice::ImproperPipelining { after, said: said.collect() });
         if self.settings.forbid_unauth_pipelining {
             self.say(&Fault::OutOfStep.reply(&self.settings.hostname));
@@ -563,6 +564,20 @@ impl Session {
     pub const fn errors(&self) -> u32 {
         self.errors
     }
+}
+
+/// What may be logged of lines that have not been understood yet: up to AUTH, whose argument and next lines may be a password.
+fn before_secrets(bytes: &[u8]) -> &[u8] {
+    let mut end = 0;
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let verb = line.trim_ascii_start().get(..4);
+        if verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH")) {
+            let blanks = line.len() - line.trim_ascii_start().len();
+            return &bytes[..end + blanks + 4];
+        }
+        end += line.len();
+    }
+    bytes
 }
 
 #[cfg(test)]
