@@ -37,7 +37,7 @@ impl Postfix {
     /// As [`Postfix::start`].
     #[must_use]
     pub fn start_with(lines: &[&str], files: &BTreeMap<String, String>) -> Self {
-        Self::start_in(None, lines, files)
+        Self::start_in(None, lines, "", files)
     }
 
     /// The same in a host of a [`crate::Network`]: with that host's name, and at port 25 of all its addresses as well.
@@ -46,39 +46,59 @@ impl Postfix {
     /// As [`Postfix::start`].
     #[must_use]
     pub fn start_on(host: &Host, lines: &[&str]) -> Self {
-        Self::start_in(Some(host), lines, &BTreeMap::new())
+        Self::start_on_with(host, lines, "")
     }
 
-    fn start_in(host: Option<&Host>, lines: &[&str], files: &BTreeMap<String, String>) -> Self {
+    /// As [`Postfix::start_on`], with these lines at the end of master.cf.
+    ///
+    /// # Panics
+    /// As [`Postfix::start`].
+    #[must_use]
+    pub fn start_on_with(host: &Host, lines: &[&str], services: &str) -> Self {
+        Self::start_in(Some(host), lines, services, &BTreeMap::new())
+    }
+
+    fn start_in(host: Option<&Host>, lines: &[&str], more: &str, files: &BTreeMap<String, String>) -> Self {
         let folder = tempfile::Builder::new().prefix("postfix-").tempdir().expect("make a scratch folder");
-        let (root, package, port) = (folder.path(), postfix_package(), free_port());
+        let (root, port) = (folder.path(), free_port());
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).expect("open the scratch folder");
-        make_folders(root);
-        let (mut main, mut services) = (main_cf(root, &package, lines), master_cf(port));
-        let program = package.join("usr/lib/postfix/sbin/master");
+        let name = host.map(|host| format!("myhostname = {}", host.name));
+        // The lines that were asked for come last, and so count.
+        let lines: Vec<&str> = name.iter().map(String::as_str).chain(lines.iter().copied()).collect();
+        let outside = if host.is_some() { "smtp inet n - n - - smtpd\n" } else { "" };
+        let program = Self::prepare(root, port, &lines, &format!("{more}{outside}"));
         for (name, content) in files {
             fs::write(root.join("etc").join(name), content).expect("write a table");
         }
-        let mut master = Command::new(&program);
-        if let Some(host) = host {
-            // The lines that were asked for come last, and so count.
-            main = main.replacen(
-                "\nimport_environment",
-                &format!("\nmyhostname = {}\nimport_environment", host.name),
-                1,
-            );
-            services.push_str("smtp inet n - n - - smtpd\n");
-            master = host.command(&program.display().to_string());
-        }
-        fs::write(root.join("etc/main.cf"), main).expect("write main.cf");
-        fs::write(root.join("etc/master.cf"), services).expect("write master.cf");
-        master.args(["-c", &root.join("etc").display().to_string(), "-d"]);
-        master.env("LD_LIBRARY_PATH", package.join("usr/lib/postfix")).env("MAIL_CONFIG", root.join("etc"));
+        let program = program.display().to_string();
+        let mut master = host.map_or_else(|| Command::new(&program), |host| host.command(&program));
+        Self::give_arguments(&mut master, root);
         master.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let master = master.spawn().expect("start Postfix");
         let postfix = Self { folder, master, port };
         wait_for("Postfix to start", || postfix.log().contains("daemon started").then_some(()));
         postfix
+    }
+
+    /// Makes what a Postfix needs in this folder, with these lines at the end of main.cf and master.cf; gives the program of
+    /// its master, which [`Postfix::give_arguments`] tells where it is.
+    ///
+    /// # Panics
+    /// When a file cannot be made.
+    #[must_use]
+    pub fn prepare(root: &Path, port: u16, lines: &[&str], services: &str) -> PathBuf {
+        let package = postfix_package();
+        make_folders(root);
+        fs::write(root.join("etc/main.cf"), main_cf(root, &package, lines)).expect("write main.cf");
+        fs::write(root.join("etc/master.cf"), master_cf(port) + services).expect("write master.cf");
+        package.join("usr/lib/postfix/sbin/master")
+    }
+
+    /// Has master run in the foreground with the configuration of [`Postfix::prepare`].
+    pub fn give_arguments(master: &mut Command, root: &Path) {
+        master.args(["-c", &root.join("etc").display().to_string(), "-d"]);
+        let library = postfix_package().join("usr/lib/postfix");
+        master.env("LD_LIBRARY_PATH", library).env("MAIL_CONFIG", root.join("etc"));
     }
 
     /// A new SMTP connection that has read the greeting.
@@ -142,7 +162,8 @@ fn master_cf(port: u16) -> String {
          showq unix n - n - - showq\nerror unix - - n - - error\nretry unix - - n - - error\n\
          discard unix - - n - - discard\nlocal unix - n n - - local\nvirtual unix - n n - - virtual\n\
          smtp unix - - n - - smtp\nrelay unix - - n - - smtp\nlmtp unix - - n - - lmtp\n\
-         anvil unix - - n - 1 anvil\npostlog unix-dgram n - n - 1 postlogd\n"
+         anvil unix - - n - 1 anvil\npostlog unix-dgram n - n - 1 postlogd\n\
+         tlsmgr unix - - n 1000? 1 tlsmgr\nscache unix - - n - 1 scache\n"
     )
 }
 

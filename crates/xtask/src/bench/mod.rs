@@ -3,95 +3,152 @@
 //! Why a fresh ext4 image for each run: ext4 avoids recently deleted inodes, so that a mail queue on a used file system is
 //! measured up to ten times slower than on a new one, whoever ran before. Ratios of interleaved runs are what to quote.
 
+mod calls;
 mod disk;
 mod load;
 mod meter;
-mod side;
+mod sink;
+mod system;
+mod works;
 
 use clap::Args;
 use nix::unistd::Uid;
 
 use crate::peers;
 use crate::shell::{self, Result, cargo};
-use load::Load;
-use meter::Figures;
-use side::Side;
+use meter::Figure;
+use system::Side;
+use works::{WORKS, Work};
 
 /// What to measure.
 #[derive(Debug, Args)]
 pub struct Options {
+    /// Which works, by name; all of them if none is named. `list` shows them.
+    works: Vec<String>,
     /// Rounds; each runs every side once.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Messages in a run.
-    #[arg(long, default_value_t = 20_000)]
-    messages: usize,
-    /// Simultaneous sessions.
-    #[arg(long, default_value_t = 50)]
-    sessions: usize,
-    /// Bytes in a message.
-    #[arg(long, default_value_t = 4096)]
-    size: usize,
-    /// A new connection for each message.
+    /// A tenth of everything, and one round unless --rounds says otherwise: whether it works, not how fast it is.
     #[arg(long)]
-    reconnect: bool,
+    quick: bool,
+    /// How many messages (or sessions, or entries) a run has, instead of what is usual for the work.
+    #[arg(long)]
+    amount: Option<usize>,
     /// Only this side.
     #[arg(long, value_enum)]
     only: Option<Side>,
     /// Leave out the counting of system calls, which runs a few hundred messages more under strace.
     #[arg(long)]
     no_calls: bool,
+    /// Measure what was built before.
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// How much is done in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    quick: bool,
+    amount: Option<usize>,
+}
+
+impl Scale {
+    /// What is usual for a work, or what was asked for instead.
+    fn of(self, usual: usize) -> usize {
+        self.amount.unwrap_or(if self.quick { usual.div_ceil(10) } else { usual })
+    }
 }
 
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<()> {
+    if options.works.iter().any(|name| name == "list") {
+        WORKS.iter().for_each(|work| println!("{:<14}{}", work.name, work.about));
+        return Ok(());
+    }
+    let works = chosen(&options.works)?;
     if !Uid::effective().is_root() {
         return Err("the benchmark mounts file systems: run it as root".into());
     }
     peers::ensure()?;
-    shell::run(&cargo(), &["build", "--release", "--workspace", "--bins", "--exclude", "xtask"])?;
-    let load = Load {
-        messages: options.messages,
-        sessions: options.sessions,
-        size: options.size,
-        reconnect: options.reconnect,
+    if !options.no_build {
+        shell::run(&cargo(), &["build", "--release", "--workspace", "--bins", "--exclude", "xtask"])?;
+        shell::run(&cargo(), &["build", "--release", "-p", "queue", "--examples"])?;
+    }
+    works.into_iter().try_for_each(|work| measure(work, options))
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Work>> {
+    if names.is_empty() {
+        return Ok(WORKS.iter().collect());
+    }
+    let find = |name: &String| {
+        let known = || WORKS.iter().map(|work| work.name).collect::<Vec<_>>().join(", ");
+        WORKS
+            .iter()
+            .find(|work| work.name == name)
+            .ok_or_else(|| format!("no work {name}; there are {}", known()))
     };
-    println!("\nSMTP in, Maildir out: {load}; {} rounds, fresh ext4 image for each run", options.rounds);
+    names.iter().map(find).collect()
+}
+
+fn measure(work: &Work, options: &Options) -> Result<()> {
+    let scale = Scale { quick: options.quick, amount: options.amount };
+    let rounds = if options.quick { options.rounds.min(1) } else { options.rounds };
+    println!("\n{}: {}; {rounds} rounds", work.name, work.about);
+    let sides = options.only.map_or_else(|| vec![Side::Postroad, Side::Postfix], |side| vec![side]);
     let sides: Vec<Side> =
-        options.only.map_or_else(|| vec![Side::Postroad, Side::Postfix], |side| vec![side]);
-    let mut figures: Vec<Vec<Figures>> = sides.iter().map(|_| Vec::new()).collect();
-    for round in 1..=options.rounds {
+        sides.into_iter().filter(|side| !work.ours_alone || *side == Side::Postroad).collect();
+    let mut figures: Vec<Vec<Vec<Figure>>> = sides.iter().map(|_| Vec::new()).collect();
+    for round in 1..=rounds {
         for (side, list) in sides.iter().zip(&mut figures) {
-            let measured = side::measure(*side, &load)?;
-            println!("  round {round} {side}: {measured}");
+            let measured = (work.run)(*side, scale)?;
+            let text = measured.iter().map(|Figure(name, value)| format!("{name} {}", shown(*value)));
+            println!("  round {round} {side}: {}", text.collect::<Vec<_>>().join(", "));
             list.push(measured);
         }
     }
-    println!();
     print_table(&sides, &figures);
-    if !options.no_calls {
-        let few = Load { messages: 500, sessions: options.sessions.min(10), ..load };
-        println!("\nsystem calls per message ({few}), counted by strace");
+    if let Some(count) = work.calls.filter(|_| !options.no_calls) {
+        println!("  system calls per message, counted by strace:");
         for side in &sides {
-            println!("  {side}: {}", side::count_calls(*side, &few)?);
+            println!("  {side}: {}", count(*side)?);
         }
     }
     Ok(())
 }
 
-fn print_table(sides: &[Side], figures: &[Vec<Figures>]) {
-    println!("{:<22}{:>12}{:>12}{:>12}", "median of all rounds", "Postroad", "Postfix", "ratio");
-    for (name, value) in meter::COLUMNS {
-        let medians: Vec<f64> = figures.iter().map(|list| median(list.iter().map(value).collect())).collect();
-        let place = |side| sides.iter().position(|s| *s == side).map(|n| medians[n]);
-        let (ours, theirs) = (place(Side::Postroad), place(Side::Postfix));
-        let text = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.3}"));
+fn print_table(sides: &[Side], figures: &[Vec<Vec<Figure>>]) {
+    println!("  {:<34}{:>12}{:>12}{:>10}", "median", "Postroad", "Postfix", "ratio");
+    let mut names: Vec<&str> = Vec::new();
+    for Figure(name, _) in figures.iter().flatten().flatten() {
+        if !names.contains(name) {
+            names.push(name);
+        }
+    }
+    for name in names {
+        let of = |side| {
+            let place = sides.iter().position(|known| *known == side)?;
+            let values = figures[place].iter().flatten().filter(|figure| figure.0 == name);
+            median(values.map(|figure| figure.1).collect())
+        };
+        let (ours, theirs) = (of(Side::Postroad), of(Side::Postfix));
+        let text = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), shown);
         let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
-        println!("{name:<22}{:>12}{:>12}{:>12}", text(ours), text(theirs), text(ratio));
+        println!("  {name:<34}{:>12}{:>12}{:>10}", text(ours), text(theirs), text(ratio));
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// Three digits that count.
+fn shown(value: f64) -> String {
+    match value.abs() {
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        1.0.. => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    values.get(values.len() / 2).copied()
 }

@@ -1,0 +1,117 @@
+//! Mail that comes in by SMTP and goes out at once: into a Maildir or to a relay.
+
+use scenarios::free_port;
+
+use super::super::Scale;
+use super::super::calls::Calls;
+use super::super::load::Load;
+use super::super::meter::{Figure, Stretch};
+use super::super::sink::Sink;
+use super::super::system::{RECIPIENT, Side, System};
+use crate::shell::{Result, output_of, target};
+
+pub fn deliver(side: Side, scale: Scale) -> Result<Vec<Figure>> {
+    run(side, Load { messages: scale.of(20_000), ..Load::default() }, Way::Maildir)
+}
+
+pub fn sessions(side: Side, scale: Scale) -> Result<Vec<Figure>> {
+    run(side, Load { messages: scale.of(20_000), sessions: 200, ..Load::default() }, Way::Maildir)
+}
+
+pub fn reconnect(side: Side, scale: Scale) -> Result<Vec<Figure>> {
+    run(side, Load { messages: scale.of(20_000), reconnect: true, ..Load::default() }, Way::Maildir)
+}
+
+pub fn large(side: Side, scale: Scale) -> Result<Vec<Figure>> {
+    let size = 100 * 1024;
+    run(side, Load { messages: scale.of(5_000), sessions: 10, size, ..Load::default() }, Way::Maildir)
+}
+
+pub fn relay(side: Side, scale: Scale) -> Result<Vec<Figure>> {
+    run(side, Load { messages: scale.of(20_000), ..Load::default() }, Way::Relay)
+}
+
+const FEW: usize = 500;
+
+pub fn calls_of_deliver(side: Side) -> Result<String> {
+    count_calls(side, Way::Maildir)
+}
+
+pub fn calls_of_relay(side: Side) -> Result<String> {
+    count_calls(side, Way::Relay)
+}
+
+/// What the disk allows: the same files written, synced, renamed and removed by a program that does nothing else.
+pub fn floor(side: Side, scale: Scale) -> Result<Vec<Figure>> {
+    let system = System::prepare(side, &[], "")?;
+    let program = target().join("release/examples/commit_rate").display().to_string();
+    let (queue, maildir) =
+        (system.path("floor").display().to_string(), system.path("box").display().to_string());
+    let (messages, size) = (scale.of(20_000).to_string(), Load::default().size.to_string());
+    let output = output_of(&program, &[&queue, "50", &messages, &size, &maildir])?;
+    let mut numbers = output.split_whitespace().filter_map(|word| word.parse::<f64>().ok()).skip(1);
+    let (rate, cpu) =
+        numbers.next().zip(numbers.next()).ok_or_else(|| format!("commit_rate said {output}"))?;
+    Ok(vec![Figure("messages per second", rate), Figure("CPU ms per message", cpu)])
+}
+
+/// Where mail goes.
+#[derive(Clone, Copy)]
+enum Way {
+    Maildir,
+    Relay,
+}
+
+/// A system and what it sends to.
+struct Flow {
+    system: System,
+    sink: Option<Sink>,
+}
+
+impl Flow {
+    fn start(side: Side, way: Way) -> Result<Self> {
+        let port = free_port();
+        let relayhost = format!("relayhost = [127.0.0.1]:{port}");
+        match way {
+            Way::Maildir => Ok(Self { system: System::start(side, &[])?, sink: None }),
+            Way::Relay => {
+                let sink = Some(Sink::start(port, &[])?);
+                Ok(Self { system: System::start(side, &[&relayhost])?, sink })
+            }
+        }
+    }
+
+    fn arrived(&self) -> usize {
+        self.sink.as_ref().map_or_else(|| self.system.files("mail/user/new"), Sink::taken)
+    }
+
+    /// Sends everything and waits until it has arrived.
+    fn pass(&self, load: &Load) -> Result<()> {
+        let wanted = self.arrived() + load.messages;
+        let recipient = if self.sink.is_some() { "user@elsewhere.example" } else { RECIPIENT };
+        load.send(self.system.port, recipient)?;
+        self.system.wait_for("all messages have arrived", |_| self.arrived() >= wanted)
+    }
+
+    /// Everything is started and warm before the clock runs.
+    fn warm_up(&self, load: &Load) -> Result<()> {
+        self.pass(&Load { messages: load.sessions, ..*load })
+    }
+}
+
+fn run(side: Side, load: Load, way: Way) -> Result<Vec<Figure>> {
+    let flow = Flow::start(side, way)?;
+    flow.warm_up(&load)?;
+    let stretch = Stretch::begin(&flow.system.group);
+    flow.pass(&load)?;
+    Ok(stretch.end(load.messages))
+}
+
+fn count_calls(side: Side, way: Way) -> Result<String> {
+    let load = Load { messages: FEW, sessions: 10, ..Load::default() };
+    let flow = Flow::start(side, way)?;
+    flow.warm_up(&load)?;
+    let calls = Calls::count(&flow.system.group.pids(), &flow.system.path(""))?;
+    flow.pass(&load)?;
+    calls.finish(load.messages)
+}
