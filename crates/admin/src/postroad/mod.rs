@@ -3,6 +3,7 @@
 mod ban;
 mod check;
 mod control;
+mod doctor;
 mod import;
 mod import_queue;
 mod start;
@@ -55,6 +56,13 @@ enum Command {
     Import(import::Options),
     /// Take over the mail that is still in Postfix's queue.
     ImportQueue(import_queue::Options),
+    /// Look for what is wrong: ports, DNS records, certificates, relaying, folders, clock.
+    #[command(disable_help_flag = true)]
+    Doctor {
+        /// The options of doctor(8).
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Show, add and lift bans of clients.
     Ban {
         #[command(subcommand)]
@@ -78,6 +86,7 @@ pub fn run() -> ExitCode {
         Command::Flush => control::flush(&line.config_directory),
         Command::Status => control::status(&line.config_directory),
         Command::Logrotate => control::reopen_log(&line.config_directory),
+        Command::Doctor { arguments } => doctor::doctor(&line.config_directory, &arguments),
         Command::Import(options) => return import::run(&line.config_directory, &options),
         Command::ImportQueue(options) => return import_queue::run(&line.config_directory, &options),
         Command::Ban { action } => ban::run(&line.config_directory, action),

@@ -1,0 +1,7 @@
+//! `doctor`: looks for what is wrong with a mail system. See `doctor(8)`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    doctor::run()
+}
