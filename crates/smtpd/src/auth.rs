@@ -12,7 +12,7 @@ use std::sync::Arc;
 use config::{Config, Diagnostic, Severity, param};
 use ipc::log;
 use lookup::domain::Parents;
-use lookup::{MatchList, OpenError};
+use lookup::{Maps, MatchList, OpenError};
 use smtp_proto::sasl::scram::ChannelBinding;
 use smtp_proto::sasl::{Mechanism, Secret, SecurityOptions};
 use smtp_proto::server::AuthOffer;
@@ -57,6 +57,8 @@ pub(crate) struct Authentication {
     options: SecurityOptions,
     tls_options: SecurityOptions,
     exceptions: MatchList,
+    /// `smtpd_sasl_external_maps`: who is who by certificate.
+    certificates: Maps,
     tls_only: bool,
     broken_clients: bool,
     response_limit: usize,
@@ -96,6 +98,7 @@ impl Authentication {
                 &config.get(param::SMTPD_SASL_EXCEPTIONS_NETWORKS),
                 Parents::from_config(config, "smtpd_sasl_exceptions_networks"),
             )?,
+            certificates: Maps::open(&config.get(param::SMTPD_SASL_EXTERNAL_MAPS))?,
             tls_only: config.get(param::SMTPD_TLS_AUTH_ONLY),
             broken_clients: config.get(param::BROKEN_SASL_AUTH_CLIENTS),
             response_limit: usize::try_from(config.get::<u64>(param::SMTPD_SASL_RESPONSE_LIMIT))
@@ -132,7 +135,7 @@ impl Authentication {
                 let allowed = mechanisms.into_iter().filter(|mechanism| allow(options, mechanism));
                 allowed.map(|mechanism| mechanism.name).collect()
             }),
-            Backend::Table(table) => table.mechanisms(!bindings(client).is_empty()).map(|mechanisms| {
+            Backend::Table(table) => table.mechanisms(&self.known_of(client)).map(|mechanisms| {
                 let allowed = mechanisms.into_iter().filter(|mechanism| options.allow(*mechanism));
                 allowed.map(|mechanism| mechanism.name().to_owned()).collect()
             }),
@@ -148,6 +151,29 @@ impl Authentication {
             })
         });
         offered
+    }
+
+    /// What the client's TLS says to the mechanisms of the table of passwords.
+    fn known_of(&self, client: &Client) -> table::Known {
+        table::Known { bindings: bindings(client), external: self.named_by_certificate(client) }
+    }
+
+    /// The user whom the client's certificate stands for, else its key.
+    fn named_by_certificate(&self, client: &Client) -> Option<String> {
+        if self.certificates.is_empty() {
+            return None;
+        }
+        for print in client.tls.as_ref()?.fingerprints()? {
+            match self.certificates.get(&print) {
+                Ok(None) => {}
+                Ok(user) => return user,
+                Err(error) => {
+                    log::warning!("{error}");
+                    return None;
+                }
+            }
+        }
+        None
     }
 
     /// Begins an exchange; `initial` is the client's base64.
@@ -177,7 +203,7 @@ impl Authentication {
                 let Some(known) = Mechanism::from_name(mechanism) else {
                     return (None, Step::Refused(None, "Invalid authentication mechanism".to_owned()));
                 };
-                let mut exchange = table.exchange(known, bindings(client));
+                let mut exchange = table.exchange(known, self.known_of(client));
                 let step = exchange.step(initial);
                 (Kind::Table(Box::new(exchange)), step)
             }
@@ -240,7 +266,15 @@ pub fn verify(config: &Config) -> Vec<Diagnostic> {
         found.push(Diagnostic { severity: Severity::Error, file: file.clone(), line: 0, text });
     };
     match config.get(param::SMTPD_SASL_TYPE).as_str() {
-        "dovecot" => {}
+        "dovecot" => {
+            if !config.get(param::SMTPD_SASL_EXTERNAL_MAPS).is_empty() {
+                error(
+                    "smtpd_sasl_external_maps has no effect with smtpd_sasl_type = dovecot: Dovecot decides about EXTERNAL \
+                     itself, by auth_ssl_username_from_cert"
+                        .to_owned(),
+                );
+            }
+        }
         "postroad" => {
             if let Err(text) = table::check(config, &config.get::<String>(param::SMTPD_SASL_PATH)) {
                 error(text);

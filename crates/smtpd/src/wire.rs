@@ -27,48 +27,46 @@ pub(crate) enum Lost {
 pub(crate) struct Patience {
     /// The limit.
     pub(crate) timeout: Duration,
-    /// With `smtpd_per_request_deadline`, of a whole command or message rather than of one read; and then the rate in
+    /// With `smtpd_per_request_deadline`, of a whole command, message or reply rather than of one read or write; and then the rate in
     /// bytes per second at which content earns more time, `smtpd_min_data_rate`.
     pub(crate) deadline: Option<u32>,
 }
 
+/// How long a client may take to hear the last words.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 /// A client's byte stream. The kernel keeps the time: there is no call for it per line.
 pub(crate) struct Wire<'a> {
-    stream: &'a Stream,
-    patience: Patience,
-    /// What the kernel was told last.
-    set: Duration,
-    ends: Option<Instant>,
+    socket: Paced<'a>,
     tls: Option<Session>,
 }
 
 impl<'a> Wire<'a> {
     pub(crate) fn new(stream: &'a Stream, patience: Patience) -> io::Result<Self> {
-        stream.set_read_timeout(Some(patience.timeout))?;
-        stream.set_write_timeout(Some(patience.timeout))?;
-        Ok(Self { stream, patience, set: patience.timeout, ends: None, tls: None })
+        Ok(Self { socket: Paced::new(stream, patience)?, tls: None })
     }
 
     /// A new command begins, with all the time there is.
     pub(crate) fn new_request(&mut self) {
-        if self.patience.deadline.is_some() {
-            self.ends = Some(Instant::now() + self.patience.timeout);
-        }
+        self.socket.start_over();
+    }
+
+    /// The session is over: what is left to say must not take long.
+    pub(crate) fn hurry(&mut self) {
+        self.socket.ends = Some(Instant::now() + LAST_WORDS);
     }
 
     /// Reads what has come, or waits for it.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Lost> {
-        self.set_deadline()?;
         loop {
-            let mut stream = Raw(self.stream);
             let read = match &mut self.tls {
-                Some(tls) => tls.read(&mut stream, buffer),
-                None => stream.read(buffer),
+                Some(tls) => tls.read(&mut self.socket, buffer),
+                None => self.socket.read(buffer),
             };
             match read {
                 Ok(0) => return Err(Lost::Connection),
                 Ok(count) => {
-                    self.earn(count);
+                    self.socket.earn(count);
                     return Ok(count);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -80,10 +78,9 @@ impl<'a> Wire<'a> {
 
     /// Writes all of it.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Lost> {
-        let mut stream = Raw(self.stream);
         let written = match &mut self.tls {
-            Some(tls) => tls.write_all(&mut stream, bytes),
-            None => stream.write_all(bytes),
+            Some(tls) => tls.write_all(&mut self.socket, bytes),
+            None => self.socket.write_all(bytes),
         };
         written.map_err(|error| if is_timeout(&error) { Lost::Patience } else { Lost::Connection })
     }
@@ -93,7 +90,7 @@ impl<'a> Wire<'a> {
         let deadline = Instant::now() + tls.patience;
         // Public-key cryptography needs a deep stack, once. On a thread of its own it is given back; here it would stay with the
         // session as long as that lives.
-        let stream = self.stream;
+        let stream = self.socket.stream;
         let session = thread::scope(|scope| {
             let handshake = || tls.context.handshake(&mut Raw(stream), &client, deadline);
             let thread = thread::Builder::new().stack_size(HANDSHAKE_STACK).spawn_scoped(scope, handshake);
@@ -102,11 +99,9 @@ impl<'a> Wire<'a> {
                 |thread| thread.join().unwrap_or_else(|_| Err("panic".into())),
             )
         });
-        // The handshake had a time limit of its own.
-        self.set = self.patience.timeout;
-        let restored = self.stream.set_read_timeout(Some(self.set));
-        let restored = restored.and_then(|()| self.stream.set_write_timeout(Some(self.set)));
-        let (Ok(session), Ok(())) = (session, restored) else { return Err(Lost::Connection) };
+        let Ok(session) = session else { return Err(Lost::Connection) };
+        // The handshake had time limits of its own.
+        self.socket.set_both().map_err(|_| Lost::Connection)?;
         let info = session.info().clone();
         self.tls = Some(session);
         self.new_request();
@@ -117,19 +112,58 @@ impl<'a> Wire<'a> {
     pub(crate) const fn is_encrypted(&self) -> bool {
         self.tls.is_some()
     }
+}
 
-    fn set_deadline(&mut self) -> Result<(), Lost> {
-        let Some(ends) = self.ends else { return Ok(()) };
+impl Drop for Wire<'_> {
+    fn drop(&mut self) {
+        self.hurry();
+        if let Some(tls) = &mut self.tls {
+            tls.close(&mut self.socket);
+        }
+    }
+}
+
+/// The socket. With a deadline, each call to the kernel has what is left of the time: what TLS takes for one record may come in
+/// as many pieces as a client likes.
+struct Paced<'a> {
+    stream: &'a Stream,
+    patience: Patience,
+    /// What the kernel was told last, of reading and of writing.
+    read_limit: Duration,
+    write_limit: Duration,
+    ends: Option<Instant>,
+}
+
+impl<'a> Paced<'a> {
+    fn new(stream: &'a Stream, patience: Patience) -> io::Result<Self> {
+        let limit = patience.timeout;
+        let mut paced = Self { stream, patience, read_limit: limit, write_limit: limit, ends: None };
+        paced.set_both()?;
+        Ok(paced)
+    }
+
+    fn set_both(&mut self) -> io::Result<()> {
+        (self.read_limit, self.write_limit) = (self.patience.timeout, self.patience.timeout);
+        self.stream.set_read_timeout(Some(self.read_limit))?;
+        self.stream.set_write_timeout(Some(self.write_limit))
+    }
+
+    fn start_over(&mut self) {
+        if self.patience.deadline.is_some() {
+            self.ends = Some(Instant::now() + self.patience.timeout);
+        }
+    }
+
+    /// The limit to set before the next call, if it is another than the kernel has.
+    fn other_limit(&self, set: Duration) -> io::Result<Option<Duration>> {
+        let Some(ends) = self.ends else { return Ok(None) };
         let left = ends.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Lost::Patience);
+            return Err(ErrorKind::TimedOut.into());
         }
         // The kernel counts in ticks: a change of less than a second is not worth a call.
-        if self.set.abs_diff(left) >= Duration::from_secs(1) || left < Duration::from_secs(1) {
-            self.stream.set_read_timeout(Some(left)).map_err(|_| Lost::Connection)?;
-            self.set = left;
-        }
-        Ok(())
+        let differs = set.abs_diff(left) >= Duration::from_secs(1) || left < Duration::from_secs(1);
+        Ok(differs.then_some(left))
     }
 
     /// A client that sends fast enough is not cut off in the middle of a large message.
@@ -142,11 +176,29 @@ impl<'a> Wire<'a> {
     }
 }
 
-impl Drop for Wire<'_> {
-    fn drop(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            tls.close(&mut Raw(self.stream));
+impl Read for Paced<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(limit) = self.other_limit(self.read_limit)? {
+            self.stream.set_read_timeout(Some(limit))?;
+            self.read_limit = limit;
         }
+        let mut stream = self.stream;
+        stream.read(buffer)
+    }
+}
+
+impl Write for Paced<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(limit) = self.other_limit(self.write_limit)? {
+            self.stream.set_write_timeout(Some(limit))?;
+            self.write_limit = limit;
+        }
+        let mut stream = self.stream;
+        stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

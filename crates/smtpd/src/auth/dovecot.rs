@@ -115,6 +115,13 @@ impl Server {
         if encrypted {
             line.push_str("\tsecured");
         }
+        if let Some((subject, _)) = client.tls.as_ref().and_then(|tls| tls.trusted_names()) {
+            line.push_str("\tvalid-client-cert");
+            // What would end the field, the line or the name in Dovecot is no name.
+            if !subject.is_empty() && !subject.contains(|c: char| c.is_control()) {
+                let _ = write!(line, "\tcert_username={subject}");
+            }
+        }
         if let Some(initial) = initial {
             // Dovecot takes the rest of the line for the response: it must be the last field. `=` stands for an empty one.
             let _ = write!(line, "\tresp={}", if initial == "=" { "" } else { initial });

@@ -49,6 +49,14 @@ struct Current {
     table: Option<Arc<passwords::Table>>,
 }
 
+/// What the client's TLS says of it.
+pub(super) struct Known {
+    /// What an exchange can be bound to; nothing without TLS.
+    pub(super) bindings: Vec<ChannelBinding>,
+    /// The user whom its certificate stands for.
+    pub(super) external: Option<String>,
+}
+
 /// One exchange.
 pub(super) struct Exchange {
     exchange: server::Exchange,
@@ -105,9 +113,11 @@ impl Table {
         }))
     }
 
-    /// What can be offered: SCRAM where every user has what it needs, also bound to the channel where there is one.
-    pub(super) fn mechanisms(&self, bound: bool) -> Result<Vec<Mechanism>, String> {
+    /// What can be offered: SCRAM where every user has what it needs, also bound to the channel where there is one, and
+    /// EXTERNAL to a client whose certificate stands for a user.
+    pub(super) fn mechanisms(&self, known: &Known) -> Result<Vec<Mechanism>, String> {
         let table = self.0.table()?;
+        let bound = !known.bindings.is_empty();
         let mut mechanisms = vec![Mechanism::Plain, Mechanism::Login];
         for (hash, plain, plus) in [
             (Hash::Sha256, Mechanism::ScramSha256, Mechanism::ScramSha256Plus),
@@ -118,17 +128,22 @@ impl Table {
                 mechanisms.extend(bound.then_some(plus));
             }
         }
+        // Such a user needs no password, but one who is locked stays out.
+        let may_enter = |name: &String| !table.user(name).is_some_and(|user| user.locked);
+        mechanisms
+            .extend(known.external.as_ref().filter(|name| may_enter(name)).map(|_| Mechanism::External));
         Ok(mechanisms)
     }
 
-    pub(super) fn exchange(&self, mechanism: Mechanism, bindings: Vec<ChannelBinding>) -> Exchange {
+    pub(super) fn exchange(&self, mechanism: Mechanism, known: Known) -> Exchange {
+        let Known { bindings, external } = known;
         let context = Context {
             hostname: self.0.hostname.clone(),
             nonce: nonce(),
             plus_offered: !bindings.is_empty(),
             bindings,
+            external,
             decoy_seed: self.0.decoy_seed.clone(),
-            ..Context::default()
         };
         Exchange { exchange: server::Exchange::new(mechanism, context), shared: Arc::clone(&self.0) }
     }

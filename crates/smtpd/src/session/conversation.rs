@@ -115,6 +115,7 @@ impl Conversation<'_> {
                 Event::Close(ending) => {
                     let output = std::mem::take(self.proto.output());
                     self.transcript.said(&output);
+                    self.wire.new_request();
                     self.wire.write(&output)?;
                     return Ok(ending);
                 }
@@ -147,6 +148,7 @@ impl Conversation<'_> {
         let output = self.proto.output();
         if !output.is_empty() {
             self.transcript.said(output);
+            self.wire.new_request();
             self.wire.write(output)?;
             output.clear();
             output.shrink_to(KEPT_OUTPUT);
@@ -186,6 +188,7 @@ impl Conversation<'_> {
         let client = self.dialogue.client.to_string();
         let hostname = &self.dialogue.server.settings.hostname;
         let place = self.proto.place();
+        self.wire.hurry();
         let reason = match ending {
             Ok(Ending::Quit | Ending::Dropped) => None,
             Ok(Ending::TooManyErrors) => Some("too many errors"),

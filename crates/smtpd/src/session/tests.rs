@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -81,6 +82,8 @@ struct Instance {
     listener: TcpListener,
     delivered: Receiver<(Begin, String)>,
     stopping: Arc<Mutex<bool>>,
+    /// A session has come to its end.
+    served: Arc<AtomicBool>,
     _kept: (tempfile::TempDir, UnixListener),
 }
 
@@ -123,6 +126,7 @@ impl Instance {
             listener,
             delivered,
             stopping: Arc::default(),
+            served: Arc::default(),
             _kept: (folder, queue_manager),
         }
     }
@@ -139,7 +143,11 @@ impl Instance {
         let local = accepted.local_addr().ok();
         let connection = Connection { stream: Arc::new(Stream::Tcp(accepted)), peer: Some(peer), local };
         let (server, stopping) = (Arc::clone(&self.server), Arc::clone(&self.stopping));
-        std::thread::spawn(move || serve(&server, &connection, &|| *stopping.lock().unwrap()));
+        let served = Arc::clone(&self.served);
+        std::thread::spawn(move || {
+            serve(&server, &connection, &|| *stopping.lock().unwrap());
+            served.store(true, Ordering::Relaxed);
+        });
         stream
     }
 }
@@ -228,6 +236,25 @@ fn a_slow_client_has_a_deadline_under_stress() {
     });
     assert_eq!(client.line(), "421 4.4.2 mx.example.com Error: timeout exceeded");
     assert!(start.elapsed() < Duration::from_secs(6));
+}
+
+/// A client that asks and asks and hears nothing: the server must not wait with a full socket for as long as it likes.
+#[test]
+fn a_client_that_reads_a_byte_now_and_then_has_a_deadline_too() {
+    let instance = Instance::new("main.cf: smtpd_timeout = 2s\nmain.cf: smtpd_per_request_deadline = yes");
+    let stream = instance.stream();
+    let mut asking = stream.try_clone().unwrap();
+    asking.set_write_timeout(Some(PATIENCE)).unwrap();
+    std::thread::spawn(move || {
+        let help = format!("HELP {}\r\n", "x".repeat(500)).repeat(50);
+        while asking.write_all(help.as_bytes()).is_ok() {}
+    });
+    let (mut reader, mut byte, start) = (stream, [0], std::time::Instant::now());
+    while !instance.served.load(Ordering::Relaxed) {
+        assert!(start.elapsed() < PATIENCE, "the session goes on and on");
+        let _ = reader.read(&mut byte);
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
