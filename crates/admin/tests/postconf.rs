@@ -140,3 +140,17 @@ fn templates_are_shown_as_they_are_written_and_as_they_are_read() {
     let (built_in, told) = shown(&["-t"]);
     assert!(built_in.contains("verify_template = <<EOF\nCharset: us-ascii\n") && told.is_empty(), "{told}");
 }
+
+#[test]
+fn the_kinds_of_logins_and_the_tls_library_are_shown() {
+    let shown = |arguments: &[&str]| String::from_utf8(postconf(&data(), arguments).stdout).expect("ASCII");
+    assert_eq!(shown(&["-a"]), "dovecot\npostroad\n");
+    assert_eq!(shown(&["-A"]), "postroad\n");
+    assert_eq!(shown(&["-T", "public-key-algorithms"]), "ecdsa\ned25519\nrsa\n");
+    assert!(!postconf(&data(), &["-T", "weather"]).status.success());
+    let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.lock"));
+    let version = shown(&["-T", "compile-version"]).trim().replace("rustls ", "");
+    let locked = format!("name = \"rustls\"\nversion = \"{version}.");
+    assert!(lock.expect("Cargo.lock").contains(&locked), "{version}");
+    assert_eq!(shown(&["-T", "run-version"]), shown(&["-T", "compile-version"]));
+}

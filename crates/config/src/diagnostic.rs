@@ -1,5 +1,6 @@
 //! What is told to the operator about a configuration.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -35,15 +36,33 @@ impl fmt::Display for Diagnostic {
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }
-        write!(f, ": {}", self.text)
+        write!(f, ": {}", without_numbers(&self.text))
     }
 }
 
 /// The system's words for an error, without the "(os error 2)" that the standard library appends.
 #[must_use]
 pub fn cause(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.find(" (os error ").map_or(text.as_str(), |end| &text[..end]).to_owned()
+    without_numbers(&error.to_string()).into_owned()
+}
+
+/// A text without the numbers that the standard library appends to the system's words: ` (os error 2)`.
+#[must_use]
+pub fn without_numbers(text: &str) -> Cow<'_, str> {
+    const MARK: &str = " (os error ";
+    let mut text = Cow::Borrowed(text);
+    let mut from = 0;
+    while let Some(at) = text[from..].find(MARK).map(|at| from + at) {
+        let number = &text[at + MARK.len()..];
+        let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+        from = at;
+        if digits > 0 && number[digits..].starts_with(')') {
+            text.to_mut().replace_range(at..at + MARK.len() + digits + 1, "");
+        } else {
+            from += MARK.len();
+        }
+    }
+    text
 }
 
 /// Gathers the remarks about one file.
@@ -67,5 +86,24 @@ impl Remarks<'_> {
 
     fn push(&mut self, severity: Severity, line: u32, text: String) {
         self.list.push(Diagnostic { severity, file: self.file.clone(), line, text });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_system_errors_are_nobodys_business() {
+        for (text, expected) in [
+            ("open x: No such file or directory (os error 2)", "open x: No such file or directory"),
+            ("a (os error 2) and b (os error 13); c", "a and b; c"),
+            ("said: (os error 2)", "said:"),
+            ("said (os error two) (os error )", "said (os error two) (os error )"),
+            ("(os error 2)", "(os error 2)"),
+        ] {
+            assert_eq!(without_numbers(text), expected);
+        }
+        assert_eq!(cause(&std::io::Error::from_raw_os_error(2)), "No such file or directory");
     }
 }

@@ -23,7 +23,7 @@ mod transport;
 mod value;
 
 pub use config::{Config, Snapshot};
-pub use diagnostic::{Diagnostic, Severity, cause};
+pub use diagnostic::{Diagnostic, Severity, cause, without_numbers};
 pub use expand::ExpandError;
 pub use master_cf::{Presence, ServiceEntry, ServiceKind, Wakeup, port_number};
 pub use near::nearest;

@@ -101,7 +101,10 @@ pub(crate) fn check(text: &str, row: &Parameter) -> Result<(), String> {
         Kind::Feedback => Feedback::parse(text, row).map(drop),
         Kind::Choice if text.is_empty() && row.default.is_empty() => Ok(()),
         Kind::Choice if row.choices.iter().any(|choice| choice.eq_ignore_ascii_case(text)) => Ok(()),
-        Kind::Choice => Err(format!("must be one of: {}", row.choices.join(", "))),
+        Kind::Choice => {
+            let words: Vec<&str> = row.choices.iter().copied().filter(|word| !word.is_empty()).collect();
+            Err(format!("must be one of: {}", words.join(", ")))
+        }
         Kind::Text | Kind::Raw | Kind::Path | Kind::List if text.is_empty() && row.minimum > 0 => {
             Err("must not be empty".to_owned())
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+pub(crate) use config::cause as describe;
 use mail::{Dsn, Outcome};
 use nix::libc;
 
@@ -103,14 +104,5 @@ pub(crate) fn outcome(relay: &str, delivered: Delivered) -> Outcome {
             let outcome = if temporary { Outcome::deferred } else { Outcome::bounced };
             Outcome { diagnostic: failure.diagnostic, ..outcome(relay, failure.dsn, failure.text) }
         }
-    }
-}
-
-/// The system's words for an error, without Rust's "(os error 28)".
-#[must_use]
-pub(crate) fn describe(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
     }
 }

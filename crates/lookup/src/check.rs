@@ -29,7 +29,12 @@ pub fn check(config: &Config) -> Findings {
     ] {
         errors.extend(result.err().filter(|error| !is_told(&errors, error)));
     }
-    let warnings = if errors.is_empty() { domains_in_two_classes(config) } else { Vec::new() };
+    let mut warnings = if errors.is_empty() { domains_in_two_classes(config) } else { Vec::new() };
+    if config.get(param::INET_INTERFACES).is_empty() {
+        let text = "inet_interfaces is empty: services of master.cf without an address of their own listen nowhere; \
+                    write loopback-only where mail comes from this host alone";
+        warnings.push(text.to_owned());
+    }
     Findings { errors, warnings }
 }
 
@@ -38,7 +43,10 @@ fn tables(config: &Config) -> Vec<OpenError> {
     let mut errors = Vec::new();
     // The two that begin with proxy_ list the tables of others, where Postfix's proxymap may go.
     let names_tables = |name: &str| name.ends_with("_maps") && !name.starts_with("proxy_");
-    for parameter in config::PARAMETERS.iter().filter(|row| row.implemented && names_tables(row.name)) {
+    // What merely takes over the value of another is told of that one.
+    let is_own = |row: &config::Parameter| !row.default.contains('$') || config.is_set(row.name);
+    let own = config::PARAMETERS.iter().filter(|row| row.implemented && is_own(row));
+    for parameter in own.filter(|row| names_tables(row.name)) {
         for spec in config::split_list(&config.text(parameter.name).unwrap_or_default()) {
             let named = |text| format!("{}: {text}", parameter.name);
             let error = crate::open(&spec).err().map(|error| match error {
@@ -133,6 +141,12 @@ mod tests {
                  the first is what counts; list it in one of them only",
             ]
         );
+    }
+
+    #[test]
+    fn a_host_without_interfaces_is_told() {
+        let warnings = findings("inet_interfaces =\n").warnings;
+        assert!(warnings.iter().any(|text| text.starts_with("inet_interfaces is empty: ")), "{warnings:?}");
     }
 
     #[test]

@@ -169,6 +169,6 @@ pub(crate) fn report_success() {
 pub(crate) fn report_failure(error: &io::Error) {
     if let Some(mut report) = REPORT_TO.lock().unwrap_or_else(PoisonError::into_inner).take() {
         // Who started us may be gone; the log has the reason as well.
-        let _ = writeln!(report, "{error}");
+        let _ = writeln!(report, "{}", config::cause(error));
     }
 }

@@ -51,6 +51,6 @@ impl std::error::Error for Fatal {}
 
 impl From<std::io::Error> for Fatal {
     fn from(error: std::io::Error) -> Self {
-        Self(error.to_string())
+        Self(config::cause(&error))
     }
 }

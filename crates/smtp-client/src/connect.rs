@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+pub(crate) use config::cause as reason;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -106,14 +107,6 @@ fn await_connection(socket: &OwnedFd, deadline: Option<Instant>) -> io::Result<(
             }
             Err(errno) => return Err(errno.into()),
         }
-    }
-}
-
-/// The system's words for why it failed, as C programs print them: without the number.
-pub(crate) fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
     }
 }
 

@@ -36,6 +36,12 @@ struct Options {
     /// Show this help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
+    /// Show what smtpd_sasl_type may be
+    #[arg(short = 'a')]
+    server_sasl_types: bool,
+    /// Show what smtp_sasl_type may be
+    #[arg(short = 'A')]
+    client_sasl_types: bool,
     /// Show the texts of notifications as they will be read: those of FILE, else those that main.cf names
     #[arg(short = 'b', group = "template")]
     expanded_templates: bool,
@@ -87,6 +93,9 @@ struct Options {
     /// Only these kinds of parameters: builtin, service, user, all
     #[arg(short = 'C', value_name = "KIND", value_delimiter = ',')]
     kinds: Vec<Kind>,
+    /// Show facts of the TLS library: compile-version, run-version, public-key-algorithms
+    #[arg(short = 'T', value_name = "MODE")]
+    tls: Option<TlsFact>,
     /// Say more
     #[arg(short = 'v', action = clap::ArgAction::Count)]
     verbosity: u8,
@@ -116,6 +125,26 @@ enum Kind {
     All,
 }
 
+/// What `-T` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum TlsFact {
+    /// The library that was compiled in.
+    CompileVersion,
+    /// The one that runs: the same.
+    RunVersion,
+    /// The kinds of keys that certificates may have.
+    PublicKeyAlgorithms,
+}
+
+impl TlsFact {
+    const fn lines(self) -> &'static [&'static str] {
+        match self {
+            Self::CompileVersion | Self::RunVersion => &["rustls 0.23"],
+            Self::PublicKeyAlgorithms => &["ecdsa", "ed25519", "rsa"],
+        }
+    }
+}
+
 fn work(options: Options) -> Result<(), Failure> {
     let directory = directory(options.directory.clone());
     let is_master = options.services || options.fields || options.service_parameters;
@@ -123,6 +152,12 @@ fn work(options: Options) -> Result<(), Failure> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = if options.map_types {
         lines(&mut out, lookup::types())
+    } else if options.server_sasl_types {
+        lines(&mut out, &["dovecot", "postroad"])
+    } else if options.client_sasl_types {
+        lines(&mut out, &["postroad"])
+    } else if let Some(fact) = options.tls {
+        lines(&mut out, fact.lines())
     } else if options.expanded_templates || options.templates {
         templates::show(&mut out, &directory, &options)?
     } else if options.locks {

@@ -1,5 +1,6 @@
 //! Lines gathered in memory, and the file, syslog and standard error they are written to.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::Write as _;
@@ -101,7 +102,11 @@ impl Pending {
         out.push_str(&self.tag);
         out.push_str(level.prefix());
         // Writing into a String does not fail; a Display that does has said what it could.
+        let begin = out.len();
         let _ = Printable { out, room: MAX_LINE }.write_fmt(text);
+        if let Cow::Owned(readable) = config::without_numbers(&out[begin..]) {
+            out.replace_range(begin.., &readable);
+        }
         out.push('\n');
         self.batch.marks.push(Mark { severity: level.severity(), end: out.len(), tag });
         first
@@ -252,7 +257,12 @@ impl Sinks {
 
 /// A line of a process that has not set up its log.
 pub(super) fn to_stderr(level: Level, text: fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr().lock(), "{}{text}", level.prefix());
+    let _ = writeln!(
+        std::io::stderr().lock(),
+        "{}{}",
+        level.prefix(),
+        config::without_numbers(&text.to_string())
+    );
 }
 
 #[cfg(test)]
@@ -266,13 +276,16 @@ mod tests {
         let mut pending = Pending::new(&destination);
         assert!(pending.push(Level::Warning, format_args!("{} said {:?}", "peer", "x")));
         assert!(!pending.push(Level::Info, format_args!("evil\nline\x1b {}", "y".repeat(5000))));
+        let missing = std::io::Error::from_raw_os_error(2);
+        assert!(!pending.push(Level::Info, format_args!("open x: {missing}; y")));
         let batch = pending.take(Batch::default());
         let lines: Vec<&str> = batch.text.lines().collect();
         let expected = format!("postroad/smtpd[{}]: warning: peer said \"x\"", std::process::id());
         assert!(lines[0].ends_with(&expected), "{}", lines[0]);
         assert_eq!(&lines[0][3..4], " ");
         assert!(lines[1].contains("evil?line? yyy") && lines[1].len() < 2200);
-        assert_eq!(lines.len(), 2);
+        assert!(lines[2].ends_with(": open x: No such file or directory; y"), "{}", lines[2]);
+        assert_eq!(lines.len(), 3);
     }
 
     #[test]
