@@ -87,7 +87,10 @@ impl Anchors {
                 false => Ok(()),
             };
         }
-        verify(leaf, rest, &self.anchors, server)
+        verify(leaf, rest, &self.anchors, server).map_err(|reason| {
+            let alone = reason == UNKNOWN_ISSUER && Certificate::read(leaf).self_issued;
+            if alone { SELF_SIGNED.into() } else { reason }
+        })
     }
 }
 
@@ -105,13 +108,24 @@ pub(super) fn verify(
     verified.map(drop).map_err(|error| words(&error))
 }
 
+const UNKNOWN_ISSUER: &str = "unable to get local issuer certificate";
+const SELF_SIGNED: &str = "self-signed certificate";
+
+/// Whether a reason is that nobody known vouches for a certificate.
+pub(super) fn is_about_issuer(reason: &str) -> bool {
+    reason == UNKNOWN_ISSUER || reason == SELF_SIGNED
+}
+
 /// OpenSSL's words where it has some, because people know them.
 fn words(error: &webpki::Error) -> String {
     match error {
-        webpki::Error::CertExpired { .. } => "certificate has expired".into(),
+        // One that ended before it began was never valid.
+        webpki::Error::CertExpired { .. } | webpki::Error::InvalidCertValidity => {
+            "certificate has expired".into()
+        }
         webpki::Error::CertNotValidYet { .. } => "certificate is not yet valid".into(),
-        webpki::Error::UnknownIssuer => "unable to get local issuer certificate".into(),
-        webpki::Error::CaUsedAsEndEntity => "self-signed certificate".into(),
+        webpki::Error::UnknownIssuer => UNKNOWN_ISSUER.into(),
+        webpki::Error::CaUsedAsEndEntity => SELF_SIGNED.into(),
         other => other.to_string(),
     }
 }

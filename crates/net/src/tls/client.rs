@@ -3,6 +3,7 @@
 //! [`Context::policy`] says what is asked of a destination, [`Context::handshake`] does it. A handshake never fails for the sake of a
 //! certificate: what the certificate is worth is found out after it, logged, and held against the policy.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -20,7 +21,7 @@ use rustls::{ClientConfig, ClientConnection, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName};
 
 use super::anchors::{self, Anchors};
-use super::certificate::{Certificate, Digest};
+use super::certificate::{Certificate, Digest, Key};
 use super::ciphers::Ciphers;
 use super::dane::{self, Verdict};
 use super::dane_host::Rules;
@@ -83,9 +84,7 @@ impl fmt::Display for Peer<'_> {
 pub enum TlsError {
     /// TLS did not come about, for this reason. Where the policy only wishes for TLS, try again without it.
     Handshake(String),
-    /// Nobody who is trusted vouches for the certificate.
-    NotTrusted(String),
-    /// It is not the certificate that was asked for.
+    /// It is not the certificate that was asked for, or nobody who is trusted vouches for it.
     NotVerified(String),
     /// The policy names a file of trust anchors that cannot be used.
     Configuration(String),
@@ -96,10 +95,7 @@ impl TlsError {
     #[must_use]
     pub fn cause(&self) -> &str {
         match self {
-            Self::Handshake(cause)
-            | Self::NotTrusted(cause)
-            | Self::NotVerified(cause)
-            | Self::Configuration(cause) => cause,
+            Self::Handshake(cause) | Self::NotVerified(cause) | Self::Configuration(cause) => cause,
         }
     }
 }
@@ -108,7 +104,6 @@ impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Handshake(_) => "Cannot start TLS: handshake failure",
-            Self::NotTrusted(_) => "Server certificate not trusted",
             Self::NotVerified(_) => "Server certificate not verified",
             Self::Configuration(_) => "client TLS configuration problem",
         })
@@ -288,6 +283,7 @@ impl Context {
         let mut connection = ClientConnection::new(config, target).map_err(|e| failed(e.to_string()))?;
         let mut stream = stream;
         verifier::take_scheme();
+        OWN_SIGNATURE.take();
         shake_hands(&mut connection, &mut stream, deadline).map_err(failed)?;
         let (info, verdict) = self.judge(&connection, policy, peer, server_name);
         self.log(&info, policy, peer);
@@ -366,6 +362,10 @@ impl Context {
             let (algorithm, digest) = info::signature(scheme, key);
             (info.server_signature, info.server_digest) = (Some(algorithm), digest);
         }
+        if let (Some((key, scheme)), "TLSv1.3", false) = (OWN_SIGNATURE.take(), info.protocol, info.reused) {
+            let (algorithm, digest) = info::signature(scheme, key);
+            (info.client_signature, info.client_digest) = (Some(algorithm), digest);
+        }
         info.end_point = chain.first().map(info::end_point);
         if info.protocol == "TLSv1.3" {
             let exported = connection.export_keying_material(vec![0; 32], info::EXPORTER, None);
@@ -387,16 +387,15 @@ impl Context {
                 );
             }
         }
-        info.trust = trust;
-        info.reason = reason;
-        let why = info.reason.clone().unwrap_or_default();
-        let verdict = match (policy.level, trust) {
-            (level, _) if !level.must_match() => Ok(()),
-            (_, Trust::Verified) | (Level::HalfDane, Trust::Trusted) => Ok(()),
-            (Level::Fingerprint, _) | (_, Trust::Trusted) => Err(TlsError::NotVerified(why)),
-            _ => Err(TlsError::NotTrusted(why)),
+        let accepted = match policy.level {
+            Level::HalfDane => trust >= Trust::Trusted,
+            level => !level.must_match() || trust == Trust::Verified,
         };
-        (info, verdict)
+        // Where a certificate must be the right one, half of the proof is none: the log says so in the words of Postfix.
+        info.trust = if accepted { trust } else { Trust::Untrusted };
+        let why = reason.clone().unwrap_or_default();
+        info.reason = reason;
+        (info, if accepted { Ok(()) } else { Err(TlsError::NotVerified(why)) })
     }
 
     fn trust(
@@ -472,7 +471,9 @@ impl Context {
         if let Some(reason) =
             info.reason.as_ref().filter(|_| policy.level.must_match() || self.log_level >= 2)
         {
-            log::info!("certificate verification failed for {peer}: {reason}");
+            // Postfix says whose certificate it is, unless it is about who vouches for it.
+            let whose = if anchors::is_about_issuer(reason) { "" } else { "server " };
+            log::info!("{whose}certificate verification failed for {peer}: {reason}");
         }
         if self.log_level >= 1 {
             let done = if info.reused { "reused" } else { "established" };
@@ -490,13 +491,22 @@ impl Context {
     }
 }
 
+thread_local! {
+    /// With what this host proved who it is in the last handshake on this thread, which rustls does not tell.
+    static OWN_SIGNATURE: Cell<Option<(Key, SignatureScheme)>> = const { Cell::new(None) };
+}
+
 /// The certificates that we have for servers who ask.
 #[derive(Debug)]
 struct OwnKeys(Vec<Arc<CertifiedKey>>);
 
 impl rustls::client::ResolvesClientCert for OwnKeys {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        keys::choose(&self.0, schemes)
+        let chosen = keys::choose(&self.0, schemes)?;
+        let scheme = chosen.key.choose_scheme(schemes).map(|signer| signer.scheme());
+        let kind = chosen.cert.first().map(|certificate| Certificate::read(certificate).key);
+        OWN_SIGNATURE.set(kind.zip(scheme));
+        Some(chosen)
     }
 
     fn has_certs(&self) -> bool {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use rustls::SignatureScheme;
 use rustls::crypto::ring::sign::any_supported_type;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::{SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::pem::{PemObject as _, SectionKind};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer};
 
 use super::settings::Settings;
 
@@ -117,7 +117,7 @@ impl KeyFiles {
         let key = any_supported_type(&key).map_err(|_| {
             format!("{files}: the key is of a kind that is not served here; use RSA (2048 bits or more), ECDSA P-256 or P-384, or Ed25519")
         })?;
-        let certified = CertifiedKey::new(certificates, key);
+        let certified = CertifiedKey::new(certificates, Arc::new(Obliging(key)));
         match certified.keys_match() {
             Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
                 Err(format!("{files}: the private key is not that of the certificate"))
@@ -125,6 +125,24 @@ impl KeyFiles {
             Err(error @ rustls::Error::InvalidCertificate(_)) => Err(format!("{files}: {error}")),
             _ => Ok(Arc::new(certified)),
         }
+    }
+}
+
+/// A key that signs with the scheme that the peer likes best, as OpenSSL does; rustls would take the longest digest.
+#[derive(Debug)]
+struct Obliging(Arc<dyn SigningKey>);
+
+impl SigningKey for Obliging {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        offered.iter().find_map(|scheme| self.0.choose_scheme(&[*scheme]))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        self.0.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm()
     }
 }
 

@@ -25,6 +25,24 @@ pub(super) fn take_scheme() -> Option<SignatureScheme> {
     SCHEME.take()
 }
 
+/// What peers are asked to sign with, in OpenSSL's order: they sign, and the log tells of it, as they would for Postfix. Some
+/// of them cannot be checked here: see `lenient`.
+const PREFERENCE: [SignatureScheme; 13] = [
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::ED25519,
+    SignatureScheme::ED448,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA512,
+    SignatureScheme::ECDSA_SHA1_Legacy,
+    SignatureScheme::RSA_PKCS1_SHA1,
+];
+
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Accepting {
@@ -114,16 +132,9 @@ impl Accepting {
     }
 
     fn schemes(&self) -> Vec<SignatureScheme> {
-        let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
-        if self.lenient {
-            schemes.extend([
-                SignatureScheme::ECDSA_NISTP521_SHA512,
-                SignatureScheme::ED448,
-                SignatureScheme::RSA_PKCS1_SHA1,
-                SignatureScheme::ECDSA_SHA1_Legacy,
-            ]);
-        }
-        schemes
+        let known = self.provider.signature_verification_algorithms.supported_schemes();
+        let fits = |scheme: &SignatureScheme| self.lenient || known.contains(scheme);
+        PREFERENCE.into_iter().filter(fits).collect()
     }
 }
 
