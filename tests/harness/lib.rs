@@ -7,6 +7,7 @@
 // A scenario that cannot go on ends, and says why.
 #![allow(clippy::panic, clippy::print_stdout)]
 
+mod certificates;
 mod dns;
 mod instance;
 mod maildir;
@@ -18,6 +19,7 @@ mod smtp;
 
 use std::time::{Duration, Instant};
 
+pub use certificates::Authority;
 pub use instance::{Builder, Instance, Output, free_port, run};
 pub use maildir::messages;
 pub use network::{Host, Network, Running};

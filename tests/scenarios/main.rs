@@ -23,5 +23,6 @@ mod rights;
 mod schedule;
 mod site;
 mod smtp_client;
+mod tls;
 mod transports;
 mod verification;

@@ -1,0 +1,134 @@
+//! TLS as a server: what testers of TLS look for, and nothing that came in clear is obeyed after the handshake.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use scenarios::{Authority, Builder, Instance, peer, run};
+
+fn site(authority: &Authority, more: &str) -> Instance {
+    let chain = |name: &str| authority.path(&format!("{name}.chain")).display().to_string();
+    Builder::new()
+        .main(&format!("smtpd_tls_chain_files = {} {}", chain("rsa"), chain("ec")))
+        .main("smtpd_tls_security_level = may\nsmtpd_tls_loglevel = 1\nsmtpd_tls_received_header = yes")
+        .main(more)
+        .start()
+}
+
+fn authority() -> Authority {
+    let authority = Authority::new();
+    authority.issue("rsa", &["mail.example.com"]);
+    authority.issue_for("ec", &["mail.example.com"], "ec -pkeyopt ec_paramgen_curve:prime256v1", 30);
+    authority
+}
+
+/// What `openssl s_client` shows and reads, with this input.
+fn s_client(site: &Instance, arguments: &str, input: &str) -> String {
+    let mut command = peer("openssl");
+    command.args(["s_client", "-starttls", "smtp", "-connect", &format!("127.0.0.1:{}", site.port)]);
+    command.args(arguments.split_ascii_whitespace());
+    let output = run(command, input.as_bytes());
+    output.stdout + &output.stderr
+}
+
+#[test]
+fn only_what_is_safe_is_spoken() {
+    let authority = authority();
+    let site = site(&authority, "");
+    let trusting = format!("-CAfile {}", authority.path("ca.pem").display());
+    for (arguments, cipher) in [
+        ("-tls1_3", "TLS_AES_256_GCM_SHA384"),
+        ("-tls1_2 -sigalgs RSA-PSS+SHA256:RSA+SHA256", "ECDHE-RSA-AES256-GCM-SHA384"),
+        ("-tls1_2 -cipher ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    ] {
+        let said = s_client(&site, &format!("{trusting} {arguments}"), "QUIT\r\n");
+        assert!(said.contains("Verify return code: 0") && said.contains(cipher), "{arguments}: {said}");
+        assert!(said.contains("Compression: NONE"), "{said}");
+    }
+    for arguments in [
+        "-tls1_1 -cipher ALL@SECLEVEL=0",
+        "-tls1 -cipher ALL@SECLEVEL=0",
+        "-tls1_2 -cipher aNULL@SECLEVEL=0",
+        "-tls1_2 -cipher AES256-SHA",
+        "-tls1_2 -cipher DHE-RSA-AES256-GCM-SHA384",
+    ] {
+        let said = s_client(&site, arguments, "QUIT\r\n");
+        assert!(said.contains("Cipher is (NONE)"), "{arguments}: {said}");
+    }
+    // `R` asks for a renegotiation.
+    let said = s_client(&site, "-tls1_2", "R\nNOOP\r\n");
+    assert!(said.contains("RENEGOTIATING") && !said.contains("250 2.0.0"), "{said}");
+}
+
+/// What is sent together with STARTTLS, or right after it.
+const INJECTIONS: [&str; 6] = [
+    "NOOP\r\n",
+    "EHLO injected.example\r\n",
+    "MAIL FROM:<injected@example.com>\r\n",
+    "RSET\r\nMAIL FROM:<injected@example.com>\r\nRCPT TO:<a@example.com>\r\n",
+    "QUIT\r\n",
+    "NOOP",
+];
+
+/// Reads until a line of a reply begins with this.
+fn read_until(stream: &mut TcpStream, code: &str) {
+    let mut said = String::new();
+    let mut buffer = [0; 2000];
+    while !said.contains(code) {
+        let count = stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "closed after {said:?}");
+        said += &String::from_utf8_lossy(&buffer[..count]);
+    }
+}
+
+/// Sends everything in pieces that end at this place.
+fn send_in_pieces(stream: &mut TcpStream, text: &[u8], cut: usize) {
+    let (first, rest) = text.split_at(cut);
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(first).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    // The server may have hung up already.
+    let _ = stream.write_all(rest);
+}
+
+#[test]
+fn what_comes_along_with_starttls_is_never_obeyed() {
+    let authority = authority();
+    let site = site(&authority, "");
+    for injection in INJECTIONS {
+        let text = format!("STARTTLS\r\n{injection}");
+        for cut in [1, 8, 9, 10, 11, text.len() - 1, text.len()] {
+            let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+            stream.set_read_timeout(Some(scenarios::PATIENCE)).unwrap();
+            read_until(&mut stream, "220 ");
+            stream.write_all(b"EHLO client.example\r\n").unwrap();
+            read_until(&mut stream, "250 ");
+            send_in_pieces(&mut stream, text.as_bytes(), cut);
+            // No handshake comes: whatever is answered beside the first reply would be an answer to what was injected.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest);
+            let rest = String::from_utf8_lossy(&rest).into_owned();
+            let replies = rest.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).count();
+            assert!(replies <= 1, "{injection:?} at {cut}: {rest:?}");
+        }
+    }
+    let log = site.log();
+    let told = |line: &&str| !line.contains("improper command pipelining after STARTTLS");
+    let obeyed = log.lines().filter(told).find(|line| line.contains("injected") || line.contains("mail="));
+    assert_eq!(obeyed, None, "{log}");
+}
+
+#[test]
+fn the_received_header_and_the_log_tell_of_it() {
+    let authority = authority();
+    let site = site(&authority, "");
+    let user = site.user().to_owned();
+    let mut swaks = peer("swaks");
+    swaks.args(["-s", "127.0.0.1", "-p", &site.port.to_string(), "-tls", "-f", "a@client.example"]);
+    swaks.args(["-t", &format!("{user}@example.com"), "--helo", "client.example"]);
+    run(swaks, b"").ok();
+    let mail = String::from_utf8_lossy(&site.wait_for_mail(&user, 1)[0]).into_owned();
+    assert!(mail.contains("(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)"), "{mail}");
+    assert!(mail.contains("(No client certificate requested)") && mail.contains("with ESMTPS id"), "{mail}");
+    site.wait_for_log(&["Anonymous TLS connection established from", "server-signature ECDSA (prime256v1)"]);
+}
