@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use scenarios::{Builder, Instance, Postfix, Smtp, is_root, peer, run, wait_for};
+use scenarios::{Builder, Instance, Postfix, Sink, Smtp, is_root, peer, run, wait_for};
 
 /// The differences that are meant to be.
 const DIFFERENCES: &str = include_str!("postfix-differences.txt");
@@ -228,6 +228,35 @@ fn a_report_says_what_it_says_in_postfix() {
     for (subject, recipients) in cases {
         let ours = report(site.smtp(), recipients, &site.path("mail/games"));
         let theirs = report(postfix.smtp(), recipients, &postfix.path("mail/games"));
+        compare(subject, &ours, &theirs);
+    }
+}
+
+#[test]
+fn a_report_on_what_another_host_said_is_that_of_postfix() {
+    if !is_root("comparison with Postfix") {
+        return;
+    }
+    let next = Sink::offering(&[]);
+    let route = format!("transport_maps = inline:{{ {{ far.test = smtp:[127.0.0.1]:{} }} }}", next.port);
+    let more = [
+        route.as_str(),
+        "delay_warning_time = 1s",
+        "minimal_backoff_time = 1s",
+        "maximal_backoff_time = 1s",
+        "queue_run_delay = 1s",
+    ];
+    let settings = [&SETTINGS[..], &more].concat();
+    let builder = settings.iter().fold(Builder::new().as_root(), |builder, line| builder.main(line));
+    let site = builder.master("smtp unix - - n - - smtp").start();
+    let postfix = Postfix::start(&[&settings[..], &["enable_long_queue_ids = yes"]].concat());
+    for (subject, recipient) in [
+        ("remote failure", "<nobody@far.test> NOTIFY=FAILURE"),
+        ("relayed", "<box@far.test> NOTIFY=SUCCESS ORCPT=rfc822;x+2By@b.example"),
+        ("remote delay", "<later@far.test> NOTIFY=DELAY"),
+    ] {
+        let ours = report(site.smtp(), &[recipient], &site.path("mail/games"));
+        let theirs = report(postfix.smtp(), &[recipient], &postfix.path("mail/games"));
         compare(subject, &ours, &theirs);
     }
 }
