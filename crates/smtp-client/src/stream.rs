@@ -31,8 +31,15 @@ pub(crate) enum Channel {
 pub(crate) struct Stream {
     channel: Channel,
     limit: Limit,
-    /// What the socket was told last, so that it is told only what changes.
-    patience: Option<Duration>,
+    /// What the socket was told last of reading and of writing, so that it is told only what changes.
+    told: (Option<Duration>, Option<Duration>),
+}
+
+/// What the socket is about to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Read,
+    Write,
 }
 
 /// How long the work of the moment may take.
@@ -55,7 +62,7 @@ pub(crate) enum Broken {
 
 impl Stream {
     pub(crate) fn new(plain: Plain, limit: Limit) -> Self {
-        Self { channel: Channel::Plain(plain), limit, patience: None }
+        Self { channel: Channel::Plain(plain), limit, told: (None, None) }
     }
 
     /// What follows is limited like this.
@@ -66,7 +73,7 @@ impl Stream {
     /// Reads what is there, at least one byte.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Broken> {
         loop {
-            self.prepare()?;
+            self.prepare(Act::Read)?;
             let read = match &mut self.channel {
                 Channel::Plain(plain) => plain.read(buffer),
                 Channel::Tls(tls) => tls.read(buffer),
@@ -84,7 +91,7 @@ impl Stream {
     /// Writes all of it.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
         while !bytes.is_empty() {
-            self.prepare()?;
+            self.prepare(Act::Write)?;
             let written = match &mut self.channel {
                 Channel::Plain(plain) => plain.write(bytes),
                 Channel::Tls(tls) => tls.write(bytes),
@@ -98,14 +105,15 @@ impl Stream {
             }
         }
         if let Channel::Tls(tls) = &mut self.channel {
-            self.patience = None;
+            self.told = (None, None);
             return tls.flush().map_err(|error| broken(&error));
         }
         Ok(())
     }
 
-    /// Tells the socket how long it may wait.
-    fn prepare(&mut self) -> Result<(), Broken> {
+    /// Tells the socket how long it may wait for what comes next. Stages of a session differ in that, and reading and
+    /// writing take turns: each is told its own, since it seldom changes.
+    fn prepare(&mut self, act: Act) -> Result<(), Broken> {
         let patience = match self.limit {
             Limit::Each(time) => time,
             Limit::Until(end) => end.saturating_duration_since(Instant::now()),
@@ -113,15 +121,27 @@ impl Stream {
         if patience.is_zero() {
             return Err(Broken::TimedOut);
         }
-        if self.patience == Some(patience) {
+        let wanted = Some(patience);
+        let known = if act == Act::Read { self.told.0 } else { self.told.1 };
+        if known == wanted {
             return Ok(());
         }
-        let told = match &self.channel {
-            Channel::Plain(plain) => plain.set_patience(patience),
-            Channel::Tls(tls) => tls.socket().set_patience(patience),
-            Channel::Closed => Ok(()),
+        let told = match (&self.channel, act) {
+            (Channel::Plain(plain), Act::Read) => {
+                self.told.0 = wanted;
+                plain.set_read_patience(patience)
+            }
+            (Channel::Plain(plain), Act::Write) => {
+                self.told.1 = wanted;
+                plain.set_write_patience(patience)
+            }
+            // Reading may write here, and the other way round.
+            (Channel::Tls(tls), _) => {
+                self.told = (wanted, wanted);
+                tls.socket().set_patience(patience)
+            }
+            (Channel::Closed, _) => Ok(()),
         };
-        self.patience = Some(patience);
         told.map_err(|error| broken(&error))
     }
 
@@ -133,7 +153,7 @@ impl Stream {
         peer: &Peer<'_>,
         time: Duration,
     ) -> Result<(), TlsError> {
-        self.patience = None;
+        self.told = (None, None);
         match std::mem::replace(&mut self.channel, Channel::Closed) {
             Channel::Plain(plain) => {
                 let tls = context.handshake(plain, policy, peer, Instant::now() + time)?;
@@ -172,19 +192,28 @@ fn broken(error: &io::Error) -> Broken {
     }
 }
 
-impl Socket for Plain {
-    fn set_patience(&self, patience: Duration) -> io::Result<()> {
+impl Plain {
+    fn set_read_patience(&self, patience: Duration) -> io::Result<()> {
         let patience = Some(patience.max(LEAST));
         match self {
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(patience)?;
-                stream.set_write_timeout(patience)
-            }
-            Self::Unix(stream) => {
-                stream.set_read_timeout(patience)?;
-                stream.set_write_timeout(patience)
-            }
+            Self::Tcp(stream) => stream.set_read_timeout(patience),
+            Self::Unix(stream) => stream.set_read_timeout(patience),
         }
+    }
+
+    fn set_write_patience(&self, patience: Duration) -> io::Result<()> {
+        let patience = Some(patience.max(LEAST));
+        match self {
+            Self::Tcp(stream) => stream.set_write_timeout(patience),
+            Self::Unix(stream) => stream.set_write_timeout(patience),
+        }
+    }
+}
+
+impl Socket for Plain {
+    fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.set_read_patience(patience)?;
+        self.set_write_patience(patience)
     }
 }
 

@@ -87,7 +87,7 @@ impl System {
 
     /// Starts it; gives the time until a client is greeted.
     pub fn launch(&mut self) -> Result<Duration> {
-        let mut command = match self.side {
+        let command = match self.side {
             Side::Postroad => self.command("postroad", &["start-fg"]),
             Side::Postfix => {
                 let master = postfix_package().join("usr/lib/postfix/sbin/master");
@@ -96,9 +96,10 @@ impl System {
                 command
             }
         };
+        let mut command = self.group.wrap(&command);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let began = Instant::now();
-        let master = self.group.wrap(&command).spawn().map_err(|e| format!("start {}: {e}", self.side))?;
+        let master = command.spawn().map_err(|e| format!("start {}: {e}", self.side))?;
         self.master = Some(master);
         while !is_greeted(self.port) {
             if began.elapsed() > Duration::from_secs(60) {
