@@ -268,6 +268,21 @@ fn mail_for_who_has_moved_is_returned_with_the_new_address() {
 }
 
 #[test]
+fn mail_of_defer_transports_waits_until_the_transport_is_free_again() {
+    let site = usual().main("defer_transports = virtual").start();
+    submit(&site, &["ann@box.example.com"]);
+    site.wait_for_log(&["to=<ann@box.example.com>", "dsn=4.3.2, status=deferred (deferred transport)"]);
+    assert!(messages(&site.maildir("ann")).is_empty());
+    site.run("postconf", &["-e", "defer_transports ="], "").ok();
+    site.postroad(&["reload"]).ok();
+    wait_for("the message to be delivered", || {
+        site.try_all();
+        (!messages(&site.maildir("ann")).is_empty()).then_some(())
+    });
+    site.wait_for_empty_queue();
+}
+
+#[test]
 fn a_transport_whose_agent_cannot_start_puts_its_mail_off() {
     let site = with_relay(free_port()).main("qmgr_ipc_timeout = 2s").prepare();
     // The programs of an instance are links to those that were built.
