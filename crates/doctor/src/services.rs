@@ -153,11 +153,16 @@ fn relay(config: &Config, own: &[IpAddr], report: &mut Report) {
             return report.fail("relay", "mynetworks holds the whole world: this is an open relay", advice);
         }
     }
-    let Some((_, port)) = listeners(config).find(|(entry, _)| !is_wrapped(entry)) else {
-        return report.skip("relay", "no SMTP service to ask");
+    // A service that is bound to the loopback interface no stranger reaches.
+    let is_open = |(entry, address): &(&ServiceEntry, SocketAddr)| {
+        let is_local =
+            entry.host_and_port().is_some_and(|(host, _)| host.is_some()) && address.ip().is_loopback();
+        !is_wrapped(entry) && !is_local
     };
-    let own_or_loopback = own.iter().copied().filter(|ip| !is_trusted(*ip));
-    let Some(from) = own_or_loopback.into_iter().find(|ip| ip.is_ipv4() || port.is_ipv6()) else {
+    let Some((_, port)) = listeners(config).find(is_open) else {
+        return report.skip("relay", "no SMTP service that strangers reach");
+    };
+    let Some(from) = own.iter().copied().find(|ip| !is_trusted(*ip)) else {
         return report.skip(
             "relay",
             "all addresses of this host are in mynetworks, so that it cannot play a stranger; ask from outside",

@@ -115,8 +115,11 @@ impl<'a> Import<'a> {
             // Makes what is missing of the folders.
             super::check::check(directory).map_err(|lines| lines.join("\n"))?;
         }
-        let root = Root::open(&queue_directory)
-            .map_err(|e| format!("open {}: {e}; run `postroad check`", queue_directory.display()))?;
+        let root = Root::open(&queue_directory);
+        // A dry run puts nothing there, so that any folder will do.
+        let root = if options.dry_run { root.or_else(|_| Root::open(&from)) } else { root };
+        let root =
+            root.map_err(|e| format!("open {}: {e}; run `postroad check`", queue_directory.display()))?;
         let data: PathBuf = config.get(param::DATA_DIRECTORY);
         let ledger = (!options.dry_run).then(|| Ledger::open(&data)).transpose();
         let ledger = ledger.map_err(|error| format!("the list of what was taken over: {error}"))?;
