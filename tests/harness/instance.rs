@@ -17,7 +17,7 @@ use crate::smtp::Smtp;
 use crate::{Host, maildir, wait_for};
 
 /// The programs that an instance needs, beside each other in one folder.
-const PROGRAMS: [&str; 30] = [
+const PROGRAMS: [&str; 32] = [
     "smtp",
     "lmtp",
     "master",
@@ -47,7 +47,9 @@ const PROGRAMS: [&str; 30] = [
     "newaliases",
     "postlog",
     "anvil",
+    "doctor",
     "verify",
+    "postscreen",
 ];
 
 /// Who the daemons run as, and the group of postdrop, where root starts the mail system: every Debian has them, nobody

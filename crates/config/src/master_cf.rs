@@ -83,8 +83,23 @@ pub enum Presence {
 
 /// Programs of this suite that master starts.
 const PROGRAMS: &[&str] = &[
-    "anvil", "bounce", "cleanup", "discard", "error", "lmtp", "local", "pickup", "pipe", "qmgr", "showq",
-    "smtp", "smtpd", "spawn", "verify", "virtual",
+    "anvil",
+    "bounce",
+    "cleanup",
+    "discard",
+    "error",
+    "lmtp",
+    "local",
+    "pickup",
+    "pipe",
+    "postscreen",
+    "qmgr",
+    "showq",
+    "smtp",
+    "smtpd",
+    "spawn",
+    "verify",
+    "virtual",
 ];
 
 /// Programs of Postfix whose work is done elsewhere here.
@@ -92,7 +107,7 @@ const ABSORBED: &[&str] =
     &["dnsblog", "flush", "postlogd", "proxymap", "scache", "tlsmgr", "tlsproxy", "trivial-rewrite"];
 
 /// Programs of Postfix that do not exist here yet.
-const MISSING: &[&str] = &["postscreen", "qmqpd"];
+const MISSING: &[&str] = &["qmqpd"];
 
 /// Former programs of Postfix, and what stands for them.
 const FORMER: &[(&str, &str)] = &[("nqmgr", "qmgr"), ("oqmgr", "qmgr")];
@@ -272,6 +287,8 @@ fn interpret(raw: &RawService, defaults: &Defaults, remarks: &mut Remarks<'_>) -
         (*now).clone_into(&mut entry.command);
     }
     entry.presence = match presence_of(&entry.command) {
+        // What is handed on by postscreen is served in its process.
+        Ok(_) if entry.kind == ServiceKind::Pass => Presence::Absorbed,
         Ok(presence) => presence,
         Err(what) => {
             remarks.error(raw.line, what);

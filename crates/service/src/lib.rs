@@ -27,6 +27,7 @@ pub use connection::{Connection, Stream};
 pub use judgement::judge;
 pub use lifecycle::{Event, Lifecycle};
 pub use mailbox::Mailbox;
+pub use sessions::{Sessions, accept_one};
 pub use startup::{Listener, Service, daemon, daemon_with_judgement};
 
 /// Why a daemon ends that should not: printed once, by [`daemon`]. Master starts it again, with back-off.

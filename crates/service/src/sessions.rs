@@ -35,40 +35,32 @@ impl Service {
         session: impl Fn(&Lifecycle, Connection) + Send + Sync + 'static,
     ) -> Result<(), Fatal> {
         self.drop_privileges()?;
-        let (lifecycle, open) = (Arc::clone(&self.lifecycle), Open::default());
+        let lifecycle = Arc::clone(&self.lifecycle);
+        let mut sessions = self.sessions(session);
+        lifecycle.ready();
+        while !lifecycle.draining() {
+            let listeners = if sessions.are_full() { &[][..] } else { &self.listeners[..] };
+            for ready in wait_for_input(listeners, &lifecycle)? {
+                if let Some(connection) = accept_one(&listeners[ready]) {
+                    sessions.start(connection);
+                }
+            }
+        }
+        sessions.drain(self.listeners)
+    }
+
+    /// Phases 3 and 4 for a program that decides itself which clients get a session, and when.
+    pub fn sessions(&self, session: impl Fn(&Lifecycle, Connection) + Send + Sync + 'static) -> Sessions {
+        let (lifecycle, open, limit) = (Arc::clone(&self.lifecycle), Open::default(), self.max_sessions);
         let workers = {
-            let (lifecycle, open, limit) = (Arc::clone(&lifecycle), Arc::clone(&open), self.max_sessions);
+            let (lifecycle, open) = (Arc::clone(&lifecycle), Arc::clone(&open));
             Workers::new(move |(number, connection): (u64, Connection)| {
                 let _ended = SessionEnd { lifecycle: &lifecycle, open: &open, number, limit };
                 session(&lifecycle, connection);
             })
         };
-        lifecycle.ready();
-        let mut acceptor = Acceptor { workers: &workers, open: &open, lifecycle: &lifecycle, next: 0 };
-        while !lifecycle.draining() {
-            let full = self.max_sessions.is_some_and(|most| lifecycle.busy() >= most);
-            let listeners = if full { &[][..] } else { &self.listeners[..] };
-            for ready in wait_for_input(listeners, &lifecycle)? {
-                acceptor.accept(&listeners[ready]);
-            }
-        }
-        drain(&lifecycle, &open, self.listeners)
+        Sessions { workers, open, lifecycle, limit, next: 0 }
     }
-}
-
-/// Closes the listening sockets, and waits for the sessions to end.
-fn drain(lifecycle: &Lifecycle, open: &Open, listeners: Vec<Listener>) -> Result<(), Fatal> {
-    let tcp = listeners.iter().any(|l| matches!(l, Listener::Tcp(_)));
-    drop(listeners);
-    while lifecycle.busy() > 0 {
-        // A network client that is only waiting is told to come again; a program of the suite closes by itself.
-        if tcp && lifecycle.stopping() {
-            let sessions = open.lock().unwrap_or_else(PoisonError::into_inner);
-            sessions.values().filter_map(Weak::upgrade).for_each(|stream| stream.end_input());
-        }
-        let _ = wait_for_input(&[], lifecycle)?;
-    }
-    Ok(())
 }
 
 /// Ends a session's bookkeeping, also when the session panicked.
@@ -90,27 +82,24 @@ impl Drop for SessionEnd<'_> {
     }
 }
 
-struct Acceptor<'a> {
-    workers: &'a Workers<(u64, Connection)>,
-    open: &'a Open,
-    lifecycle: &'a Lifecycle,
+/// The sessions of a service.
+pub struct Sessions {
+    workers: Workers<(u64, Connection)>,
+    open: Open,
+    lifecycle: Arc<Lifecycle>,
+    limit: Option<u32>,
     next: u64,
 }
 
-impl Acceptor<'_> {
-    /// Takes one client. Others who wait make the socket ready again; the limit is looked at in between.
-    fn accept(&mut self, listener: &Listener) {
-        match accept(listener) {
-            Ok(connection) => self.start(connection),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => {}
-            Err(error) => {
-                log::warning!("accept connection: {error}; trying again");
-                std::thread::sleep(ACCEPT_BACK_OFF);
-            }
-        }
+impl Sessions {
+    /// Whether there are as many as master.cf allows. [`Lifecycle::wake_descriptor`] becomes readable when one ends.
+    #[must_use]
+    pub fn are_full(&self) -> bool {
+        self.limit.is_some_and(|most| self.lifecycle.busy() >= most)
     }
 
-    fn start(&mut self, connection: Connection) {
+    /// Begins a session.
+    pub fn start(&mut self, connection: Connection) {
         self.next += 1;
         let number = self.next;
         let weak = Arc::downgrade(&connection.stream);
@@ -120,6 +109,38 @@ impl Acceptor<'_> {
             self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
             self.lifecycle.end();
             log::warning!("start a session thread: {error}; the client is turned away");
+        }
+    }
+
+    /// Closes the listening sockets, and waits for the sessions to end.
+    ///
+    /// # Errors
+    /// Polling failed.
+    pub fn drain(self, listeners: Vec<Listener>) -> Result<(), Fatal> {
+        let tcp = listeners.iter().any(|l| matches!(l, Listener::Tcp(_)));
+        drop(listeners);
+        while self.lifecycle.busy() > 0 {
+            // A network client that is only waiting is told to come again; a program of the suite closes by itself.
+            if tcp && self.lifecycle.stopping() {
+                let sessions = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+                sessions.values().filter_map(Weak::upgrade).for_each(|stream| stream.end_input());
+            }
+            let _ = wait_for_input(&[], &self.lifecycle)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes one client, if one waits. Others make the socket ready again; the limit is looked at in between.
+#[must_use]
+pub fn accept_one(listener: &Listener) -> Option<Connection> {
+    match accept(listener) {
+        Ok(connection) => Some(connection),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => None,
+        Err(error) => {
+            log::warning!("accept connection: {error}; trying again");
+            std::thread::sleep(ACCEPT_BACK_OFF);
+            None
         }
     }
 }

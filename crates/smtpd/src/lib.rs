@@ -14,6 +14,7 @@ mod proxy;
 mod refusal;
 mod report;
 pub mod restrictions;
+pub mod screen;
 mod server;
 mod session;
 mod space;
@@ -28,7 +29,7 @@ pub use server::Server;
 use std::path::Path;
 use std::sync::Arc;
 
-use config::Severity;
+use config::{Config, Diagnostic, Severity};
 use ipc::log;
 use service::{Fatal, Service};
 use stress::Stress;
@@ -38,28 +39,57 @@ use stress::Stress;
 /// # Errors
 /// A configuration that cannot work; a socket or a privilege that fails.
 pub fn run(service: Service) -> Result<(), Fatal> {
-    for problem in restrictions::verify(&service.config).into_iter().chain(auth::verify(&service.config)) {
+    log_problems(&service.config)?;
+    let servers = Arc::new(Servers::new(&service, &service.config, &service.name)?);
+    let stress = Stress::new(&service.name, service.max_sessions);
+    let serving = Arc::clone(&servers);
+    let result = service.serve_sessions(move |lifecycle, connection| {
+        let server = serving.of(stress.with(lifecycle.busy()));
+        session::serve(server, &connection, &|| lifecycle.stopping());
+    });
+    servers.calm.finish();
+    result
+}
+
+/// What is wrong with a configuration for this server.
+#[must_use]
+pub fn judge(config: &Config) -> Vec<Diagnostic> {
+    let mut found = restrictions::verify(config);
+    found.extend(auth::verify(config));
+    found.extend(tls::verify(config));
+    found
+}
+
+/// Rather no server than one that lets in what the operator meant to keep out.
+fn log_problems(config: &Config) -> Result<(), Fatal> {
+    for problem in restrictions::verify(config).into_iter().chain(auth::verify(config)) {
         match problem.severity {
-            // Rather no server than one that lets in what the operator meant to keep out.
             Severity::Error => return Err(Fatal::new(problem.text)),
             Severity::Warning => log::warning!("{}", problem.text),
             Severity::Note => {}
         }
     }
-    let failed = |e: lookup::OpenError| Fatal::new(e.to_string());
-    let calm = Server::new(&service.config, &service.name, service.cleanup()).map_err(failed)?;
-    let lifecycle = Arc::clone(&service.lifecycle);
-    let opener = Box::new(move |path: &Path| lifecycle.open(path));
-    let calm = calm.with_tls(&service.config, opener).map_err(failed)?;
-    let stressed = calm.stressed(&service.config).map_err(failed)?;
-    let servers = Arc::new((calm, stressed));
-    let stress = Stress::new(&service.name, service.max_sessions);
-    let serving = Arc::clone(&servers);
-    let result = service.serve_sessions(move |lifecycle, connection| {
-        let is_stressed = stress.with(lifecycle.busy());
-        let server = if is_stressed { &serving.1 } else { &serving.0 };
-        session::serve(server, &connection, &|| lifecycle.stopping());
-    });
-    servers.0.finish();
-    result
+    Ok(())
+}
+
+/// The server, and the same one under stress.
+struct Servers {
+    calm: Server,
+    stressed: Server,
+}
+
+impl Servers {
+    fn new(service: &Service, config: &Config, name: &str) -> Result<Self, Fatal> {
+        let failed = |e: lookup::OpenError| Fatal::new(e.to_string());
+        let calm = Server::new(config, name, service.cleanup()).map_err(failed)?;
+        let lifecycle = Arc::clone(&service.lifecycle);
+        let opener = Box::new(move |path: &Path| lifecycle.open(path));
+        let calm = calm.with_tls(config, opener).map_err(failed)?;
+        let stressed = calm.stressed(config).map_err(failed)?;
+        Ok(Self { calm, stressed })
+    }
+
+    const fn of(&self, stress: bool) -> &Server {
+        if stress { &self.stressed } else { &self.calm }
+    }
 }

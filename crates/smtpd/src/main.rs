@@ -7,9 +7,7 @@ fn main() -> ExitCode {
         "smtpd",
         |asked| {
             let mut found = service::judge(&asked.config);
-            found.extend(smtpd::restrictions::verify(&asked.config));
-            found.extend(smtpd::auth::verify(&asked.config));
-            found.extend(smtpd::tls::verify(&asked.config));
+            found.extend(smtpd::judge(&asked.config));
             found
         },
         smtpd::run,

@@ -13,7 +13,7 @@ mod address;
 mod certificate;
 mod class;
 mod client;
-mod dns_list;
+pub(crate) mod dns_list;
 mod evaluate;
 mod existence;
 mod generic;

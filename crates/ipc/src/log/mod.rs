@@ -7,6 +7,7 @@
 mod sink;
 mod verbs;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -140,6 +141,17 @@ pub fn flush() {
     }
 }
 
+thread_local! {
+    /// In place of the process's own name, where it is set.
+    static SPEAKER: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+}
+
+/// This thread's lines are logged under another name (`syslog_name/program`) from now on: for a process that does the
+/// work of several of Postfix's, whose lines log tools tell apart by it.
+pub fn speak_as(name: Option<Arc<str>>) {
+    SPEAKER.with(|speaker| *speaker.borrow_mut() = name);
+}
+
 /// Logs one line. Control characters in it are shown as `?`, so that no peer can forge a line.
 pub fn line(level: Level, text: fmt::Arguments<'_>) {
     let Some(log) = LOG.get() else {
@@ -147,7 +159,11 @@ pub fn line(level: Level, text: fmt::Arguments<'_>) {
         sink::to_stderr(level, text);
         return;
     };
-    let wake = log.pending.lock().unwrap_or_else(PoisonError::into_inner).push(level, text);
+    let wake = SPEAKER.with(|speaker| {
+        let speaker = speaker.try_borrow().ok();
+        let name = speaker.as_ref().and_then(|speaker| speaker.as_deref());
+        log.pending.lock().unwrap_or_else(PoisonError::into_inner).push(level, name, text)
+    });
     if !log.gathered || matches!(level, Level::Fatal | Level::Panic) {
         log.write_pending();
     } else if wake {

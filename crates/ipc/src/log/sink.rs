@@ -66,7 +66,9 @@ pub(super) struct Batch {
 pub(super) struct Pending {
     batch: Batch,
     host: String,
+    /// `name[pid]: `
     tag: String,
+    name_length: usize,
     zone: TimeZone,
     /// The second whose text `stamp` holds: most lines share it with the line before.
     second: i64,
@@ -79,7 +81,8 @@ impl Pending {
         let host = host.split('.').next().unwrap_or_default().to_owned();
         let tag = format!("{}[{}]: ", destination.name, std::process::id());
         let zone = TimeZone::system();
-        Self { batch: Batch::default(), host, tag, zone, second: i64::MIN, stamp: String::new() }
+        let name_length = destination.name.len();
+        Self { batch: Batch::default(), host, tag, name_length, zone, second: i64::MIN, stamp: String::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -87,7 +90,8 @@ impl Pending {
     }
 
     /// Adds a line; tells whether it is the first one, so that the writer must be woken.
-    pub(super) fn push(&mut self, level: Level, text: fmt::Arguments<'_>) -> bool {
+    /// `name` stands for the process's own.
+    pub(super) fn push(&mut self, level: Level, name: Option<&str>, text: fmt::Arguments<'_>) -> bool {
         if self.batch.text.len() > MAX_PENDING {
             self.batch.lost += 1;
             return false;
@@ -99,7 +103,13 @@ impl Pending {
         out.push_str(&self.host);
         out.push(' ');
         let tag = out.len();
-        out.push_str(&self.tag);
+        match name {
+            Some(name) => {
+                out.push_str(name);
+                out.push_str(&self.tag[self.name_length..]);
+            }
+            None => out.push_str(&self.tag),
+        }
         out.push_str(level.prefix());
         // Writing into a String does not fail; a Display that does has said what it could.
         let begin = out.len();
@@ -274,10 +284,10 @@ mod tests {
         let name = "postroad/smtpd".to_owned();
         let destination = Destination { name, file: None, facility: Facility::MAIL, stderr: false };
         let mut pending = Pending::new(&destination);
-        assert!(pending.push(Level::Warning, format_args!("{} said {:?}", "peer", "x")));
-        assert!(!pending.push(Level::Info, format_args!("evil\nline\x1b {}", "y".repeat(5000))));
+        assert!(pending.push(Level::Warning, None, format_args!("{} said {:?}", "peer", "x")));
+        assert!(!pending.push(Level::Info, None, format_args!("evil\nline\x1b {}", "y".repeat(5000))));
         let missing = std::io::Error::from_raw_os_error(2);
-        assert!(!pending.push(Level::Info, format_args!("open x: {missing}; y")));
+        assert!(!pending.push(Level::Info, None, format_args!("open x: {missing}; y")));
         let batch = pending.take(Batch::default());
         let lines: Vec<&str> = batch.text.lines().collect();
         let expected = format!("postroad/smtpd[{}]: warning: peer said \"x\"", std::process::id());

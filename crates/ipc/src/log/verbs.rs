@@ -158,6 +158,27 @@ fn decided(
     );
 }
 
+/// postscreen: a client connected to this address; both here and below as `[address]:port`.
+pub fn screening(client: &impl fmt::Display, local: &impl fmt::Display) {
+    line(Level::Info, format_args!("CONNECT from {client} to {local}"));
+}
+
+/// postscreen: what is known of a client: `PASS NEW`, `PASS OLD`, `ALLOWLISTED`, `DENYLISTED`, `ALLOWLIST VETO`,
+/// `DISCONNECT`.
+pub fn screened(what: &str, client: &impl fmt::Display) {
+    line(Level::Info, format_args!("{what} {client}"));
+}
+
+/// postscreen: a client spoke before its turn; `text` is escaped.
+pub fn pregreeted(count: usize, after: Duration, client: &impl fmt::Display, text: &str) {
+    line(Level::Info, format_args!("PREGREET {count} after {} from {client}: {text:.100}", Seconds(after)));
+}
+
+/// postscreen: a client went away.
+pub fn hung_up(after: Duration, client: &impl fmt::Display, during: &str) {
+    line(Level::Info, format_args!("HANGUP after {} from {client} in {during}", Seconds(after)));
+}
+
 struct OrigTo<'a>(Option<&'a Address>);
 
 impl fmt::Display for OrigTo<'_> {

@@ -35,8 +35,11 @@ struct Inner {
 struct Job {
     name: String,
     kind: RecordType,
-    reply: mpsc::SyncSender<Result<Found, Failure>>,
+    reply: Reply,
 }
+
+/// What is done with an answer, on the thread of the resolver: it must not wait for anything.
+type Reply = Box<dyn FnOnce(Result<Found, Failure>) + Send>;
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,11 +166,41 @@ impl Resolver {
         let ascii = name::to_ask(name).ok_or_else(|| DnsError::InvalidName { name: name.to_owned() })?;
         let (reply, answer) = mpsc::sync_channel(1);
         let question = Question { name: name.to_owned(), kind, answer };
+        let reply = Box::new(move |result| {
+            // Who asked may have gone.
+            let _ = reply.send(result);
+        });
         let job = Job { name: ascii.into_owned(), kind: record_type(kind), reply };
         match self.inner.hand_over(job) {
             Ok(()) => Ok(question),
             Err(cause) => Err(DnsError::Temporary { name: question.name, kind, cause }),
         }
+    }
+
+    /// Asks for the IPv4 addresses of a host without waiting: `then` is called with the answer on the resolver's thread,
+    /// which it must not hold up.
+    ///
+    /// # Errors
+    /// A name that cannot be asked for; no thread.
+    pub fn ipv4_then(
+        &self,
+        host: &str,
+        then: impl FnOnce(Result<Answer<Vec<IpAddr>>, DnsError>) + Send + 'static,
+    ) -> Result<(), DnsError> {
+        let kind = Kind::A;
+        let ascii = name::to_ask(host).ok_or_else(|| DnsError::InvalidName { name: host.to_owned() })?;
+        let name = host.to_owned();
+        let reply = Box::new(move |result| {
+            let asked = answered(name, kind, result);
+            then(asked.and_then(|asked| {
+                asked.usable(|record| match record {
+                    RData::A(a) => Some(IpAddr::V4(a.0)),
+                    _ => None,
+                })
+            }));
+        });
+        let job = Job { name: ascii.into_owned(), kind: record_type(kind), reply };
+        self.inner.hand_over(job).map_err(|cause| DnsError::Temporary { name: host.to_owned(), kind, cause })
     }
 }
 
@@ -211,13 +244,17 @@ impl Question {
     fn wait(self) -> Result<Asked, DnsError> {
         let Self { name, kind, answer } = self;
         let ended = |_| Err(Failure::Temporary("the thread ended".to_owned()));
-        match answer.recv().unwrap_or_else(ended) {
-            Ok(found) => Ok(Asked { name, kind, found }),
-            Err(Failure::NotFound) => Err(DnsError::NotFound { name, kind }),
-            Err(Failure::NoData) => Err(DnsError::NoData { name, kind }),
-            Err(Failure::Circle) => Err(DnsError::Circle { name }),
-            Err(Failure::Temporary(cause)) => Err(DnsError::Temporary { name, kind, cause }),
-        }
+        answered(name, kind, answer.recv().unwrap_or_else(ended))
+    }
+}
+
+fn answered(name: String, kind: Kind, result: Result<Found, Failure>) -> Result<Asked, DnsError> {
+    match result {
+        Ok(found) => Ok(Asked { name, kind, found }),
+        Err(Failure::NotFound) => Err(DnsError::NotFound { name, kind }),
+        Err(Failure::NoData) => Err(DnsError::NoData { name, kind }),
+        Err(Failure::Circle) => Err(DnsError::Circle { name }),
+        Err(Failure::Temporary(cause)) => Err(DnsError::Temporary { name, kind, cause }),
     }
 }
 
@@ -293,12 +330,12 @@ fn serve(settings: DnsSettings, mut jobs: UnboundedReceiver<Job>) {
         let mut configured = Configured::new(settings);
         while let Some(job) = jobs.recv().await {
             let Some(servers) = configured.servers() else {
-                let _ = job.reply.send(Err(Failure::Temporary("no name server can be asked".to_owned())));
+                (job.reply)(Err(Failure::Temporary("no name server can be asked".to_owned())));
                 continue;
             };
             tokio::spawn(async move {
                 let result = servers.resolve(&job.name, job.kind).await;
-                let _ = job.reply.send(result);
+                (job.reply)(result);
             });
         }
     });

@@ -19,7 +19,7 @@ use crate::expansion::{Censor, expand};
 const REASON_LIMIT: usize = 400;
 
 /// A list, and which of its answers count: `zone` or `zone=127.0.0.[2..4;8]`.
-pub(super) struct DnsList {
+pub(crate) struct DnsList {
     /// The key of `rbl_reply_maps`, and what replies name.
     zone: String,
     pattern: Option<Pattern>,
@@ -33,7 +33,7 @@ impl DnsList {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (zone, pattern) = text.split_once('=').map_or((text, None), |(zone, rest)| (zone, Some(rest)));
         if !net::dns::is_host_name(zone) {
             return Err(format!("\"{zone}\" is no domain name"));
@@ -44,6 +44,16 @@ impl DnsList {
             })
         });
         Ok(Self { zone: zone.to_owned(), pattern: pattern.transpose()? })
+    }
+
+    /// Its domain.
+    pub(crate) fn zone(&self) -> &str {
+        &self.zone
+    }
+
+    /// Whether this answer of the list counts.
+    pub(crate) fn counts(&self, answer: Ipv4Addr) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.matches(answer))
     }
 }
 
@@ -185,7 +195,7 @@ fn named<'a>(e: &Evaluation<'a>, class: Class) -> Option<Entity<'a>> {
 }
 
 /// The parts of an address in the order of names.
-fn reversed(ip: IpAddr) -> String {
+pub(crate) fn reversed(ip: IpAddr) -> String {
     match ip {
         IpAddr::V4(v4) => {
             let [a, b, c, d] = v4.octets();
@@ -201,9 +211,9 @@ fn reversed(ip: IpAddr) -> String {
 /// Whether a list has it; an error if that could not be found out.
 fn is_listed(e: &Evaluation<'_>, list: &DnsList, query: &str) -> Result<bool, ()> {
     match e.judge.names.dns().addresses(query, Family::V4) {
-        Ok(answer) => Ok(answer.value.iter().any(|ip| match (ip, &list.pattern) {
-            (IpAddr::V4(ip), Some(pattern)) => pattern.matches(*ip),
-            _ => true,
+        Ok(answer) => Ok(answer.value.iter().any(|ip| match ip {
+            IpAddr::V4(ip) => list.counts(*ip),
+            IpAddr::V6(_) => true,
         })),
         Err(error) if error.is_absence() => Ok(false),
         Err(error) => {
