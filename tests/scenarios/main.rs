@@ -21,6 +21,7 @@ mod reload;
 mod reports;
 mod rights;
 mod schedule;
+mod screening;
 mod site;
 mod smtp_client;
 mod tls;
