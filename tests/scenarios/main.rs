@@ -7,6 +7,7 @@
 
 mod access;
 mod auth;
+mod auth_tls;
 mod clients;
 mod crash;
 mod damage;

@@ -276,6 +276,13 @@ pub fn verify(config: &Config) -> Vec<Diagnostic> {
             }
         }
         "postroad" => {
+            if leaves_out_external(config) {
+                error(
+                    "smtpd_sasl_external_maps has no effect while smtpd_sasl_mechanism_filter leaves out EXTERNAL, as it does by \
+                     default; set smtpd_sasl_mechanism_filter = static:all"
+                        .to_owned(),
+                );
+            }
             if let Err(text) = table::check(config, &config.get::<String>(param::SMTPD_SASL_PATH)) {
                 error(text);
             }
@@ -302,6 +309,14 @@ pub fn verify(config: &Config) -> Vec<Diagnostic> {
     found
 }
 
+/// Whether users have certificates that are of no use to them.
+fn leaves_out_external(config: &Config) -> bool {
+    let filter = config.get(param::SMTPD_SASL_MECHANISM_FILTER);
+    let filter = MatchList::strings("smtpd_sasl_mechanism_filter", &filter);
+    let allowed = filter.ok().and_then(|filter| filter.matches(Mechanism::External.name()).ok());
+    !config.get(param::SMTPD_SASL_EXTERNAL_MAPS).is_empty() && allowed == Some(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,6 +340,11 @@ mod tests {
         assert!(remarks(&format!("{on}smtpd_sasl_type = dovecot\n")).is_empty());
         let missing = remarks(&format!("{on}smtpd_sasl_type = postroad\nsmtpd_sasl_path = passwords\n"));
         assert!(missing[0].contains("postpasswd add"), "{missing:?}");
+        let maps = "smtpd_sasl_external_maps = inline:{ a=b }\n";
+        let dovecot = remarks(&format!("{on}smtpd_sasl_type = dovecot\n{maps}"));
+        assert!(dovecot[0].contains("auth_ssl_username_from_cert"), "{dovecot:?}");
+        let filtered = remarks(&format!("{on}smtpd_sasl_type = postroad\n{maps}"));
+        assert!(filtered[0].contains("smtpd_sasl_mechanism_filter = static:all"), "{filtered:?}");
         let options = format!("{on}smtpd_sasl_type = dovecot\nsmtpd_sasl_security_options = noplain\n");
         assert!(remarks(&options).iter().any(|text| text.contains("\"noplain\" is no option")));
     }
