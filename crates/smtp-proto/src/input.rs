@@ -18,14 +18,19 @@ pub struct Input {
     searched: usize,
     /// The rest of an overlong line is being thrown away.
     skipping: bool,
+    /// How much of it since that was last told.
+    skipped: usize,
 }
+
+/// So much of a line without end is one mistake: who goes on makes more of them, and meets the limit of errors.
+const MAX_SKIPPED: usize = 64 * 1024;
 
 /// What [`Input::line`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// Read more.
     Partial,
-    /// A line was longer than the limit; it has been thrown away.
+    /// A line was longer than the limit; it has been thrown away, or much of it has.
     TooLong,
     /// A line without its end, at this place in the storage; `bare` if it ended in a line feed without carriage return.
     Whole { place: Range<usize>, bare: bool },
@@ -80,7 +85,7 @@ impl Input {
 
     /// Forgets it: what came before a TLS handshake must not be obeyed after it.
     pub fn clear(&mut self) {
-        (self.start, self.end, self.searched, self.skipping) = (0, 0, 0, false);
+        (self.start, self.end, self.searched, self.skipping, self.skipped) = (0, 0, 0, false, 0);
     }
 
     /// The next line, of at most `limit` bytes without its end.
@@ -89,7 +94,12 @@ impl Input {
         let Some(found) = memchr(b'\n', &pending[self.searched..]) else {
             if self.skipping || pending.len() > limit + 1 || pending.len() == self.storage.len() {
                 self.skipping = true;
+                self.skipped += pending.len();
                 (self.start, self.end, self.searched) = (0, 0, 0);
+                if self.skipped >= MAX_SKIPPED {
+                    self.skipped = 0;
+                    return Line::TooLong;
+                }
             } else {
                 self.searched = pending.len();
             }
@@ -103,6 +113,7 @@ impl Input {
         while self.storage[place.clone()].ends_with(b"\r") {
             place.end -= 1;
         }
+        self.skipped = 0;
         if std::mem::take(&mut self.skipping) || place.len() > limit {
             return Line::TooLong;
         }
@@ -175,6 +186,20 @@ mod tests {
         read(&mut input, b"xx\nNOOP\r\n");
         assert_eq!(input.line(8), Line::TooLong);
         assert_eq!(line(&mut input, 8), Some(("NOOP".into(), false)));
+    }
+
+    #[test]
+    fn a_line_without_end_is_one_mistake_after_the_other() {
+        let mut input = Input::new(vec![0; 1024]);
+        let mut mistakes = 0;
+        for _ in 0..1024 {
+            read(&mut input, &[b'x'; 1024]);
+            mistakes += usize::from(input.line(512) == Line::TooLong);
+        }
+        assert_eq!(mistakes, 16);
+        read(&mut input, b"\nNOOP\r\n");
+        assert_eq!(input.line(512), Line::TooLong);
+        assert_eq!(line(&mut input, 512), Some(("NOOP".into(), false)));
     }
 
     #[test]

@@ -56,8 +56,8 @@ impl<'a> Wire<'a> {
         self.socket.ends = Some(Instant::now() + LAST_WORDS);
     }
 
-    /// Reads what has come, or waits for it.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Lost> {
+    /// Reads what has come, or waits for it; content earns time.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], is_content: bool) -> Result<usize, Lost> {
         loop {
             let read = match &mut self.tls {
                 Some(tls) => tls.read(&mut self.socket, buffer),
@@ -66,7 +66,9 @@ impl<'a> Wire<'a> {
             match read {
                 Ok(0) => return Err(Lost::Connection),
                 Ok(count) => {
-                    self.socket.earn(count);
+                    if is_content {
+                        self.socket.earn(count);
+                    }
                     return Ok(count);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -158,7 +158,7 @@ impl Conversation<'_> {
         let is_content = self.proto.receives_content();
         let is_secret = self.dialogue.exchange.is_some();
         let space = self.proto.input().space();
-        let count = self.wire.read(space)?;
+        let count = self.wire.read(space, is_content)?;
         if !is_content {
             self.transcript.heard(&space[..count], is_secret);
         }

@@ -230,7 +230,8 @@ fn a_slow_client_has_a_deadline_under_stress() {
     let start = std::time::Instant::now();
     let mut stream = client.reader.get_ref().try_clone().unwrap();
     std::thread::spawn(move || {
-        while stream.write_all(b"N").is_ok() {
+        // Faster than smtpd_min_data_rate, which is for content alone.
+        while stream.write_all(&[b'N'; 200]).is_ok() {
             std::thread::sleep(Duration::from_millis(200));
         }
     });
