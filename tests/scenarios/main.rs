@@ -15,6 +15,7 @@ mod delivery;
 mod dns_restrictions;
 mod doctor;
 mod front_door;
+mod hostile;
 mod import;
 mod limits;
 mod network;
