@@ -1,6 +1,6 @@
 //! Limits, patience, and clients who try to smuggle.
 
-use scenarios::{Instance, Reply, Smtp, messages};
+use scenarios::{Instance, Postfix, Reply, Smtp, is_root, messages};
 
 use crate::site::{NOTE, greeted, only_mail, usual};
 
@@ -196,4 +196,64 @@ fn mail_that_goes_in_circles_is_ended() {
     assert_eq!(greeted(&site).message("", &[&local], &again).code, 250);
     site.wait_for_log(&["dsn=5.4.6, status=bounced (mail forwarding loop for "]);
     site.wait_for_empty_queue();
+}
+
+/// A second message that hides behind an end of content which only one of two mail systems might see.
+fn smuggle(client: &mut Smtp, end: &str) {
+    client.expect("EHLO client.example", 250);
+    client.expect("MAIL FROM:<jane@client.example>", 250);
+    client.expect(&format!("RCPT TO:<{ANN}>"), 250);
+    client.expect("DATA", 354);
+    let second =
+        format!("MAIL FROM:<admin@example.com>\r\nRCPT TO:<{ANN}>\r\nDATA\r\nSubject: smuggled\r\n\r\nBoo.");
+    client.send_raw(format!("Subject: outer\r\n\r\nHello.{end}{second}\r\n.\r\n").as_bytes());
+    assert_eq!(client.read_reply().code, 250, "{end:?}");
+    client.expect("QUIT", 221);
+}
+
+fn assert_only_outer(mails: &[Vec<u8>]) {
+    assert_eq!(mails.len(), SMUGGLED.len());
+    for mail in mails {
+        let text = String::from_utf8_lossy(mail).into_owned();
+        assert!(text.contains("\nSubject: outer\n") && text.starts_with("Return-Path: <jane@"), "{text}");
+    }
+}
+
+/// Postroad sends to Postfix, and Postfix to Postroad; who receives is as lax as its parameter allows, for a careful sender must
+/// be enough.
+#[test]
+fn nothing_is_smuggled_through_two_mail_systems() {
+    if !is_root("nothing_is_smuggled_through_two_mail_systems") {
+        return;
+    }
+    let lax = "smtpd_forbid_bare_newline = no";
+    let strict = ["smtpd_forbid_bare_newline = normalize", "smtpd_forbid_bare_newline_exclusions ="];
+    let mailbox = [
+        "mydestination =",
+        "virtual_mailbox_domains = box.example.com",
+        "virtual_mailbox_base = $root/mail",
+        "virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ } }",
+        "virtual_uid_maps = static:65534",
+        "virtual_gid_maps = static:65534",
+        "virtual_minimum_uid = 1",
+    ];
+    let theirs = Postfix::start(&[&mailbox[..], &["myhostname = peer.example", lax]].concat());
+    let relay = scenarios::Builder::new()
+        .main(&strict.join("\n"))
+        .main(&format!("mydestination =\nrelayhost = [127.0.0.1]:{}", theirs.port))
+        .master("smtp unix - - n - - smtp")
+        .start();
+    let ours = usual().main(lax).start();
+    let relayhost = format!("relayhost = [127.0.0.1]:{}", ours.port);
+    let sending = ["myhostname = relay.example", "mydestination =", &relayhost];
+    let their_relay = Postfix::start(&[&sending[..], &strict].concat());
+    for end in SMUGGLED {
+        smuggle(&mut relay.smtp(), end);
+        smuggle(&mut their_relay.smtp(), end);
+    }
+    ours.wait_for_mail("ann", SMUGGLED.len());
+    relay.wait_for_empty_queue();
+    ours.wait_for_empty_queue();
+    assert_only_outer(&theirs.wait_for_mail("ann", SMUGGLED.len()));
+    assert_only_outer(&messages(&ours.maildir("ann")));
 }
