@@ -1,5 +1,5 @@
-//! Fills a queue with messages that wait for a relay, as qmgr leaves them: `backlog QUEUE_DIRECTORY MESSAGES OWNER`. None is due within
-//! an hour.
+//! Fills a queue with messages that wait for a relay, as qmgr leaves them: `backlog QUEUE_DIRECTORY MESSAGES OWNER [RECIPIENTS]`,
+//! with so many recipients each. None is due within an hour.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory: PathBuf = arguments.next().ok_or("which queue directory?")?.into();
     let messages: usize = arguments.next().ok_or("how many messages?")?.parse()?;
     let name = arguments.next().ok_or("whose are they?")?;
+    let recipients: usize = arguments.next().map_or(Ok(1), |number| number.parse())?;
     let user = User::from_name(&name)?.ok_or_else(|| format!("no user {name}"))?;
     let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
     let owner = Owner { uid, gid, submission_gid: gid };
@@ -29,7 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map(|thread| {
                 let (incoming, active) = (&incoming, &active);
                 scope.spawn(move || {
-                    (thread..messages).step_by(THREADS).try_for_each(|number| put(incoming, active, number))
+                    (thread..messages)
+                        .step_by(THREADS)
+                        .try_for_each(|number| put(incoming, active, number, recipients))
                 })
             })
             .collect();
@@ -39,12 +42,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     })
 }
 
-fn put(incoming: &Incoming, active: &Active, number: usize) -> Result<(), QueueError> {
+fn put(incoming: &Incoming, active: &Active, number: usize, recipients: usize) -> Result<(), QueueError> {
     let now = SystemTime::now();
     let address = |text: &str| Address::new(text).unwrap_or_default();
     let envelope = Envelope {
         sender: address("sender@example.org"),
-        recipients: vec![Recipient::new(address(&format!("user{number}@elsewhere.example")))],
+        recipients: (number..number + recipients)
+            .map(|number| Recipient::new(address(&format!("user{number}@elsewhere.example"))))
+            .collect(),
         arrival: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
         origin: Origin::Smtp { rewrite_headers: false },
         client: Client::default(),

@@ -43,12 +43,14 @@ impl Content {
         let file = File::from(descriptor);
         let path = || Path::new("the descriptor handed over").into();
         let stat = fstat(&file).map_err(|errno| QueueError::new("stat", path(), errno.into()))?;
-        let mut bytes = vec![0; FIRST_READ];
+        let file_size = u64::try_from(stat.st_size).unwrap_or_default();
+        // No more than there is: a small file is not asked for its end.
+        let mut bytes = vec![0; FIRST_READ.min(usize::try_from(file_size).unwrap_or(FIRST_READ))];
         let read =
             read_up_to(&file, &mut bytes, 0).map_err(|error| QueueError::new("read", path(), error))?;
         bytes.truncate(read);
-        let head = Head::decode(&bytes, u64::try_from(stat.st_size).unwrap_or_default())
-            .map_err(|damage| QueueError::Damaged { path: path(), damage })?;
+        let head =
+            Head::decode(&bytes, file_size).map_err(|damage| QueueError::Damaged { path: path(), damage })?;
         let content = usize::try_from(head.content_offset).unwrap_or(usize::MAX);
         let mut beginning = bytes.split_off(content.min(bytes.len()));
         beginning.truncate(usize::try_from(head.content_size).unwrap_or(usize::MAX));

@@ -2,10 +2,12 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use net::tls::client::{Context, Peer, Policy, Socket, TlsError, TlsStream};
+use nix::sys::socket::{MsgFlags, send};
 
 /// The least time that a system call is given to end in: none means for ever.
 const LEAST: Duration = Duration::from_millis(1);
@@ -90,6 +92,10 @@ impl Stream {
 
     /// Writes all of it.
     pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
+        // Most writes find room at once, and need no time limit.
+        if let Channel::Plain(plain) = &self.channel {
+            bytes = &bytes[plain.write_at_once(bytes)..];
+        }
         while !bytes.is_empty() {
             self.prepare(Act::Write)?;
             let written = match &mut self.channel {
@@ -193,6 +199,15 @@ fn broken(error: &io::Error) -> Broken {
 }
 
 impl Plain {
+    /// Writes what there is room for; what is wrong shows itself when the rest is written.
+    fn write_at_once(&self, bytes: &[u8]) -> usize {
+        let descriptor = match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        };
+        send(descriptor, bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).unwrap_or(0)
+    }
+
     fn set_read_patience(&self, patience: Duration) -> io::Result<()> {
         let patience = Some(patience.max(LEAST));
         match self {
@@ -236,5 +251,33 @@ impl Write for Plain {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_waits_no_longer_than_the_limit() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let mut stream = Stream::new(Plain::Unix(here), Limit::Each(Duration::from_millis(50)));
+        assert_eq!(stream.write(&vec![b'x'; 16 * 1024 * 1024]), Err(Broken::TimedOut));
+        drop(there);
+        assert_eq!(stream.write(b"x"), Err(Broken::Lost));
+    }
+
+    #[test]
+    fn a_reader_that_takes_its_time_gets_all_of_it() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let mut stream = Stream::new(Plain::Unix(here), Limit::Each(Duration::from_secs(60)));
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            there.read_to_end(&mut all).map(|_| all)
+        });
+        let sent: Vec<u8> = (0..4_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        stream.write(&sent).unwrap();
+        drop(stream);
+        assert!(reader.join().unwrap().unwrap() == sent);
     }
 }
