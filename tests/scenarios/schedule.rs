@@ -268,16 +268,33 @@ fn mail_for_who_has_moved_is_returned_with_the_new_address() {
 }
 
 #[test]
-fn mail_of_defer_transports_waits_until_the_transport_is_free_again() {
-    let site = usual().main("defer_transports = virtual").start();
+fn mail_of_defer_transports_waits_until_it_is_asked_for_or_the_transport_is_free() {
+    let mailboxes = "virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ } { bob@box.example.com = bob/ } }";
+    let site = usual().main(mailboxes).main("defer_transports = virtual").start();
     submit(&site, &["ann@box.example.com"]);
-    site.wait_for_log(&["to=<ann@box.example.com>", "dsn=4.3.2, status=deferred (deferred transport)"]);
+    let put_off = |recipient: &str| {
+        site.wait_for_log(&[&format!("to=<{recipient}>"), "dsn=4.3.2, status=deferred (deferred transport)"]);
+        let id = wait_for_outcome(&site, recipient, "deferred");
+        crate::site::wait_for_state(&site, &id, "deferred");
+        id
+    };
+    put_off("ann@box.example.com");
     assert!(messages(&site.maildir("ann")).is_empty());
+    // Who asks for it gets it, all of it or one message.
+    site.run("sendmail", &["-q"], "").ok();
+    site.wait_for_mail("ann", 1);
+    site.wait_for_empty_queue();
+    submit(&site, &["bob@box.example.com"]);
+    submit(&site, &["ann@box.example.com"]);
+    let id = put_off("bob@box.example.com");
+    site.run("postqueue", &["-i", &id], "").ok();
+    site.wait_for_mail("bob", 1);
+    assert_eq!(messages(&site.maildir("ann")).len(), 1);
     site.run("postconf", &["-e", "defer_transports ="], "").ok();
     site.postroad(&["reload"]).ok();
     wait_for("the message to be delivered", || {
         site.try_all();
-        (!messages(&site.maildir("ann")).is_empty()).then_some(())
+        (messages(&site.maildir("ann")).len() == 2).then_some(())
     });
     site.wait_for_empty_queue();
 }

@@ -1,7 +1,7 @@
 //! The messages in `deferred/`: when each is tried next, which of them wait for a destination that was given up, and
 //! which have recipients in a domain that may be asked for. No I/O, no clock.
 //!
-//! A message takes some 150 bytes, so that a million of them fit: what most messages do not have costs them nothing, and
+//! A message takes some 130 bytes, so that a million of them fit: what most messages do not have costs them nothing, and
 //! trees are used throughout, because a hash table has room for twice as many just when it has grown, and holds up the
 //! loop while it grows. An entry says when to look, not that the message is still there: claiming one that an operator
 //! removed finds nothing, and that is all.
@@ -11,7 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use mail::QueueId;
 
+use crate::intake::Reason;
 use crate::scheduler::Site;
+
+/// When a message is due that an operator or a client has asked for.
+const ASKED: u32 = 0;
+
+/// When a message is due whose destination is back.
+const HASTENED: u32 = 1;
 
 /// The most destinations that are noted of one message.
 const MOST_SITES: usize = 16;
@@ -89,36 +96,42 @@ impl Deferred {
         Some(entry)
     }
 
-    /// Takes the next message that is due.
-    pub(crate) fn take_due(&mut self, now: SystemTime) -> Option<QueueId> {
+    /// Takes the next message that is due, and says why: [`Reason::Asked`] or [`Reason::Due`].
+    pub(crate) fn take_due(&mut self, now: SystemTime) -> Option<(QueueId, Reason)> {
         let (due, id) = *self.due.first()?;
         if due > seconds(now) {
             return None;
         }
         self.remove(id);
-        Some(id)
+        Some((id, if due == ASKED { Reason::Asked } else { Reason::Due }))
     }
 
-    /// Makes everything due.
+    /// Asks for everything.
     pub(crate) fn flush(&mut self) {
-        self.entries.values_mut().for_each(|entry| entry.due = 0);
+        self.entries.values_mut().for_each(|entry| entry.due = ASKED);
         // In the order in which it would have come.
-        self.due = std::mem::take(&mut self.due).into_iter().map(|(_, id)| (0, id)).collect();
+        self.due = std::mem::take(&mut self.due).into_iter().map(|(_, id)| (ASKED, id)).collect();
     }
 
-    /// Makes a message due, if it waits here.
-    pub(crate) fn hasten(&mut self, id: QueueId) {
-        if let Some(entry) = self.entries.get_mut(&id) {
+    /// Asks for a message, if it waits here.
+    pub(crate) fn ask_for(&mut self, id: QueueId) {
+        self.hasten(id, ASKED);
+    }
+
+    fn hasten(&mut self, id: QueueId, due: u32) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && entry.due > due
+        {
             self.due.remove(&(entry.due, id));
-            entry.due = 0;
-            self.due.insert((0, id));
+            entry.due = due;
+            self.due.insert((due, id));
         }
     }
 
     /// Makes the oldest messages due that wait for a destination: as many, less those that are due already.
     pub(crate) fn hasten_for(&mut self, site: &Site, most: usize) {
         let chosen: Vec<QueueId> = self.sites.of(site).take(most).collect();
-        chosen.into_iter().for_each(|id| self.hasten(id));
+        chosen.into_iter().for_each(|id| self.hasten(id, HASTENED));
     }
 
     /// How many messages wait for a destination.
@@ -134,10 +147,10 @@ impl Deferred {
         entry.domains = self.domains.enter(id, domains.iter());
     }
 
-    /// Makes the mail for a domain due.
+    /// Asks for the mail for a domain.
     pub(crate) fn flush_domain(&mut self, domain: &str) {
         let chosen: Vec<QueueId> = self.domains.of(&domain.to_owned()).collect();
-        chosen.into_iter().for_each(|id| self.hasten(id));
+        chosen.into_iter().for_each(|id| self.ask_for(id));
     }
 
     /// Forgets which domains were looked at: the list of those that matter has changed.
@@ -253,10 +266,10 @@ impl<K: Clone + Eq + std::hash::Hash> Lists<K> {
     }
 }
 
-/// Whole seconds since the epoch, rounded up, so that nothing is due early. Good until the year 2106.
+/// Whole seconds since the epoch, rounded up, so that nothing is due early, and never [`ASKED`]. Good until the year 2106.
 fn seconds(time: SystemTime) -> u32 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u32::try_from(since.as_secs() + u64::from(since.subsec_nanos() > 0)).unwrap_or(u32::MAX)
+    u32::try_from(since.as_secs() + u64::from(since.subsec_nanos() > 0)).unwrap_or(u32::MAX).max(HASTENED)
 }
 
 #[cfg(test)]
@@ -276,7 +289,7 @@ mod tests {
     }
 
     fn all_due(deferred: &mut Deferred) -> Vec<QueueId> {
-        std::iter::from_fn(|| deferred.take_due(now())).collect()
+        std::iter::from_fn(|| deferred.take_due(now())).map(|(id, _)| id).collect()
     }
 
     #[test]
@@ -287,9 +300,9 @@ mod tests {
         deferred.add(early, now() + Duration::from_secs(10), &[]);
         assert_eq!(deferred.take_due(now()), None);
         assert_eq!(deferred.next_in(now()), Some(Duration::from_secs(10)));
-        assert_eq!(deferred.take_due(now() + Duration::from_secs(10)), Some(early));
+        assert_eq!(deferred.take_due(now() + Duration::from_secs(10)), Some((early, Reason::Due)));
         deferred.flush();
-        assert_eq!(deferred.take_due(now()), Some(late));
+        assert_eq!(deferred.take_due(now()), Some((late, Reason::Asked)));
         assert_eq!(deferred.len(), 0);
     }
 

@@ -15,7 +15,7 @@ use config::{Config, Snapshot, param};
 use ipc::log;
 use ipc::queue_manager::Word;
 use mail::QueueId;
-use queue::{Folder, Root};
+use queue::{Folder, Ownership, Root};
 use service::{Event, Fatal, Lifecycle, Listener, Mailbox, Service};
 
 use crate::deferred::Deferred;
@@ -47,6 +47,8 @@ const INSPECTED_AT_ONCE: usize = 500;
 const MOST_ASKED: usize = 1000;
 
 pub(crate) struct EventLoop {
+    /// Held as long as this queue manager lives.
+    _ownership: Ownership,
     config: Config,
     settings: Settings,
     lifecycle: Arc<Lifecycle>,
@@ -56,8 +58,8 @@ pub(crate) struct EventLoop {
     deliveries: Deliveries,
     reports: Reports,
     messages: HashMap<QueueId, ActiveMessage>,
-    /// Messages that a disk thread was asked to take up.
-    claiming: HashSet<QueueId>,
+    /// Messages that a disk thread was asked to take up, and why.
+    claiming: HashMap<QueueId, Reason>,
     /// Messages that wait for their turn because enough are active.
     intake: Intake,
     deferred: Deferred,
@@ -100,6 +102,9 @@ impl EventLoop {
         let files = service.allow_most_files();
         service.drop_privileges()?;
         let root = Root::open(&service.queue_directory())?;
+        let ownership = root
+            .own(|| log::warning!("another queue manager still runs; waiting until it has finished its deliveries"))
+            .map_err(|error| Fatal::new(error.to_string()))?;
         let active = root.active().map_err(|error| Fatal::new(error.to_string()))?;
         let recovered = active.recover(UNFINISHED_AGE).map_err(|error| Fatal::new(error.to_string()))?;
         if recovered.resumed > 0 || recovered.removed > 0 {
@@ -127,6 +132,7 @@ impl EventLoop {
         service.lifecycle.ready();
         let (settings, now) = (Settings::new(&config, files), Instant::now());
         Ok(Self {
+            _ownership: ownership,
             lifecycle: service.lifecycle,
             disk,
             deliveries,
@@ -134,7 +140,7 @@ impl EventLoop {
             inbox,
             counts,
             messages: HashMap::new(),
-            claiming: HashSet::new(),
+            claiming: HashMap::new(),
             intake: Intake::default(),
             deferred: Deferred::default(),
             recipients: 0,
@@ -232,10 +238,11 @@ impl EventLoop {
             Word::Flush => {
                 self.deliveries.revive_all(Instant::now());
                 self.deferred.flush();
+                self.intake.flush();
             }
             Word::FlushMessage(id) => {
                 self.deliveries.revive_all(Instant::now());
-                self.claim(id, Reason::Due);
+                self.claim(id, Reason::Asked);
             }
             Word::FlushSite(site) => {
                 self.deliveries.revive_all(Instant::now());
@@ -265,7 +272,7 @@ impl EventLoop {
     fn take_domains(&mut self, id: QueueId, domains: &[String]) {
         self.deferred.set_domains(id, domains);
         if domains.iter().any(|domain| self.asked.contains(domain)) {
-            self.deferred.hasten(id);
+            self.deferred.ask_for(id);
         }
         if !self.asked.is_empty() && self.deferred.unread().next().is_none() {
             self.asked.clear();
@@ -278,7 +285,7 @@ impl EventLoop {
 
     /// Has a message taken up, now or when there is room.
     fn claim(&mut self, id: QueueId, reason: Reason) {
-        if self.lifecycle.draining() || self.claiming.contains(&id) {
+        if self.lifecycle.draining() || self.claiming.contains_key(&id) {
             return;
         }
         if self.messages.contains_key(&id) {
@@ -290,7 +297,7 @@ impl EventLoop {
         }
         if self.has_room() {
             self.deferred.remove(id);
-            self.claiming.insert(id);
+            self.claiming.insert(id, reason);
             let most = self.recipients_to_read();
             self.disk.ask(Job::Claim { id, verify: reason != Reason::Arrived, most });
         } else {

@@ -11,8 +11,10 @@ pub(crate) enum Reason {
     Arrived,
     /// A scan found it.
     Found,
-    /// Its time has come, or an operator wants it tried.
+    /// Its time has come.
     Due,
+    /// An operator or a client wants it tried, whatever `defer_transports` says.
+    Asked,
 }
 
 /// Messages that wait for room. One that is there is there once, however often it is named.
@@ -33,10 +35,17 @@ impl Intake {
 
     /// The next message: one that has just come and one that is due again, in turns, so that neither holds back the
     /// other.
-    pub(crate) fn next(&mut self, due: impl FnOnce() -> Option<QueueId>) -> Option<(QueueId, Reason)> {
+    pub(crate) fn next(
+        &mut self,
+        due: impl FnOnce() -> Option<(QueueId, Reason)>,
+    ) -> Option<(QueueId, Reason)> {
         self.due_is_next = !self.due_is_next;
-        let due = || due().map(|id| (id, Reason::Due));
         if self.due_is_next { self.pop().or_else(due) } else { due().or_else(|| self.pop()) }
+    }
+
+    /// Everything that waits is asked for.
+    pub(crate) fn flush(&mut self) {
+        self.backlog.iter_mut().for_each(|(_, reason)| *reason = Reason::Asked);
     }
 
     fn pop(&mut self) -> Option<(QueueId, Reason)> {
@@ -69,10 +78,11 @@ mod tests {
             intake.push(id, Reason::Arrived);
         }
         assert_eq!(intake.len(), 2);
-        assert_eq!(intake.next(|| Some(due)), Some((first, Reason::Arrived)));
-        assert_eq!(intake.next(|| Some(due)), Some((due, Reason::Due)));
-        assert_eq!(intake.next(|| None), Some((second, Reason::Arrived)));
-        assert_eq!(intake.next(|| Some(due)), Some((due, Reason::Due)));
+        assert_eq!(intake.next(|| Some((due, Reason::Due))), Some((first, Reason::Arrived)));
+        assert_eq!(intake.next(|| Some((due, Reason::Due))), Some((due, Reason::Due)));
+        intake.flush();
+        assert_eq!(intake.next(|| None), Some((second, Reason::Asked)));
+        assert_eq!(intake.next(|| Some((due, Reason::Due))), Some((due, Reason::Due)));
         assert_eq!(intake.next(|| None), None);
     }
 }

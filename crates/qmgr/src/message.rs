@@ -20,6 +20,8 @@ pub(crate) struct ActiveMessage {
     /// How many recipients the message has, in all.
     total: u32,
     flags: Flags,
+    /// Somebody wants this attempt made.
+    asked_for: bool,
     /// Recipients that were read and are undecided.
     undecided: usize,
     /// How many of them there were when the last slice came.
@@ -96,6 +98,7 @@ impl ActiveMessage {
             template,
             total,
             flags,
+            asked_for: false,
             undecided: 0,
             slice: 0,
             next_slice: NextSlice::None,
@@ -106,6 +109,16 @@ impl ActiveMessage {
             waits_for: Vec::new(),
             next_attempt: None,
         }
+    }
+
+    /// Somebody wants this attempt made: `defer_transports` does not hold it back.
+    pub(crate) fn ask_for(&mut self) {
+        self.asked_for = true;
+    }
+
+    /// Whether somebody wants this attempt made.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.asked_for
     }
 
     /// The operator wants it given up.

@@ -13,6 +13,7 @@ use queue::Attempt;
 use super::EventLoop;
 use crate::deliveries::Verdict;
 use crate::disk::{Claimed, Job, Slice};
+use crate::intake::Reason;
 use crate::message::{ActiveMessage, Age, Next};
 use crate::reports::Report;
 use crate::routing::Way;
@@ -31,10 +32,13 @@ struct Group {
 impl EventLoop {
     pub(super) fn take_up(&mut self, claimed: Claimed) {
         let id = claimed.template.id;
-        self.claiming.remove(&id);
+        let reason = self.claiming.remove(&id);
         let total = usize::try_from(claimed.total).unwrap_or(usize::MAX);
         log::active(id, &claimed.template.sender, claimed.template.size, total);
-        let message = ActiveMessage::new(claimed.file, claimed.template, claimed.total, claimed.flags);
+        let mut message = ActiveMessage::new(claimed.file, claimed.template, claimed.total, claimed.flags);
+        if reason == Some(Reason::Asked) {
+            message.ask_for();
+        }
         self.messages.insert(id, message);
         self.take_slice(id, claimed.slice);
     }
@@ -56,13 +60,13 @@ impl EventLoop {
         ways: Vec<Result<Way, Box<Outcome>>>,
     ) {
         let Some(message) = self.messages.get(&id) else { return };
-        let is_given_up = message.is_forced_to_expire();
+        let (is_given_up, is_asked_for) = (message.is_forced_to_expire(), message.is_asked_for());
         let mut groups: Vec<Group> = Vec::new();
         let mut places: HashMap<Site, usize> = HashMap::new();
         for (recipient, way) in recipients.into_iter().zip(ways) {
             let way = match way {
                 _ if is_given_up => Err(Box::new(forced_to_expire())),
-                Ok(way) if self.settings.defer_transports.contains(&way.transport) => {
+                Ok(way) if !is_asked_for && self.settings.defer_transports.contains(&way.transport) => {
                     Err(Box::new(put_off()))
                 }
                 Ok(way) if !self.deliveries.knows(&way.transport) => {

@@ -19,7 +19,7 @@ pub(super) struct Settings {
     pub(super) recipient_limit: usize,
     /// `qmgr_message_recipient_minimum`
     pub(super) recipient_minimum: usize,
-    /// Transports whose mail waits for an operator's flush after `defer_transports` was changed.
+    /// Transports whose mail waits until it is asked for.
     pub(super) defer_transports: Vec<String>,
     /// `soft_bounce`
     pub(super) soft_bounce: bool,
