@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
 
 use mail::{Address, Dsn};
 use memchr::memchr;
@@ -49,8 +50,7 @@ impl Source for &[u8] {
 pub(crate) fn content_of(delivery: &Delivery) -> Result<Content, Failure> {
     let unusable =
         |cause: &dyn fmt::Display| Failure::defer(Dsn::new(4, 3, 0), format!("queue file: {cause}"));
-    let file = delivery.file.try_clone().map_err(|error| unusable(&error))?;
-    let content = Content::from_fd(file.into()).map_err(|error| unusable(&error))?;
+    let content = Content::from_file(Arc::clone(&delivery.file)).map_err(|error| unusable(&error))?;
     if content.size() != delivery.request.size {
         return Err(unusable(&"its content is not as long as the queue manager says"));
     }

@@ -55,5 +55,5 @@ pub(crate) fn delivery(folder: &Path, id: QueueId, text: &[u8]) -> Delivery {
         client: envelope.client,
         recipients: Vec::new(),
     };
-    Delivery { request, file: File::open(folder.join("hold").join(file_id.as_str())).unwrap() }
+    Delivery { request, file: File::open(folder.join("hold").join(file_id.as_str())).unwrap().into() }
 }

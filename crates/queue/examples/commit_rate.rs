@@ -75,7 +75,7 @@ fn pass(active: &Active, id: QueueId, maildir: Option<&Path>) -> Result<(), Fail
     if let Some(maildir) = maildir {
         let (temporary, name) =
             (maildir.join("tmp").join(id.to_string()), maildir.join("new").join(id.to_string()));
-        let mut content = queue::Content::from_fd(message.file().try_clone_to_owned()?)?;
+        let mut content = queue::Content::from_file(message.share())?;
         let mut file = File::create_new(&temporary)?;
         io::copy(&mut content, &mut file)?;
         file.sync_all()?;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,15 +32,14 @@ impl Content {
         Self { file, start, size, position: 0, beginning: Arc::default() }
     }
 
-    /// Takes a descriptor of a queue file, and its head apart again: every offset lies in the file.
+    /// Takes a queue file that was handed over, and its head apart again: every offset lies in the file.
     ///
     /// The checksum of the envelope, which qmgr has verified, is not computed anew: an agent that is asked for each of
     /// ten thousand recipients would read all of them as often. Whoever was told the size of the content compares it.
     ///
     /// # Errors
     /// What reading says, or what is wrong with the bytes.
-    pub fn from_fd(descriptor: OwnedFd) -> Result<Self, QueueError> {
-        let file = File::from(descriptor);
+    pub fn from_file(file: Arc<File>) -> Result<Self, QueueError> {
         let path = || Path::new("the descriptor handed over").into();
         let stat = fstat(&file).map_err(|errno| QueueError::new("stat", path(), errno.into()))?;
         let file_size = u64::try_from(stat.st_size).unwrap_or_default();
@@ -55,7 +54,7 @@ impl Content {
         let mut beginning = bytes.split_off(content.min(bytes.len()));
         beginning.truncate(usize::try_from(head.content_size).unwrap_or(usize::MAX));
         let (start, size) = (head.content_offset, head.content_size);
-        Ok(Self { file: Arc::new(file), start, size, position: 0, beginning: beginning.into() })
+        Ok(Self { file, start, size, position: 0, beginning: beginning.into() })
     }
 
     /// Its size in bytes.

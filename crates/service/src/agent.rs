@@ -29,7 +29,7 @@ pub struct Delivery {
     /// What qmgr asked for.
     pub request: Request,
     /// The queue file; `queue::Content` reads it.
-    pub file: File,
+    pub file: Arc<File>,
 }
 
 /// A delivery agent that gives each recipient a treatment of its own.
@@ -136,7 +136,7 @@ fn serve_queue_manager(
         let file = frame::expect_descriptor(&mut receiver)?;
         lifecycle.begin();
         if let Err(error) = workers.run(Job {
-            delivery: Delivery { request, file },
+            delivery: Delivery { request, file: file.into() },
             replies: Arc::clone(&replies),
             rules: Arc::clone(rules),
         }) {

@@ -1,5 +1,7 @@
 //! One message to one server: which reply decides about whom.
 
+use std::sync::Arc;
+
 use ipc::agent::{Request, RequestRecipient};
 use mail::{Address, Body, Dsn, Outcome, Served};
 use queue::Content;
@@ -62,8 +64,8 @@ fn prepare(
             format!("local data error while talking to {}", conversation.server),
         )
     };
-    let file = attempt.delivery.file.try_clone().map_err(|error| unreadable(&error))?;
-    let content = Content::from_fd(file.into()).map_err(|error| unreadable(&error))?;
+    let content =
+        Content::from_file(Arc::clone(&attempt.delivery.file)).map_err(|error| unreadable(&error))?;
     let recipients: Vec<&RequestRecipient> =
         positions.iter().filter_map(|position| request.recipients.get(*position)).collect();
     let features = conversation.session.features();

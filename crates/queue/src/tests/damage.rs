@@ -85,8 +85,8 @@ fn other_files_are_named_for_what_they_are() {
 #[test]
 fn a_descriptor_that_is_no_queue_file_is_refused() {
     let pipe: OwnedFd = std::io::pipe().unwrap().0.into();
-    assert!(Content::from_fd(pipe).is_err());
-    assert!(Content::from_fd(File::open("/").unwrap().into()).is_err());
+    assert!(Content::from_file(Arc::new(pipe.into())).is_err());
+    assert!(Content::from_file(Arc::new(File::open("/").unwrap())).is_err());
 }
 
 /// The records that most messages do not have.

@@ -66,8 +66,7 @@ fn content_of_any_size_comes_back_byte_for_byte() {
             writer.commit().unwrap();
             let message = queue.active.claim_verified(id).unwrap();
             let (mut read, mut copied) = (Vec::new(), Vec::new());
-            let descriptor = message.file().try_clone_to_owned().unwrap();
-            Content::from_fd(descriptor).unwrap().read_to_end(&mut read).unwrap();
+            Content::from_file(message.share()).unwrap().read_to_end(&mut read).unwrap();
             message.content().copy_to(&mut copied).unwrap();
             assert!(read == content && copied == content, "{size} bytes in pieces of {piece}");
             message.remove().unwrap();

@@ -38,7 +38,7 @@ fn replies(agent: &impl SiteAgent, recipients: u32) -> Vec<Reply> {
 fn replies_to(agent: &impl SiteAgent, request: Request, soft_bounce: bool) -> Vec<Reply> {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let file = File::open("/dev/null").unwrap();
-    let delivery = Delivery { request, file };
+    let delivery = Delivery { request, file: file.into() };
     let rules = Arc::new(OutcomeRules { soft_bounce, ..OutcomeRules::default() });
     deliver(agent, &Job { delivery, replies: Arc::new(Mutex::new(ours)), rules });
     let mut receiver = Receiver::new();
