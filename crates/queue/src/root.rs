@@ -1,6 +1,6 @@
 //! The queue directory: where it is, what is in it, and the handles it gives out.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,10 @@ pub struct Owner {
     /// `setgid_group`, that may put mail into `maildrop/` and talk to the sockets of `public/`.
     pub submission_gid: u32,
 }
+
+/// Says that this process alone takes up messages, as long as it lives.
+#[derive(Debug)]
+pub struct Ownership(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl Root {
     /// Opens the queue at `queue_directory`.
@@ -88,6 +92,27 @@ impl Root {
     /// A folder that cannot be opened.
     pub fn active(&self) -> Result<Active, QueueError> {
         Ok(Active::new(Folders::open(self)?))
+    }
+
+    /// Waits until no other queue manager is left, then keeps others waiting: one whose master was killed finishes its
+    /// deliveries, and two of them would take messages out of each other's hands. `waiting` is called before a wait.
+    ///
+    /// # Errors
+    /// `active/` cannot be opened or locked.
+    pub fn own(&self, waiting: impl FnOnce()) -> Result<Ownership, QueueError> {
+        let path = self.path.join(Folder::Active.as_str());
+        let lock = File::open(&path).and_then(|directory| {
+            match directory.try_lock() {
+                Err(TryLockError::WouldBlock) => {
+                    waiting();
+                    directory.lock()?;
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+                Ok(()) => {}
+            }
+            Ok(directory)
+        });
+        lock.map(Ownership).map_err(|error| QueueError::new("lock", path, error))
     }
 
     /// To look at messages.
@@ -155,4 +180,24 @@ fn make(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), QueueEr
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("change the mode of"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_second_queue_manager_waits_for_the_end_of_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::prepare(folder.path(), None).unwrap();
+        let first = root.own(|| panic!("nobody is there to wait for")).unwrap();
+        let (waits, is_waiting) = channel();
+        let second = thread::spawn(move || root.own(|| waits.send(()).unwrap()).map(drop));
+        is_waiting.recv().unwrap();
+        drop(first);
+        second.join().unwrap().unwrap();
+    }
 }
