@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
 
-use scenarios::{Builder, Instance, Postfix, free_port, is_root, postfix_peer, wait_for};
+use scenarios::{Builder, Instance, Postfix, free_port, is_root, peer, postfix_peer, run, wait_for};
 
 /// A server that fails as it is told to. Dropping it ends it.
 struct SmtpSink {
@@ -154,4 +154,63 @@ fn whatever_a_server_does_the_log_says_what_postfix_says() {
         .map(|(address, text)| format!("{address}\n  Postfix:  {text}\n  Postroad: {:?}", found.get(address)))
         .collect();
     assert!(differences.is_empty(), "{}\n{}", differences.join("\n"), ours.log());
+}
+
+/// Takes one message and prints its content as it came, with line ends and stuffed dots to be seen.
+const RAW_SINK: &str = r"
+import socket, sys
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(('127.0.0.1', int(sys.argv[1]))); listener.listen()
+client = listener.accept()[0].makefile('rwb')
+def say(text): client.write(text + b'\r\n'); client.flush()
+say(b'220 sink ESMTP')
+for line in client:
+    verb = line[:4].upper()
+    if verb == b'DATA':
+        say(b'354 go')
+        lines = iter(client.readline, b'.\r\n')
+        body = b''.join(lines).split(b'Subject: long', 1)[1]
+        say(b'250 ok')
+    elif verb == b'QUIT':
+        break
+    else:
+        say(b'250 ok')
+print(repr(body).replace('\\n', '\\n\n'))
+";
+
+/// Lines about as long as smtp_line_length_limit, and much longer ones, with dots where they are broken.
+#[test]
+fn long_lines_are_broken_where_postfix_breaks_them() {
+    if !is_root("long_lines_are_broken_where_postfix_breaks_them") {
+        return;
+    }
+    let own = "Message-Id: <x@client.example>\r\nDate: Sun, 22 Nov 2026 20:35:21 +0000\r\nFrom: <x@client.example>\r\n";
+    let mut content =
+        own.to_owned() + "Subject: long\r\nX-Long: " + &"header words ".repeat(200) + "\r\n\r\n";
+    for length in [1, 997, 998, 999, 1000, 1995, 1996, 1997, 2047, 2048, 2049, 2995, 10_000] {
+        content += &(".".repeat(length) + "\r\n" + &"x".repeat(length) + "\r\n");
+        content += &("a ".repeat(length / 2) + " .\r\n");
+    }
+    let sinks = [free_port(), free_port()];
+    let taking = sinks.map(|port| {
+        std::thread::spawn(move || {
+            let mut python = peer("python3");
+            python.args(["-c", RAW_SINK, &port.to_string()]);
+            run(python, b"").ok().stdout
+        })
+    });
+    let lines =
+        |port: u16| format!("mydestination =\nrelayhost = [127.0.0.1]:{port}\nmyhostname = relay.example");
+    let ours = Builder::new().main(&lines(sinks[0])).master("smtp unix - - n - - smtp").start();
+    let theirs = Postfix::start(&[&lines(sinks[1])]);
+    for mut client in [ours.smtp(), theirs.smtp()] {
+        client.expect("EHLO client.example", 250);
+        let stuffed = content.replace("\r\n.", "\r\n..");
+        assert_eq!(client.message("jane@client.example", &["a@far.example"], &stuffed).code, 250);
+    }
+    let [ours, theirs] = taking.map(|sink| sink.join().expect("a sink"));
+    let different = ours.lines().zip(theirs.lines()).position(|(a, b)| a != b);
+    let at = different.unwrap_or(0);
+    assert!(ours == theirs, "line {at}: {:?} instead of {:?}", ours.lines().nth(at), theirs.lines().nth(at));
 }
