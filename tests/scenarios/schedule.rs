@@ -269,7 +269,8 @@ fn mail_for_who_has_moved_is_returned_with_the_new_address() {
 
 #[test]
 fn mail_of_defer_transports_waits_until_it_is_asked_for_or_the_transport_is_free() {
-    let mailboxes = "virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ } { bob@box.example.com = bob/ } }";
+    let mailboxes =
+        "virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ } { bob@box.example.com = bob/ } }";
     let site = usual().main(mailboxes).main("defer_transports = virtual").start();
     submit(&site, &["ann@box.example.com"]);
     let put_off = |recipient: &str| {
@@ -302,9 +303,13 @@ fn mail_of_defer_transports_waits_until_it_is_asked_for_or_the_transport_is_free
 #[test]
 fn a_transport_whose_agent_cannot_start_puts_its_mail_off() {
     let site = with_relay(free_port()).main("qmgr_ipc_timeout = 2s").prepare();
-    // The programs of an instance are links to those that were built.
+    // The programs of an instance are links to those that were built. This one judges the configuration, no more.
+    let real = std::fs::read_link(site.path("sbin/smtp")).unwrap();
     std::fs::remove_file(site.path("sbin/smtp")).unwrap();
-    site.write("sbin/smtp", "#!/bin/sh\nexit 1\n");
+    site.write(
+        "sbin/smtp",
+        &format!("#!/bin/sh\n[ \"$1\" = check ] && exec {} check\nexit 1\n", real.display()),
+    );
     let allowed = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(site.path("sbin/smtp"), allowed).unwrap();
     site.start();
