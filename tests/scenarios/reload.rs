@@ -107,8 +107,7 @@ fn a_second_start_is_refused() {
 
 #[test]
 fn check_names_what_has_no_effect_yet() {
-    let site =
-        usual().main("strict_8bitmime = yes").main("smtpd_milters = inet:127.0.0.1:9").prepare();
+    let site = usual().main("strict_8bitmime = yes").main("smtpd_milters = inet:127.0.0.1:9").prepare();
     let output = site.postroad(&["check"]).ok();
     for parameter in ["strict_8bitmime", "smtpd_milters"] {
         let named = |line: &&str| line.contains("main.cf:") && line.contains(parameter);
