@@ -225,7 +225,7 @@ fn status(settings: &Settings, setting: &Setting, row: &Parameter, remarks: &mut
         remarks.note(setting.line, format!("{} is a former name; use {instead}", row.name));
     }
     let heir = row.deprecated.and_then(find);
-    if row.implemented || heir.is_some_and(|heir| heir.implemented) {
+    if row.implemented || (row.instead.is_none() && heir.is_some_and(|heir| heir.implemented)) {
         return;
     }
     // A value that changes nothing needs no remark.

@@ -6,13 +6,32 @@ use std::sync::OnceLock;
 
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::certificate::Certificate;
 
 /// The largest file of certificates that is read, and the most files of a directory.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 const MAX_FILES: usize = 10_000;
+
+/// What a chain is to be good for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Purpose {
+    server: bool,
+    depth: usize,
+}
+
+impl Purpose {
+    /// To be a server; with no more than `depth` authorities, the anchor among them.
+    pub(super) const fn server(depth: usize) -> Self {
+        Self { server: true, depth }
+    }
+
+    /// To be a client; `depth` as for servers.
+    pub(super) const fn client(depth: usize) -> Self {
+        Self { server: false, depth }
+    }
+}
 
 /// Certificates that are trusted to vouch for others.
 #[derive(Debug, Default)]
@@ -77,8 +96,8 @@ impl Anchors {
         self.anchors.iter().map(|anchor| anchor.subject.as_ref())
     }
 
-    /// Whether these vouch for the first certificate of `chain`, now, for this usage.
-    pub(super) fn vouch_for(&self, chain: &[CertificateDer<'_>], server: bool) -> Result<(), String> {
+    /// Whether these vouch for the first certificate of `chain`, now, for this purpose.
+    pub(super) fn vouch_for(&self, chain: &[CertificateDer<'_>], purpose: Purpose) -> Result<(), String> {
         let Some((leaf, rest)) = chain.split_first() else { return Err("no certificate".into()) };
         // A certificate that is trusted itself needs nobody; OpenSSL says the same of one that signed itself.
         if self.certificates.iter().any(|known| known.as_ref() == leaf.as_ref()) {
@@ -87,7 +106,7 @@ impl Anchors {
                 false => Ok(()),
             };
         }
-        verify(leaf, rest, &self.anchors, server).map_err(|reason| {
+        verify(leaf, rest, &self.anchors, purpose).map_err(|reason| {
             let alone = reason == UNKNOWN_ISSUER && Certificate::read(leaf).self_issued;
             if alone { SELF_SIGNED.into() } else { reason }
         })
@@ -99,12 +118,17 @@ pub(super) fn verify(
     leaf: &CertificateDer<'_>,
     rest: &[CertificateDer<'_>],
     anchors: &[TrustAnchor<'_>],
-    server: bool,
+    purpose: Purpose,
 ) -> Result<(), String> {
-    let usage = if server { KeyUsage::server_auth() } else { KeyUsage::client_auth() };
+    let usage = if purpose.server { KeyUsage::server_auth() } else { KeyUsage::client_auth() };
     let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
     let parsed = EndEntityCert::try_from(leaf).map_err(|e| e.to_string())?;
-    let verified = parsed.verify_for_usage(algorithms.all, anchors, rest, UnixTime::now(), usage, None, None);
+    let bounded = |path: &VerifiedPath<'_>| match path.intermediate_certificates().count() < purpose.depth {
+        true => Ok(()),
+        false => Err(webpki::Error::MaximumPathDepthExceeded),
+    };
+    let now = UnixTime::now();
+    let verified = parsed.verify_for_usage(algorithms.all, anchors, rest, now, usage, None, Some(&bounded));
     verified.map(drop).map_err(|error| words(&error))
 }
 
@@ -124,6 +148,7 @@ fn words(error: &webpki::Error) -> String {
             "certificate has expired".into()
         }
         webpki::Error::CertNotValidYet { .. } => "certificate is not yet valid".into(),
+        webpki::Error::MaximumPathDepthExceeded => "certificate chain too long".into(),
         webpki::Error::UnknownIssuer => UNKNOWN_ISSUER.into(),
         webpki::Error::CaUsedAsEndEntity => SELF_SIGNED.into(),
         other => other.to_string(),

@@ -20,12 +20,12 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use super::anchors::{self, Anchors};
+use super::anchors::{self, Anchors, Purpose};
 use super::certificate::{Certificate, Digest, Key};
 use super::ciphers::Ciphers;
 use super::dane::{self, Verdict};
 use super::dane_host::Rules;
-pub use super::dane_host::{DaneError, Host};
+pub use super::dane_host::{DaneError, Host, LookUp};
 pub use super::handshake::Socket;
 use super::handshake::shake_hands;
 use super::info::{self, Info, Trust};
@@ -34,6 +34,7 @@ pub use super::policy::{Level, Match, Policy, PolicyError};
 use super::protocols::Protocols;
 use super::sessions::Sessions;
 use super::settings::Settings;
+use super::store::Store;
 use super::verifier::{self, Accepting};
 use super::{keys, names, sts};
 
@@ -43,7 +44,8 @@ pub struct Context {
     anchors: Anchors,
     /// Whether the system's anchors count as well.
     system_anchors: bool,
-    own: Arc<OwnKeys>,
+    purpose: Purpose,
+    own: Mutex<Store<OwnKeys>>,
     sessions: Arc<Sessions>,
     configs: Mutex<HashMap<ConfigKey, Arc<ClientConfig>>>,
     dane: dane::Settings,
@@ -189,17 +191,13 @@ impl Context {
                 .map_err(|e| format!("{}: {e}", settings.name("tls_CApath")))?;
         }
         let none = file.is_empty() && folder.is_empty();
-        let mut own = Vec::new();
-        for files in keys::files(settings) {
-            let loaded = files.load(&keys::read_directly).map_err(|e| format!("{}: {e}", files.parameter))?;
-            own.extend(loaded);
-        }
         let global = |name: &str| config.text(name).unwrap_or_default();
-        Ok(Self {
+        let context = Self {
             policies: Policies::new(settings)?,
             system_anchors: none || global("tls_append_default_CA") == "yes",
             anchors,
-            own: Arc::new(OwnKeys(own)),
+            purpose: Purpose::server(settings.depth("tls_scert_verifydepth")),
+            own: Mutex::new(Store::new(keys::files(settings), None)),
             sessions: Sessions::new(settings.time("tls_session_cache_timeout")),
             configs: Mutex::default(),
             dane: dane::Settings::new(
@@ -210,7 +208,14 @@ impl Context {
             sts: if prefix == "smtp" { sts::Store::new(config)? } else { None },
             wildcards_match_many: global("tls_wildcard_matches_multiple_labels") != "no",
             log_level: settings.log_level(),
-        })
+        };
+        context.own().map(|_| context)
+    }
+
+    /// The certificates of ours, as their files have them now.
+    fn own(&self) -> Result<Arc<OwnKeys>, String> {
+        let mut store = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        store.current(|keys| Ok(Arc::new(OwnKeys(keys))))
     }
 
     /// What is asked of a destination, given as in transport(5): `example.com`, `[mail.example.com]:587` …
@@ -325,8 +330,13 @@ impl Context {
                 }
             }
         };
-        let key = Digest::Sha256.hex_of(format!("{peer:?} {policy:?}").as_bytes());
+        let own = self.own()?;
+        // Who this host was is part of a session.
+        let shown = own.0.iter().flat_map(|key| key.cert.first()).map(|der| Digest::Sha256.hex_of(der));
+        let shown: Vec<String> = shown.collect();
+        let key = Digest::Sha256.hex_of(format!("{peer:?} {policy:?} {shown:?}").as_bytes());
         let mut config = ClientConfig::clone(&base);
+        config.client_auth_cert_resolver = own;
         config.enable_sni = with_name;
         config.resumption = Resumption::store(self.sessions.of(key));
         Ok(Arc::new(config))
@@ -341,8 +351,7 @@ impl Context {
         let builder = builder.with_protocol_versions(&protocols.versions()).map_err(|e| e.to_string())?;
         let verifier = Arc::new(Accepting::servers(provider, lenient));
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-        Ok(builder
-            .with_client_cert_resolver(Arc::clone(&self.own) as Arc<dyn rustls::client::ResolvesClientCert>))
+        Ok(builder.with_no_client_auth())
     }
 
     /// What the server's certificate is worth, and whether that is enough.
@@ -417,7 +426,7 @@ impl Context {
             level if level.uses_dane() => {
                 // An MX host that was found insecurely proves nothing, however secure its own records are.
                 let best = if level == Level::HalfDane { Trust::Trusted } else { Trust::Verified };
-                match dane::verify(chain, &policy.tlsa) {
+                match dane::verify(chain, &policy.tlsa, self.purpose) {
                     Verdict::EndEntity => (best, None),
                     Verdict::TrustAnchor if self.has_name(certificate, policy, peer) => (best, None),
                     Verdict::TrustAnchor => match level {
@@ -443,11 +452,11 @@ impl Context {
             for file in &policy.trust_anchors {
                 anchors.add_file(Path::new(file))?;
             }
-            return anchors.vouch_for(chain, true);
+            return anchors.vouch_for(chain, self.purpose);
         }
-        let mut result = self.anchors.vouch_for(chain, true);
+        let mut result = self.anchors.vouch_for(chain, self.purpose);
         if result.is_err() && (self.system_anchors || policy.system_anchors) {
-            result = anchors::system().vouch_for(chain, true);
+            result = anchors::system().vouch_for(chain, self.purpose);
         }
         result
     }

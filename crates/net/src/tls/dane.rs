@@ -2,14 +2,14 @@
 
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
-use super::anchors;
+use super::anchors::{self, Purpose};
 use super::certificate::{Certificate, Digest};
 pub use crate::dns::Tlsa;
 
 /// The most records of one name that are looked at.
 const MAX_RECORDS: usize = 100;
 
-/// `tls_dane_digests`, `tls_dane_digest_agility`, `tls_dane_trust_anchor_digest_enable`.
+/// `tls_dane_digests`, `tls_dane_digest_agility`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Matching types that are usable, the strongest first.
@@ -109,7 +109,7 @@ pub enum Verdict {
 
 /// Holds a server's chain against usable records.
 #[must_use]
-pub fn verify(chain: &[CertificateDer<'_>], records: &[Tlsa]) -> Verdict {
+pub(super) fn verify(chain: &[CertificateDer<'_>], records: &[Tlsa], purpose: Purpose) -> Verdict {
     let Some((leaf, rest)) = chain.split_first() else { return Verdict::Mismatch("no certificate".into()) };
     if records.iter().any(|record| record.usage == 3 && matches(record, leaf)) {
         return Verdict::EndEntity;
@@ -117,7 +117,7 @@ pub fn verify(chain: &[CertificateDer<'_>], records: &[Tlsa]) -> Verdict {
     let mut reason = "no TLSA record matches".to_owned();
     for record in records.iter().filter(|record| record.usage == 2) {
         for anchor in anchors_of(record, chain) {
-            match anchors::verify(leaf, rest, &[anchor], true) {
+            match anchors::verify(leaf, rest, &[anchor], purpose) {
                 Ok(()) => return Verdict::TrustAnchor,
                 Err(text) => reason = text,
             }

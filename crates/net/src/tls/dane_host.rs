@@ -24,6 +24,9 @@ pub struct Host<'a> {
     pub port: u16,
 }
 
+/// Asks the DNS for the TLSA records of a name.
+pub type LookUp<'a> = dyn Fn(&str) -> Result<Answer<Vec<Tlsa>>, DnsError> + 'a;
+
 /// Why no mail goes to this host for the time being; the enhanced status is 4.7.5.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DaneError {
@@ -99,7 +102,7 @@ impl Context {
         &self,
         policy: Policy,
         host: &Host<'_>,
-        look_up: &dyn Fn(&str) -> Result<Answer<Vec<Tlsa>>, DnsError>,
+        look_up: &LookUp<'_>,
     ) -> Result<Policy, DaneError> {
         if !policy.level.uses_dane() {
             return Ok(policy);
@@ -149,7 +152,7 @@ impl Context {
 fn find_records(
     host: &Host<'_>,
     force: bool,
-    look_up: &dyn Fn(&str) -> Result<Answer<Vec<Tlsa>>, DnsError>,
+    look_up: &LookUp<'_>,
 ) -> Result<Option<(String, Vec<Tlsa>)>, DaneError> {
     if !host.address_secure && !force {
         return Ok(None);
@@ -184,12 +187,14 @@ mod tests {
         Context::new(&Config::inspect(Path::new("/nowhere"), &snapshot, &[]).0, "smtp").unwrap()
     }
 
-    /// A zone: name, whether it is signed, and the usage of its only record; 255 for a server that fails.
+    /// A name of a zone, whether it is signed, and the usage of its only record; 255 for a server that fails.
+    type Row = (&'static str, bool, u8);
+
     fn decide(
         main_cf: &str,
         level: Level,
         host: Host<'_>,
-        zone: &[(&str, bool, u8)],
+        zone: &[Row],
     ) -> Result<(Level, Option<String>), String> {
         let context = context(main_cf);
         let look_up = |name: &str| {
@@ -220,7 +225,7 @@ mod tests {
     fn the_records_decide() {
         let aliased = Host { canonical: "real.test", ..HOST };
         let insecure = Host { address_secure: false, ..HOST };
-        let rows: [(Host<'_>, &[(&str, bool, u8)], _, _); 9] = [
+        let rows: [(Host<'_>, &[Row], _, _); 9] = [
             (
                 HOST,
                 &[("mx.test", true, 3)],

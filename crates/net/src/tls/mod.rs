@@ -19,6 +19,7 @@ mod protocols;
 pub mod server;
 mod sessions;
 mod settings;
+mod store;
 pub mod sts;
 #[cfg(test)]
 mod testing;

@@ -6,6 +6,7 @@ use config::Config;
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::anchors::Purpose;
 use super::certificate::Certificate;
 use super::settings::Settings;
 use super::{anchors, keys, names};
@@ -57,6 +58,6 @@ fn look_at(files: &str, chain: &[CertificateDer<'_>]) -> Result<Own, String> {
         certificate: Certificate::read(leaf),
         begins: time(parsed.validity().not_before.timestamp()),
         ends: time(parsed.validity().not_after.timestamp()),
-        trusted: anchors::system().vouch_for(chain, true),
+        trusted: anchors::system().vouch_for(chain, Purpose::server(usize::MAX)),
     })
 }

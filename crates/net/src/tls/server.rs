@@ -4,7 +4,7 @@
 //! one that cannot be used is told and changes nothing. What a client's certificate is worth is found out after the handshake.
 
 mod names;
-mod store;
+mod tickets;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,14 +19,15 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{DistinguishedName, ServerConfig, ServerConnection, TicketRotator};
 use rustls_pki_types::CertificateDer;
 
-use super::anchors::Anchors;
+use super::anchors::{Anchors, Purpose};
 use super::certificate::{Certificate, Digest, Key};
 use super::handshake::{Socket, shake_hands};
 use super::info::{self, Info, Trust};
+use super::keys;
 use super::settings::Settings;
+use super::store::Store;
 use super::verifier::{self, Accepting};
 use names::Names;
-use store::Store;
 
 /// Opens a file that this process may not open by itself.
 pub type Opener = dyn Fn(&Path) -> io::Result<File> + Send + Sync;
@@ -67,11 +68,12 @@ impl Level {
 
 /// Everything that sessions of one service have in common.
 pub struct Context {
-    store: Mutex<Store>,
+    store: Mutex<Store<ServerConfig>>,
     names: Option<Arc<Names>>,
     template: Template,
     /// Who may vouch for clients' certificates.
     anchors: Anchors,
+    purpose: Purpose,
     /// What a client is asked for.
     ask: bool,
     digest: Digest,
@@ -121,12 +123,20 @@ impl Context {
             provider,
         };
         let names = Names::new(config)?.map(Arc::new);
-        let store = Store::new(settings, opener)?;
+        let files = keys::files(settings);
+        if files.is_empty() {
+            return Err(
+                "smtpd_tls_chain_files: TLS is on, but no certificate is named here or in smtpd_tls_cert_file; \
+                 without one there is nothing to offer"
+                    .into(),
+            );
+        }
         let context = Self {
-            store: Mutex::new(store),
+            store: Mutex::new(Store::new(files, opener)),
             names,
             template,
             anchors,
+            purpose: Purpose::client(settings.depth("tls_ccert_verifydepth")),
             ask,
             digest: settings.digest()?,
             log_level: settings.log_level(),
@@ -200,7 +210,7 @@ impl Context {
         let chain: &[CertificateDer<'_>] = connection.peer_certificates().unwrap_or_default();
         if let Some(certificate) = &info.certificate {
             let result = match certificate.key.is_checked() {
-                true => self.anchors.vouch_for(chain, false),
+                true => self.anchors.vouch_for(chain, self.purpose),
                 false => Err("a key of a kind that cannot be checked".to_owned()),
             };
             info.trust = if result.is_ok() { Trust::Trusted } else { Trust::Untrusted };
@@ -237,7 +247,7 @@ fn tickets(settings: Settings<'_>) -> Result<Option<Arc<dyn rustls::server::Prod
     const LONGEST: u64 = 100 * 24 * 3600;
     let lifetime = settings.time("tls_session_cache_timeout").as_secs().min(LONGEST);
     let Ok(lifetime @ 1..) = u32::try_from(lifetime) else { return Ok(None) };
-    let generate = || Ok(Box::new(store::ticket_key()?) as Box<dyn rustls::server::ProducesTickets>);
+    let generate = || Ok(Box::new(tickets::ticket_key()?) as Box<dyn rustls::server::ProducesTickets>);
     // A key is used for one half of a ticket's life, and known for the other.
     let rotating =
         TicketRotator::new(lifetime.div_ceil(2), generate).map_err(|e| format!("session tickets: {e}"))?;

@@ -38,6 +38,11 @@ impl Settings<'_> {
         row.and_then(|row| Duration::parse(&self.text(rest), row).ok()).unwrap_or(Duration::from_secs(3600))
     }
 
+    /// `…_verifydepth`.
+    pub(super) fn depth(self, rest: &str) -> usize {
+        self.text(rest).trim().parse().unwrap_or(0)
+    }
+
     /// `…_tls_loglevel`, a number that may be followed by nothing else.
     pub(super) fn log_level(self) -> u8 {
         self.text("tls_loglevel").trim().parse().unwrap_or(0)

@@ -44,6 +44,19 @@ impl Authority {
         ));
     }
 
+    /// As [`Authority::issue`], by an authority `middle` that this one vouches for.
+    pub(super) fn issue_deep(&self, name: &str, dns: &str) {
+        self.openssl(
+            "req -newkey rsa:2048 -nodes -keyout middle.key -out middle.csr -subj /CN=Middle \
+             -addext basicConstraints=critical,CA:TRUE",
+        );
+        self.openssl("x509 -req -in middle.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -copy_extensions copy -out middle.pem");
+        self.issue(name, dns, "-newkey rsa:2048");
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA middle.pem -CAkey middle.key -CAcreateserial -days 30 -copy_extensions copy -out {name}.pem"
+        ));
+    }
+
     pub(super) fn der(&self, name: &str) -> Vec<u8> {
         use rustls_pki_types::pem::PemObject as _;
         CertificateDer::from_pem_file(self.path(name)).unwrap().to_vec()

@@ -300,6 +300,65 @@ fn a_server_that_asks_gets_the_certificate_that_fits() {
 }
 
 #[test]
+fn a_renewed_certificate_of_ours_is_shown_and_begins_sessions_of_its_own() {
+    let authority = Authority::new();
+    authority.issue("good", "mail.example.com", "-newkey rsa:2048");
+    for name in ["mine", "renewed"] {
+        authority.issue(name, "client.example.net", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1");
+    }
+    let context = context(&format!(
+        "smtp_tls_cert_file = {}\nsmtp_tls_key_file = {}\n",
+        authority.path("mine.pem"),
+        authority.path("mine.key")
+    ));
+    let server =
+        authority.serve("-cert good.pem -key good.key -CAfile ca.pem -Verify 2 -verify_return_error -rev");
+    let session = || {
+        let mut stream = server.shake(&context, &level(&context, Level::May)).unwrap();
+        stream.write_all(b"ab\n").unwrap();
+        stream.flush().unwrap();
+        stream.read_exact(&mut [0; 3]).unwrap();
+        let info = stream.info();
+        (info.reused, info.client_signature.is_some())
+    };
+    assert_eq!(session(), (false, true));
+    assert_eq!(session(), (true, false));
+    let wait = || thread::sleep(Duration::from_millis(1100));
+    // Without its key yet: the pair of before goes on.
+    std::fs::rename(authority.path("renewed.pem"), authority.path("mine.pem")).unwrap();
+    wait();
+    assert_eq!(session(), (true, false));
+    std::fs::rename(authority.path("renewed.key"), authority.path("mine.key")).unwrap();
+    wait();
+    assert_eq!(session(), (false, true));
+    assert_eq!(session(), (true, false));
+}
+
+#[test]
+fn chains_are_as_long_as_they_may_be() {
+    let authority = Authority::new();
+    authority.issue_deep("deep", "mail.example.com");
+    authority.issue("good", "mail.example.com", "-newkey rsa:2048");
+    let trust = |depth: &str, arguments: &str| {
+        let ca = authority.path("ca.pem");
+        let context = context(&format!("smtp_tls_CAfile = {ca}\nsmtp_tls_scert_verifydepth = {depth}\n"));
+        let server = authority.serve(arguments);
+        server.trust(&context, &level(&context, Level::Verify))
+    };
+    let too_long = Err(TlsError::NotVerified("certificate chain too long".into()));
+    let deep = "-cert deep.pem -key deep.key -cert_chain middle.pem";
+    for (depth, arguments, expected) in [
+        ("9", deep, Ok(Trust::Verified)),
+        ("2", deep, Ok(Trust::Verified)),
+        ("1", deep, too_long.clone()),
+        ("1", "-cert good.pem -key good.key", Ok(Trust::Verified)),
+        ("0", "-cert good.pem -key good.key", too_long),
+    ] {
+        assert_eq!(trust(depth, arguments), expected, "{depth} {arguments}");
+    }
+}
+
+#[test]
 fn policies_are_found_as_in_postfix() {
     let context = context(
         "smtp_tls_security_level = may\nsmtp_tls_mandatory_protocols = >=TLSv1.3\n\

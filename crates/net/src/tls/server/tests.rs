@@ -208,6 +208,13 @@ fn clients_show_certificates() {
             assert_eq!((info.trust, info.peer_name()), (trust, name), "{version} {arguments}");
         }
     }
+    authority.issue_deep("deep", "client.example.org");
+    for (depth, trust) in [(1, Trust::Untrusted), (2, Trust::Trusted)] {
+        let bounded = context(&format!("{trusting}smtpd_tls_ccert_verifydepth = {depth}\n"));
+        let info =
+            meet(&authority, &bounded, "-cert deep.pem -key deep.key -cert_chain middle.pem").1.unwrap();
+        assert_eq!(info.trust, trust, "{depth}: {:?}", info.reason);
+    }
     let unasked = context(&lines);
     let info = meet(&authority, &unasked, "-cert client.pem -key client.key").1.unwrap();
     assert_eq!(info.trust, Trust::Anonymous);

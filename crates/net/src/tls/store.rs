@@ -1,6 +1,5 @@
-//! The service's own keys, as the files have them.
+//! Keys of our own, as the files have them at the moment: a renewed pair takes effect without a reload.
 
-use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -9,15 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc::log;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use ring::rand::{SecureRandom as _, SystemRandom};
-use rustls::ServerConfig;
-use rustls::server::ProducesTickets;
 use rustls::sign::CertifiedKey;
 
-use super::super::keys::{self, KeyFiles};
-use super::super::settings::Settings;
-use super::Opener;
+use super::keys::KeyFiles;
+use super::server::Opener;
 
 /// How long files are trusted to be what they were; longer where somebody else has to be asked.
 const CHECK: Duration = Duration::from_secs(1);
@@ -48,42 +42,34 @@ impl Stamp {
     }
 }
 
-/// See the module's head.
-pub(super) struct Store {
+/// The files, and what was made of their keys.
+pub(super) struct Store<T> {
     files: Vec<KeyFiles>,
     opener: Option<Box<Opener>>,
     /// Files that only the opener can open are looked at less often.
     needs_opener: bool,
     stamps: Vec<Option<Stamp>>,
     checked: Instant,
-    current: Option<Arc<ServerConfig>>,
+    current: Option<Arc<T>>,
 }
 
-impl Store {
-    pub(super) fn new(settings: Settings<'_>, opener: Option<Box<Opener>>) -> Result<Self, String> {
-        let files = keys::files(settings);
-        if files.is_empty() {
-            return Err(
-                "smtpd_tls_chain_files: TLS is on, but no certificate is named here or in smtpd_tls_cert_file; \
-                 without one there is nothing to offer"
-                    .into(),
-            );
-        }
-        Ok(Self {
+impl<T> Store<T> {
+    pub(super) fn new(files: Vec<KeyFiles>, opener: Option<Box<Opener>>) -> Self {
+        Self {
             files,
             opener,
             needs_opener: false,
             stamps: Vec::new(),
             checked: Instant::now(),
             current: None,
-        })
+        }
     }
 
-    /// The configuration that `build` makes of the keys; made anew when a file has changed.
+    /// What `build` makes of the keys; made anew when a file has changed.
     pub(super) fn current(
         &mut self,
-        build: impl Fn(Vec<Arc<CertifiedKey>>) -> Result<Arc<ServerConfig>, String>,
-    ) -> Result<Arc<ServerConfig>, String> {
+        build: impl Fn(Vec<Arc<CertifiedKey>>) -> Result<Arc<T>, String>,
+    ) -> Result<Arc<T>, String> {
         let patience = if self.needs_opener { CHECK_BY_OPENER } else { CHECK };
         if let Some(current) = &self.current
             && self.checked.elapsed() < patience
@@ -163,57 +149,5 @@ impl Store {
             true => Ok(bytes),
             false => Err(format!("{path}: too large for a file of keys and certificates")),
         }
-    }
-}
-
-/// A key for session tickets (RFC 8446 section 4.6.1): what a ticket holds is encrypted and can be made by nobody else.
-pub(super) struct TicketKey {
-    key: LessSafeKey,
-    random: SystemRandom,
-}
-
-const NONCE: usize = 12;
-
-/// A fresh one.
-pub(super) fn ticket_key() -> Result<TicketKey, rustls::crypto::GetRandomFailed> {
-    let random = SystemRandom::new();
-    let mut bytes = [0; 32];
-    random.fill(&mut bytes).map_err(|_| rustls::crypto::GetRandomFailed)?;
-    let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| rustls::crypto::GetRandomFailed)?;
-    Ok(TicketKey { key: LessSafeKey::new(key), random })
-}
-
-impl fmt::Debug for TicketKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TicketKey").finish_non_exhaustive()
-    }
-}
-
-impl ProducesTickets for TicketKey {
-    fn enabled(&self) -> bool {
-        true
-    }
-
-    fn lifetime(&self) -> u32 {
-        // The rotator says how long.
-        0
-    }
-
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let mut nonce = [0; NONCE];
-        self.random.fill(&mut nonce).ok()?;
-        let mut sealed = plain.to_vec();
-        let used = Nonce::assume_unique_for_key(nonce);
-        self.key.seal_in_place_append_tag(used, Aad::empty(), &mut sealed).ok()?;
-        Some([&nonce[..], &sealed].concat())
-    }
-
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, sealed) = cipher.split_at_checked(NONCE)?;
-        let mut sealed = sealed.to_vec();
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let plain = self.key.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?.len();
-        sealed.truncate(plain);
-        Some(sealed)
     }
 }
