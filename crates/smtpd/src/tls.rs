@@ -42,7 +42,11 @@ pub fn verify(config: &Config) -> Vec<Diagnostic> {
         .into_iter()
         .map(|text| diagnostic(Severity::Warning, text))
         .collect();
-    found.extend(Context::new(config, None).err().map(|text| diagnostic(Severity::Error, text)));
+    found.extend(Context::new(config, None).err().map(|text| match must_encrypt(config) {
+        true => diagnostic(Severity::Error, text),
+        // As in Postfix, a site that merely offers TLS goes on without it.
+        false => diagnostic(Severity::Warning, format!("{text}; STARTTLS is not offered")),
+    }));
     found
 }
 
