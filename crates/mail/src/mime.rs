@@ -69,6 +69,12 @@ impl Structure {
         self.place
     }
 
+    /// How many multiparts the place is in.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.open.len()
+    }
+
     /// A field of a header block.
     pub fn field(&mut self, field: &Field<'_>) {
         if field.is("Content-Type") {

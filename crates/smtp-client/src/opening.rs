@@ -40,8 +40,12 @@ impl From<Failure> for Refusal {
 impl Opening<'_> {
     /// Opens the conversation: afterwards it takes a transaction.
     pub(crate) fn open(&self, conversation: &mut Conversation) -> Result<(), Refusal> {
-        if self.client.settings.wrappermode && self.policy.level > Level::None {
-            self.shake_hands(conversation)?;
+        if self.client.settings.wraps(conversation.server.port()) {
+            if self.policy.level > Level::None {
+                self.shake_hands(conversation)?;
+            } else {
+                log::info!("{} wants TLS; set smtp_tls_security_level", conversation.server.with_port());
+            }
         }
         let extended = self.greeting(conversation)?;
         self.hello(conversation, extended)?;
@@ -161,7 +165,7 @@ impl Opening<'_> {
         let waited = self.request.active_since.saturating_sub(self.request.arrival);
         self.policy.level == Level::May
             && waited >= self.client.settings.plaintext_after
-            && !self.client.settings.wrappermode
+            && !self.client.settings.wraps(server.port())
             && matches!(self.login(server), Ok(None))
     }
 

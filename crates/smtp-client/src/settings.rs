@@ -8,6 +8,9 @@ use config::{Config, Param, Value, param};
 use lookup::interfaces::{self, Protocols};
 use smtp_proto::client::Protocol;
 
+/// Submission over TLS from the first byte on.
+const SUBMISSIONS_PORT: u16 = 465;
+
 /// The parameters of this program: `smtp_…` for smtp, `lmtp_…` for lmtp.
 #[derive(Clone, Copy)]
 pub(crate) struct Own<'a> {
@@ -103,8 +106,12 @@ pub(crate) struct Settings {
     pub(crate) timeouts: Timeouts,
     pub(crate) line_length_limit: usize,
     pub(crate) send_xforward: bool,
+    /// This host's own addresses: a client with one of them is local.
+    pub(crate) own_addresses: Vec<IpAddr>,
     pub(crate) convert_mime: bool,
     pub(crate) wrappermode: bool,
+    /// Nothing is said of `smtp_tls_wrappermode`: the port decides.
+    wraps_by_port: bool,
     pub(crate) cname_overrides_servername: bool,
     pub(crate) discard_keywords: Vec<String>,
     /// `lmtp_assume_final`: a server that knows no DSN has delivered what it took.
@@ -146,8 +153,15 @@ impl Settings {
             timeouts: Timeouts::new(own),
             line_length_limit: usize::try_from(own.get(param::SMTP_LINE_LENGTH_LIMIT)).unwrap_or(usize::MAX),
             send_xforward: own.get(param::SMTP_SEND_XFORWARD_COMMAND),
+            own_addresses: interfaces::addresses(
+                "inet_interfaces",
+                &config.get(param::INET_INTERFACES),
+                Protocols::new(&config.get(param::INET_PROTOCOLS)),
+            )
+            .map_err(|error| error.to_string())?,
             convert_mime: !config.get(param::DISABLE_MIME_OUTPUT_CONVERSION),
             wrappermode: own.get(param::SMTP_TLS_WRAPPERMODE),
+            wraps_by_port: !config.is_set(&own.name(param::SMTP_TLS_WRAPPERMODE)),
             cname_overrides_servername: own.get(param::SMTP_CNAME_OVERRIDES_SERVERNAME),
             discard_keywords: own.named(param::SMTP_DISCARD_EHLO_KEYWORDS, param::LMTP_DISCARD_LHLO_KEYWORDS),
             assume_final: config.get(param::LMTP_ASSUME_FINAL),
@@ -163,6 +177,12 @@ impl Settings {
                 reuse_count_limit: own.get(param::SMTP_CONNECTION_REUSE_COUNT_LIMIT),
             },
         })
+    }
+
+    /// Whether TLS comes before the greeting: this is asked for, or it is the port where nothing else works (RFC 8314
+    /// section 7.3).
+    pub(crate) const fn wraps(&self, port: u16) -> bool {
+        self.wrappermode || self.wraps_by_port && port == SUBMISSIONS_PORT
     }
 
     /// The source address for a connection to this address.

@@ -34,8 +34,9 @@ pub(crate) enum Token {
 }
 
 /// The tokens that commands gave.
-#[derive(Default)]
 pub(crate) struct Tokens {
+    /// Between two runs of a command.
+    pause: Duration,
     commands: Mutex<HashMap<String, Arc<Mutex<Fresh>>>>,
 }
 
@@ -64,6 +65,12 @@ impl Token {
     }
 }
 
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { pause: PAUSE, commands: Mutex::default() }
+    }
+}
+
 impl Tokens {
     /// The token, as good as it can be had now.
     ///
@@ -77,7 +84,7 @@ impl Tokens {
                 let mut fresh = fresh.lock().unwrap_or_else(PoisonError::into_inner);
                 let stale = fresh.good_until.is_some_and(|end| Instant::now() >= end);
                 if fresh.token.is_none() || stale {
-                    fresh.run(line);
+                    fresh.run(line, self.pause);
                 }
                 fresh.token.clone().ok_or_else(|| fresh.error.clone())
             }
@@ -90,7 +97,7 @@ impl Tokens {
         let fresh = self.of(line);
         let mut fresh = fresh.lock().unwrap_or_else(PoisonError::into_inner);
         let before = fresh.token.take();
-        fresh.run(line);
+        fresh.run(line, self.pause);
         match (&before, &fresh.token) {
             (Some(before), Some(now)) => **before != **now,
             _ => false,
@@ -105,8 +112,8 @@ impl Tokens {
 
 impl Fresh {
     /// Runs the command, unless it was run a moment ago.
-    fn run(&mut self, line: &str) {
-        if self.last_run.is_some_and(|last| last.elapsed() < PAUSE) {
+    fn run(&mut self, line: &str, pause: Duration) {
+        if self.last_run.is_some_and(|last| last.elapsed() < pause) {
             if self.token.is_none() && self.error.is_empty() {
                 self.error = "the token was refused, and its command ran less than a minute ago".to_owned();
             }
@@ -228,6 +235,23 @@ mod tests {
     }
 
     #[test]
+    fn what_has_expired_is_fetched_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (script, count) = (folder.path().join("script"), folder.path().join("count"));
+        let object = "{\\\"access_token\\\": \\\"t$(wc -l < COUNT)\\\", \\\"expires_in\\\": $(cat LIFE)}";
+        let line = format!("echo x >> COUNT; echo \"{object}\"");
+        let life = folder.path().join("life");
+        let line = line.replace("COUNT", &count.display().to_string());
+        std::fs::write(&script, line.replace("LIFE", &life.display().to_string())).unwrap();
+        let token = Token::parse(&format!("token-command:/bin/sh {}", script.display())).unwrap();
+        let tokens = Tokens { pause: Duration::ZERO, ..Tokens::default() };
+        for (seconds, expected) in [("60", "t1"), ("61", "t2"), ("3600", "t2")] {
+            std::fs::write(&life, seconds).unwrap();
+            assert_eq!(text(&tokens.get(&token).unwrap()), expected, "{seconds}");
+        }
+    }
+
+    #[test]
     fn a_command_runs_once_a_minute_at_most() {
         let folder = tempfile::tempdir().unwrap();
         let (script, count) = (folder.path().join("script"), folder.path().join("count"));
@@ -238,6 +262,11 @@ mod tests {
         assert_eq!(text(&tokens.get(&token).unwrap()), "1");
         assert!(!tokens.refused(&token));
         assert!(tokens.get(&token).unwrap_err().contains("less than a minute"));
+        // When time has passed, there is another token, with which a refused login is tried once more.
+        let tokens = Tokens { pause: Duration::ZERO, ..Tokens::default() };
+        assert_eq!(text(&tokens.get(&token).unwrap()), "2");
+        assert!(tokens.refused(&token));
+        assert_eq!(text(&tokens.get(&token).unwrap()), "3");
         let failing = Token::Command("/bin/false".into());
         assert!(tokens.get(&failing).unwrap_err().contains("/bin/false"));
     }

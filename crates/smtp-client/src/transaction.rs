@@ -1,5 +1,6 @@
 //! One message to one server: which reply decides about whom.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipc::agent::{Request, RequestRecipient};
@@ -119,10 +120,11 @@ fn transaction(
     });
     let settings = &client.settings;
     Ok(Transaction {
-        forward: settings.send_xforward.then(|| forward(request)),
+        forward: settings.send_xforward.then(|| forward(request, &settings.own_addresses)),
         mail: Mail {
             sender: shown(&request.sender)?,
-            size: Some(request.size),
+            // What is converted becomes larger, nobody knows by how much.
+            size: Some(request.size).filter(|_| !converts(client, request, features)),
             body: request.body,
             smtputf8: request.smtputf8,
             ret: request.ret,
@@ -137,6 +139,11 @@ fn transaction(
     })
 }
 
+/// Whether 8-bit content, if it is that, becomes quoted-printable for this server.
+fn converts(client: &Client, request: &Request, features: &Features) -> bool {
+    client.settings.convert_mime && !features.eight_bit_mime && request.body != Body::SevenBit
+}
+
 /// ORCPT (RFC 3461 section 4.2): as received, or the address as it was before this mail system changed it.
 fn original_recipient(recipient: &RequestRecipient, smtputf8: bool) -> String {
     recipient.orcpt.clone().unwrap_or_else(|| {
@@ -147,7 +154,7 @@ fn original_recipient(recipient: &RequestRecipient, smtputf8: bool) -> String {
     })
 }
 
-fn forward(request: &Request) -> Forward {
+fn forward(request: &Request, own: &[IpAddr]) -> Forward {
     let known = |text: &str| (!text.is_empty() && text != "unknown").then(|| text.to_owned());
     let client = &request.client;
     let address = known(&client.address)
@@ -156,10 +163,18 @@ fn forward(request: &Request) -> Forward {
         name: known(&client.name),
         address,
         port: Some(client.port).filter(|port| *port != 0),
-        protocol: known(&client.protocol),
+        protocol: known(&client.protocol).map(base_protocol),
         helo: known(&client.helo),
         identity: Some(request.id.to_string()),
-        local: client.address.is_empty(),
+        local: client.address.parse().map_or(client.address.is_empty(), |address| own.contains(&address)),
+    }
+}
+
+/// What servers know of XFORWARD's PROTO: not whether there were TLS, a login or UTF-8.
+fn base_protocol(name: String) -> String {
+    match name.starts_with("ESMTP") || name.starts_with("UTF8SMTP") {
+        true => "ESMTP".to_owned(),
+        false => name,
     }
 }
 
@@ -201,7 +216,11 @@ impl Transfer<'_, '_, '_> {
                     self.succeed(place, response);
                 }
             }
-            Stage::ForwardClient | Stage::ForwardProtocol | Stage::Reset if !accepted => {
+            Stage::ForwardClient | Stage::ForwardProtocol if !accepted => {
+                let failure = Failure::reply(&self.conversation.server, response, to);
+                ipc::log::info!("{}: {}", self.attempt.request().id, failure.text);
+            }
+            Stage::Reset if !accepted => {
                 let failure = Failure::reply(&self.conversation.server, response, to);
                 self.conversation.spoiled = true;
                 self.fail_open(&failure.softened(), false);
@@ -271,9 +290,7 @@ impl Transfer<'_, '_, '_> {
             id: request.id,
             generic: &client.generic,
             checks: &client.checks,
-            to_seven_bits: client.settings.convert_mime
-                && !features.eight_bit_mime
-                && request.body != Body::SevenBit,
+            to_seven_bits: converts(client, request, features),
         };
         let conversation = &mut *self.conversation;
         match transformer.run(content, |piece| conversation.content(piece)) {

@@ -234,6 +234,11 @@ impl HostFinder {
             .map(|mx| Named { name: mx.host, port: place.port, preference: mx.preference, secure })
             .collect();
         named.sort_by_key(|host| host.preference);
+        // Against RFC 1035 section 3.3.9, and widespread.
+        for number in named.iter().filter(|host| host.name.parse::<IpAddr>().is_ok()) {
+            let (domain, host) = (place.name, &number.name);
+            ipc::log::warning!("numeric domain name in resource data of MX record for {domain}: {host}");
+        }
         let mut list = self.look_up_all(place.name, &named)?;
         let includes_self = self.cut_before_self(place.name, &mut list, named[0].preference)?;
         self.shuffle_equals(&mut list);

@@ -268,9 +268,10 @@ impl<'a> Passage<'a> {
             None => return Ok(0),
         };
         let line = &bytes[..length];
+        let depth = self.structure.depth();
         self.structure.line(line);
-        if self.structure.place() != Place::Body {
-            // A boundary: what follows is header, and no line of a body that is encoded.
+        if self.structure.place() != Place::Body || self.structure.depth() < depth {
+            // A boundary: what follows is a header, or text that belongs to no part.
             self.encodes = None;
         }
         let action = if self.inspected < self.rules.checks.body_limit() {

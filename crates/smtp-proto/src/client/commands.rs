@@ -117,14 +117,14 @@ impl Transaction {
             out.push_str(" SMTPUTF8");
         }
         if features.dsn {
+            if let Some(envid) = mail.envid.as_deref().filter(|envid| is_word(envid)) {
+                out.push_str(&format!(" ENVID={envid}"));
+            }
             out.push_str(match mail.ret {
                 Some(DsnReturn::Full) => " RET=FULL",
                 Some(DsnReturn::Headers) => " RET=HDRS",
                 None => "",
             });
-            if let Some(envid) = mail.envid.as_deref().filter(|envid| is_word(envid)) {
-                out.push_str(&format!(" ENVID={envid}"));
-            }
         }
         if let (Some(_), Some(auth)) = (&features.auth, &mail.auth) {
             let auth = if auth == "<>" { auth.clone() } else { xtext::encode(auth) };
@@ -141,6 +141,9 @@ fn write_rcpt(recipient: &Rcpt, features: &Features, out: &mut String) {
     if !features.dsn {
         return;
     }
+    if let Some(orcpt) = recipient.orcpt.as_deref().filter(|orcpt| is_word(orcpt)) {
+        out.push_str(&format!(" ORCPT={orcpt}"));
+    }
     let words: Vec<_> = [
         (Notify::NEVER, "NEVER"),
         (Notify::SUCCESS, "SUCCESS"),
@@ -152,9 +155,6 @@ fn write_rcpt(recipient: &Rcpt, features: &Features, out: &mut String) {
     .collect();
     if !words.is_empty() {
         out.push_str(&format!(" NOTIFY={}", words.join(",")));
-    }
-    if let Some(orcpt) = recipient.orcpt.as_deref().filter(|orcpt| is_word(orcpt)) {
-        out.push_str(&format!(" ORCPT={orcpt}"));
     }
 }
 

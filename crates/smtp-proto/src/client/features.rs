@@ -48,9 +48,10 @@ impl Features {
         for line in lines {
             let mut words = line.split_ascii_whitespace();
             let Some(word) = words.next() else { continue };
+            // `AUTH=LOGIN` is what an early draft had; others write `SIZE=1000`.
             let (keyword, value) = match word.split_once('=') {
-                Some((keyword, value)) if keyword.eq_ignore_ascii_case("AUTH") => (keyword, Some(value)),
-                _ => (word, None),
+                Some((keyword, value)) => (keyword, Some(value)),
+                None => (word, None),
             };
             if !discard.iter().any(|unwanted| unwanted.eq_ignore_ascii_case(keyword)) {
                 features.take(keyword, value.into_iter().chain(words).filter(|value| !value.is_empty()));

@@ -102,6 +102,8 @@ impl Transfer {
             Stage::Recipient(place) if accepted => self.accepted.push(place),
             Stage::Recipient(_) => {}
             Stage::Data => self.data = Some(done),
+            // Whom the message came from is news for the server's log: without it mail goes on.
+            Stage::ForwardClient | Stage::ForwardProtocol => {}
             _ if !accepted => {
                 self.failed = true;
                 self.next = None;
