@@ -14,6 +14,7 @@ mod maildir;
 mod network;
 mod peer;
 mod postfix;
+mod scripted;
 mod sink;
 mod smtp;
 
@@ -23,8 +24,9 @@ pub use certificates::Authority;
 pub use instance::{Builder, Instance, Output, free_port, run};
 pub use maildir::messages;
 pub use network::{Host, Network, Running};
-pub use peer::{is_root, peer, postfix_package, postfix_peer};
+pub use peer::{is_root, peer, peer_package, postfix_package, postfix_peer};
 pub use postfix::Postfix;
+pub use scripted::{Says, Scripted};
 pub use sink::{Sink, Taken};
 pub use smtp::{Reply, Smtp};
 

@@ -16,7 +16,7 @@
 //! ```
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -196,13 +196,28 @@ impl Host {
     /// # Errors
     /// As [`TcpStream::connect`].
     pub fn connect(&self, to: SocketAddr) -> std::io::Result<TcpStream> {
+        self.within(move || TcpStream::connect(to))
+    }
+
+    /// Listens in this host.
+    ///
+    /// # Errors
+    /// As [`TcpListener::bind`].
+    pub fn listen(&self, at: SocketAddr) -> std::io::Result<TcpListener> {
+        self.within(move || TcpListener::bind(at))
+    }
+
+    /// Makes a socket in this host. It stays where it was made; only the thread that makes it moves there.
+    fn within<T: Send + 'static>(
+        &self,
+        make: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> std::io::Result<T> {
         let namespace = fs::File::open(Path::new(NAMESPACES).join(&self.namespace))?;
-        // A socket stays where it was made; only the thread that makes it moves there.
-        let connect = move || {
+        let thread = thread::spawn(move || {
             setns(namespace, CloneFlags::CLONE_NEWNET)?;
-            TcpStream::connect(to)
-        };
-        thread::spawn(connect).join().unwrap_or_else(|_| Err(std::io::Error::other("the thread ended")))
+            make()
+        });
+        thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the thread ended")))
     }
 
     /// An SMTP connection from this host to port 25 of another, that has read the greeting.

@@ -26,14 +26,19 @@ pub fn peer(program: &str) -> Command {
 /// When it is not there; `cargo xtask test` unpacks it.
 #[must_use]
 pub fn postfix_package() -> PathBuf {
+    peer_package("postfix")
+}
+
+/// The folder that a package of Debian is unpacked in whose programs must not be installed.
+///
+/// # Panics
+/// As [`postfix_package`].
+#[must_use]
+pub fn peer_package(package: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
-    let folder = target.map_or_else(|| root.join("target"), PathBuf::from).join("peers/postfix");
-    assert!(
-        folder.join("usr/sbin/smtp-source").exists(),
-        "{} is not there; run: cargo xtask test",
-        folder.display()
-    );
+    let folder = target.map_or_else(|| root.join("target"), PathBuf::from).join("peers").join(package);
+    assert!(folder.join("usr/sbin").exists(), "{} is not there; run: cargo xtask test", folder.display());
     folder
 }
 

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use scenarios::{Authority, Builder, Host, Instance, Network, Postfix, Smtp, wait_for};
 
 /// Two hosts that send: one with this mail system, one with Postfix.
-struct Senders {
+pub(crate) struct Senders {
     ours: Instance,
     theirs: Postfix,
-    hosts: [Host; 2],
+    pub(crate) hosts: [Host; 2],
 }
 
 /// What both are told; failed attempts come again soon.
@@ -31,7 +31,7 @@ const SETTINGS: [&str; 10] = [
 ];
 
 impl Senders {
-    fn start(network: &mut Network, lines: &[&str]) -> Self {
+    pub(crate) fn start(network: &mut Network, lines: &[&str]) -> Self {
         let hosts = ["postroad.sender.example", "postfix.sender.example"].map(|name| network.host(name));
         let all: Vec<&str> = SETTINGS.iter().chain(lines).copied().collect();
         let builder = all.iter().fold(Builder::new().on(&hosts[0]), |builder, line| builder.main(line));
@@ -41,7 +41,7 @@ impl Senders {
     }
 
     /// Both send a message.
-    fn send(&self, recipient: &str) {
+    pub(crate) fn send(&self, recipient: &str) {
         for host in &self.hosts {
             let mut smtp = host.smtp(host.ip);
             smtp.expect("EHLO client.example", 250);
@@ -52,7 +52,7 @@ impl Senders {
     }
 
     /// Waits until both logs say something about each case that contains its text, and compares all that is said of the cases.
-    fn compare(&self, cases: &[(&str, &str)]) {
+    pub(crate) fn compare(&self, cases: &[(&str, &str)]) {
         let wait = |whose: &str, log: &dyn Fn() -> String| wait_for_cases(whose, cases, log);
         let theirs = wait("Postfix", &|| self.theirs.log());
         let ours = wait("Postroad", &|| self.ours.log());

@@ -39,6 +39,7 @@ const PACKAGING: [(&str, &str); 6] = [
 /// Sees to it that the peers are there: installs what is missing if root runs this, or says what to install.
 pub fn ensure() -> Result<()> {
     ensure_programs(&NEEDED)?;
+    unpack("exim4-daemon-light")?;
     unpack_postfix().map(drop)
 }
 
@@ -74,15 +75,20 @@ fn install(packages: &[&str]) -> Result<()> {
     run("apt-get", &arguments)
 }
 
-/// The folder that real Postfix is unpacked in: never installed, so that the host keeps its own mail system.
+/// The folder that real Postfix is unpacked in.
 pub fn unpack_postfix() -> Result<PathBuf> {
-    let folder = target().join("peers").join("postfix");
-    if folder.join("usr/sbin/smtp-source").exists() {
+    unpack("postfix")
+}
+
+/// The folder that a package is unpacked in: never installed, so that the host keeps its own mail system.
+fn unpack(package: &str) -> Result<PathBuf> {
+    let folder = target().join("peers").join(package);
+    if folder.join("usr/sbin").exists() {
         return Ok(folder);
     }
     let download = target().join("peers").join("download");
     fs::create_dir_all(&download).map_err(|e| format!("create {}: {e}", download.display()))?;
-    let archive = fetch_package("postfix", &download)?;
+    let archive = fetch_package(package, &download)?;
     let needs = libraries_of(&archive)?;
     let missing: Vec<&str> =
         needs.iter().map(String::as_str).filter(|package| !is_installed(package)).collect();
