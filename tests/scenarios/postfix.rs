@@ -260,3 +260,47 @@ fn a_report_on_what_another_host_said_is_that_of_postfix() {
         compare(subject, &ours, &theirs);
     }
 }
+
+#[test]
+fn recipients_count_in_the_log_as_in_postfix() {
+    if !is_root("comparison with Postfix") {
+        return;
+    }
+    let more = [
+        "alias_maps = inline:{ { later = \"|exit 75\" } }",
+        "minimal_backoff_time = 1s",
+        "maximal_backoff_time = 1s",
+        "queue_run_delay = 1s",
+    ];
+    let settings = [&SETTINGS[..], &more].concat();
+    let builder = settings.iter().fold(Builder::new().as_root(), |builder, line| builder.main(line));
+    let site = builder.start();
+    let postfix = Postfix::start(&[&settings[..], &["enable_long_queue_ids = yes"]].concat());
+    let exchange = |mut client: Smtp, recipients: &[&str]| {
+        client.expect("EHLO client.example", 250);
+        client.expect("MAIL FROM:<counted@client.example>", 250);
+        for recipient in recipients {
+            client.expect(&format!("RCPT TO:{recipient}"), 250);
+        }
+        client.expect("DATA", 354);
+        client.send_raw(MESSAGES[0].1.as_bytes());
+        client.expect(".", 250);
+    };
+    // What was expanded on arrival is not counted, what is done still is.
+    let counts = |log: String, attempts: usize| {
+        let lines = log.lines().filter(|line| line.contains("from=<counted@client.example>"));
+        let counts: Vec<String> =
+            lines.filter_map(|line| Some(line.split_once("nrcpt=")?.1.to_owned())).take(attempts).collect();
+        (counts.len() == attempts).then_some(counts)
+    };
+    for (recipients, attempts) in [
+        (&["<admin@lists.example.com> NOTIFY=SUCCESS", "<ann@box.example.com>"][..], 1),
+        (&["<ann@box.example.com>", "<later@example.com>"], 3),
+    ] {
+        exchange(site.smtp(), recipients);
+        exchange(postfix.smtp(), recipients);
+        let ours = wait_for("our log", || counts(site.log(), attempts));
+        let theirs = wait_for("Postfix's log", || counts(postfix.log(), attempts));
+        assert_eq!(ours, theirs, "{recipients:?}");
+    }
+}

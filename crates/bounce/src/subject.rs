@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use ipc::bounce::{Kind, Request};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
-use mail::{Body, Dsn, DsnReturn, Notify, Outcome, Served};
+use mail::{Body, Dsn, DsnReturn, Notify, Outcome, Served, Status};
 use queue::{Attempt, Content, QueueError, Stored};
 
 use crate::notice::is_wanted;
@@ -77,6 +77,7 @@ impl Subject {
                 let attempt = attempts.remove(&found.index);
                 let time = attempt.as_ref().map(|attempt| local(attempt.time));
                 let outcome = attempt.map_or_else(|| unrecorded(notify), |attempt| attempt.outcome);
+                let Some(outcome) = told_as(request.kind, outcome) else { continue };
                 // Who took the request on will answer it.
                 let is_passed_on = request.kind == Kind::Success && outcome.served == Served::PassedOn;
                 let (address, original) = (found.recipient.address, found.recipient.original);
@@ -167,6 +168,18 @@ impl Excerpt {
             Self::Whole(content) => content.copy_to(out).map(drop),
             Self::Header(header) => out.write_all(header),
         }
+    }
+}
+
+/// The outcome as a report of this kind has it. In a report of success that is the expansion, whatever became of it; of
+/// a failure without one there is nothing to tell.
+fn told_as(kind: Kind, outcome: Outcome) -> Option<Outcome> {
+    match (kind, outcome.status, outcome.served) {
+        (Kind::Success, Status::Deferred | Status::Bounced, Served::Expanded) => {
+            Some(Outcome::sent(&outcome.relay, "alias expanded").counted_as(Served::Expanded))
+        }
+        (Kind::Success, Status::Deferred | Status::Bounced, _) => None,
+        _ => Some(outcome),
     }
 }
 

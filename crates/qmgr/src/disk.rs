@@ -78,6 +78,8 @@ pub(crate) struct Claimed {
     pub(crate) file: Arc<File>,
     pub(crate) template: Request,
     pub(crate) total: u32,
+    /// How many the log counts: what was expanded on arrival is not delivered to.
+    pub(crate) addressees: usize,
     pub(crate) flags: Flags,
     pub(crate) slice: Slice,
 }
@@ -91,7 +93,7 @@ pub(crate) struct Slice {
     pub(crate) ways: Vec<Result<Way, Box<Outcome>>>,
     /// Those that failed in an earlier attempt whose report could not be written.
     pub(crate) unreported_failures: Vec<u32>,
-    /// Those that were reached in an earlier attempt, likewise.
+    /// Those that were reached or expanded in an earlier attempt, likewise.
     pub(crate) unreported_successes: Vec<u32>,
     /// Where to read on.
     pub(crate) next: Option<u32>,
@@ -226,14 +228,16 @@ impl Shard {
         };
         let claimed = claimed.and_then(|message| {
             let slice = slice_of(&message, 0, most, &self.router)?;
-            Ok((message, slice))
+            let addressees = message.recipient_count().saturating_sub(message.expanded_count()?);
+            Ok((message, slice, usize::try_from(addressees).unwrap_or(usize::MAX)))
         });
         match claimed {
-            Ok((message, slice)) => {
+            Ok((message, slice, addressees)) => {
                 let claimed = Claimed {
                     file: message.share(),
                     template: template_of(&message),
                     total: message.recipient_count(),
+                    addressees,
                     flags: flags_of(&message),
                     slice,
                 };
@@ -373,7 +377,13 @@ impl Slice {
         let StoredRecipient { index, state, recipient } = stored;
         match state {
             RecipientState::Pending if !recipient.notify.contains(Notify::EXPANDED) => {}
-            RecipientState::Bounced => return self.unreported_failures.push(index),
+            RecipientState::Bounced => {
+                if recipient.notify.contains(Notify::SUCCESS) {
+                    // It may have been expanded before it failed: bounce finds that in the journal.
+                    self.unreported_successes.push(index);
+                }
+                return self.unreported_failures.push(index);
+            }
             // One that was expanded on arrival is done but for the report of it.
             RecipientState::Pending | RecipientState::Delivered => {
                 return self.unreported_successes.push(index);

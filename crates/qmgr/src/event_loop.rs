@@ -103,7 +103,11 @@ impl EventLoop {
         service.drop_privileges()?;
         let root = Root::open(&service.queue_directory())?;
         let ownership = root
-            .own(|| log::warning!("another queue manager still runs; waiting until it has finished its deliveries"))
+            .own(|| {
+                log::warning!(
+                    "another queue manager still runs; waiting until it has finished its deliveries"
+                )
+            })
             .map_err(|error| Fatal::new(error.to_string()))?;
         let active = root.active().map_err(|error| Fatal::new(error.to_string()))?;
         let recovered = active.recover(UNFINISHED_AGE).map_err(|error| Fatal::new(error.to_string()))?;

@@ -1,12 +1,13 @@
 //! A message that is being delivered: what is still undecided, what must be reported, what comes after. No I/O.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipc::agent::Request;
 use ipc::bounce::Kind;
-use mail::{Notify, Outcome, Status, Trace};
+use mail::{Notify, Outcome, Served, Status, Trace};
 use queue::RecipientState;
 
 use crate::scheduler::Site;
@@ -29,7 +30,10 @@ pub(crate) struct ActiveMessage {
     next_slice: NextSlice,
     deferred: Vec<u32>,
     bounced: Vec<u32>,
-    delivered: Vec<u32>,
+    /// Whose success is to be told, and whose expansion, whatever came after it.
+    succeeded: Vec<u32>,
+    /// Those of `deferred` whose expansion is to be told when they are given up.
+    expanded: Vec<u32>,
     /// All that were decided, where the sender wants to be told of each.
     traced: Vec<u32>,
     /// The destinations for whose sake recipients were put off.
@@ -104,7 +108,8 @@ impl ActiveMessage {
             next_slice: NextSlice::None,
             deferred: Vec::new(),
             bounced: Vec::new(),
-            delivered: Vec::new(),
+            succeeded: Vec::new(),
+            expanded: Vec::new(),
             traced: Vec::new(),
             waits_for: Vec::new(),
             next_attempt: None,
@@ -138,7 +143,7 @@ impl ActiveMessage {
         self.slice = self.undecided;
         self.next_slice = next.map_or(NextSlice::None, NextSlice::From);
         self.bounced.extend(failures);
-        self.delivered.extend(successes);
+        self.succeeded.extend(successes);
     }
 
     /// The number from which more recipients are to be read now, if it is time for that.
@@ -164,18 +169,22 @@ impl ActiveMessage {
         }
         // The last or only recipient of a message that is removed next: its state would be written for nobody.
         let alone = self.total == 1 && !is_traced;
+        // What an alias stands for was found, whether or not it can be delivered to (RFC 3461 section 5.2.7.3).
+        let is_expanded = outcome.served == Served::Expanded && notify.contains(Notify::SUCCESS);
         match outcome.status {
             Status::Sent if notify.contains(Notify::SUCCESS) => {
-                self.delivered.push(index);
+                self.succeeded.push(index);
                 Record { state: Some(RecipientState::Delivered), journal: true }
             }
             Status::Sent => Record { state: (!alone).then_some(RecipientState::Done), journal: is_traced },
             Status::Deferred => {
                 self.deferred.push(index);
+                self.expanded.extend(is_expanded.then_some(index));
                 Record { state: None, journal: true }
             }
             Status::Bounced => {
                 self.bounced.push(index);
+                self.succeeded.extend(is_expanded.then_some(index));
                 Record { state: Some(RecipientState::Bounced), journal: true }
             }
         }
@@ -240,17 +249,17 @@ impl ActiveMessage {
             return self.take_trace().unwrap_or(Next::Remove);
         }
         if age.expired && !self.deferred.is_empty() && !self.flags.forced_to_expire {
-            self.bounced.append(&mut self.deferred);
+            self.give_up();
             return Next::Expire;
         }
         if self.flags.forced_to_expire {
-            self.bounced.append(&mut self.deferred);
+            self.give_up();
         }
         if !self.bounced.is_empty() {
             return Next::Report(Kind::Failure, std::mem::take(&mut self.bounced));
         }
-        if !self.delivered.is_empty() {
-            return Next::Report(Kind::Success, std::mem::take(&mut self.delivered));
+        if !self.succeeded.is_empty() {
+            return Next::Report(Kind::Success, std::mem::take(&mut self.succeeded));
         }
         if let Some(trace) = self.take_trace() {
             return trace;
@@ -264,6 +273,16 @@ impl ActiveMessage {
         Next::Defer
     }
 
+    fn give_up(&mut self) {
+        self.bounced.append(&mut self.deferred);
+        self.succeeded.append(&mut self.expanded);
+    }
+
+    /// Those whose success or expansion is still to be told.
+    pub(crate) fn unreported_successes(&self) -> HashSet<u32> {
+        self.succeeded.iter().copied().collect()
+    }
+
     fn take_trace(&mut self) -> Option<Next> {
         let traced = std::mem::take(&mut self.traced);
         (!traced.is_empty()).then_some(Next::Report(Kind::Trace, traced))
@@ -273,7 +292,7 @@ impl ActiveMessage {
     pub(crate) fn put_back_report(&mut self, kind: Kind, recipients: Vec<u32>) {
         match kind {
             Kind::Failure => self.bounced = recipients,
-            Kind::Success => self.delivered = recipients,
+            Kind::Success => self.succeeded = recipients,
             Kind::Trace => self.traced = recipients,
             Kind::Delay => {}
         }
@@ -356,6 +375,24 @@ mod tests {
         assert_eq!(message.next(EXPIRED), Next::Expire);
         assert_eq!(message.next(EXPIRED), Next::Report(Kind::Failure, vec![0]));
         assert_eq!(message.next(EXPIRED), Next::Remove);
+    }
+
+    #[test]
+    fn an_expansion_is_reported_whatever_comes_after_it() {
+        let [_, later, never] = outcomes().map(|outcome| outcome.counted_as(Served::Expanded));
+        let mut failed = message(2);
+        failed.decide(0, &never, Notify::SUCCESS);
+        failed.decide(1, &never, Notify::FAILURE);
+        assert_eq!(failed.next(YOUNG), Next::Report(Kind::Failure, vec![0, 1]));
+        assert!(failed.unreported_successes().contains(&0));
+        assert_eq!(failed.next(YOUNG), Next::Report(Kind::Success, vec![0]));
+        assert_eq!(failed.next(YOUNG), Next::Remove);
+        let mut late = message(1);
+        late.decide(0, &later, Notify::SUCCESS);
+        assert_eq!(late.next(YOUNG), Next::Defer);
+        assert_eq!(late.next(EXPIRED), Next::Expire);
+        assert_eq!(late.next(EXPIRED), Next::Report(Kind::Failure, vec![0]));
+        assert_eq!(late.next(EXPIRED), Next::Report(Kind::Success, vec![0]));
     }
 
     #[test]

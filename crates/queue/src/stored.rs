@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use mail::{Body, Client, DsnReturn, Envelope, Origin, Recipient, Trace};
+use mail::{Body, Client, DsnReturn, Envelope, Notify, Origin, Recipient, Trace};
 use nix::sys::stat::fstat;
 
 use crate::folder::{is_ready, modified};
@@ -169,6 +169,29 @@ impl Stored {
     #[must_use]
     pub fn recipient_count(&self) -> u32 {
         self.head.recipients
+    }
+
+    /// How many recipients were expanded on arrival ([`Notify::EXPANDED`]): they are reported, not delivered to.
+    ///
+    /// # Errors
+    /// What reading says.
+    pub fn expanded_count(&self) -> Result<u32, QueueError> {
+        /// Recipients that are in memory at a time.
+        const BATCH: usize = 1000;
+        let total = usize::try_from(self.head.recipients).unwrap_or(usize::MAX);
+        // None of them was ever to be delivered to: in most messages the states alone tell that there is none.
+        if self.states(0, total)?.iter().all(|state| *state == RecipientState::Pending.byte()) {
+            return Ok(0);
+        }
+        let (mut count, mut next) = (0, 0);
+        while next < self.head.recipients {
+            let batch = self.recipients_from(next, BATCH)?;
+            let Some(last) = batch.last() else { break };
+            next = last.index.saturating_add(1);
+            let expanded = batch.iter().filter(|stored| stored.recipient.notify.contains(Notify::EXPANDED));
+            count += u32::try_from(expanded.count()).unwrap_or(u32::MAX);
+        }
+        Ok(count)
     }
 
     /// The size of the content.

@@ -44,7 +44,8 @@ pub(super) struct Attempt<'a> {
     reached: RefCell<Option<Address>>,
     /// The outcome that another agent gave, where all of the mail went to that one.
     pub(super) passed: RefCell<Option<Outcome>>,
-    /// What the first alias or `.forward` file on the way makes of a success.
+    /// What the first alias or `.forward` file on the way makes of a success; that it was expanded is told even if what
+    /// it stands for fails.
     served: Cell<Option<Served>>,
 }
 
@@ -148,9 +149,9 @@ impl<'a> Attempt<'a> {
                 context.sender = owner;
             }
         }
-        self.passes(context.list);
         trail.aliases.push(alias.name.clone());
         let leaves = Expansion::new(self.agent, &context.sender).alias(alias, trail)?;
+        self.passes(context.list);
         if leaves.is_empty() {
             log::warning!("{}: no recipient in alias lookup result for {}", self.id(), alias.name);
         }
@@ -252,9 +253,9 @@ impl<'a> Attempt<'a> {
             // Named on the trail, a relay that leads back here ends as an unknown user.
             let name = format!("luser_relay for {}", parts.local);
             if !trail.aliases.contains(&name) && trail.depth() < MAX_DEPTH {
-                self.passes(false);
                 trail.aliases.push(name);
                 let leaves = Expansion::new(self.agent, &context.sender).line(&relay.text, trail)?;
+                self.passes(false);
                 return self.settle(leaves, context, trail);
             }
         }

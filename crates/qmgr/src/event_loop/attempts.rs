@@ -33,8 +33,7 @@ impl EventLoop {
     pub(super) fn take_up(&mut self, claimed: Claimed) {
         let id = claimed.template.id;
         let reason = self.claiming.remove(&id);
-        let total = usize::try_from(claimed.total).unwrap_or(usize::MAX);
-        log::active(id, &claimed.template.sender, claimed.template.size, total);
+        log::active(id, &claimed.template.sender, claimed.template.size, claimed.addressees);
         let mut message = ActiveMessage::new(claimed.file, claimed.template, claimed.total, claimed.flags);
         if reason == Some(Reason::Asked) {
             message.ask_for();
@@ -147,7 +146,8 @@ impl EventLoop {
         let outcome = if is_soft { softened(outcome) } else { outcome };
         self.recipients = self.recipients.saturating_sub(1);
         let mut notify = recipient.notify;
-        if self.settings.confirm_delay_cleared && message.was_told_of_delay(notify) {
+        let is_sent = outcome.status == Status::Sent;
+        if is_sent && self.settings.confirm_delay_cleared && message.was_told_of_delay(notify) {
             notify = notify.and(Notify::SUCCESS);
         }
         let record = message.decide(recipient.index, &outcome, notify);

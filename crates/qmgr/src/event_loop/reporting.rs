@@ -11,6 +11,7 @@ use super::EventLoop;
 use super::attempts::age;
 use crate::disk::Job;
 use crate::link::Heard;
+use crate::message::ActiveMessage;
 use crate::reports::Report;
 
 impl EventLoop {
@@ -54,8 +55,12 @@ impl EventLoop {
         let id = report.id;
         match report.kind {
             Kind::Failure | Kind::Success => {
+                let owed =
+                    self.messages.get(&id).map(ActiveMessage::unreported_successes).unwrap_or_default();
                 for index in &report.recipients {
-                    let state = Some(RecipientState::Done);
+                    // Of an alias whose members failed it is still to be told that it was expanded.
+                    let is_owed = owed.contains(index);
+                    let state = Some(if is_owed { RecipientState::Delivered } else { RecipientState::Done });
                     self.disk.ask(Job::Record { id, index: *index, state, attempt: None });
                 }
             }

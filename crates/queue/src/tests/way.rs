@@ -224,6 +224,7 @@ fn what_was_expanded_on_arrival_is_only_reported() {
     let states: Vec<_> =
         message.recipients_from(0, 9).unwrap().into_iter().map(|found| found.state).collect();
     assert_eq!(states, [RecipientState::Delivered, RecipientState::Pending]);
+    assert_eq!(message.expanded_count().unwrap(), 1);
 }
 
 #[test]
