@@ -132,3 +132,62 @@ fn the_received_header_and_the_log_tell_of_it() {
     assert!(mail.contains("(No client certificate requested)") && mail.contains("with ESMTPS id"), "{mail}");
     site.wait_for_log(&["Anonymous TLS connection established from", "server-signature ECDSA (prime256v1)"]);
 }
+
+#[test]
+fn certificates_open_the_relay() {
+    let authority = authority();
+    for name in ["listed", "vouched"] {
+        authority.issue(name, &[&format!("{name}.example.org")]);
+    }
+    authority.self_signed("refused", "refused.example.org");
+    let prints = ["listed", "refused"].map(|name| authority.fingerprint(name));
+    let site = site(
+        &authority,
+        &format!(
+            "smtpd_tls_ask_ccert = yes\nsmtpd_tls_CAfile = {}\nsmtpd_tls_fingerprint_digest = sha256\n\
+             mynetworks = 192.0.2.0/24\nrelay_clientcerts = inline:{{ {{ {} = yes }} }}\n\
+             smtpd_client_restrictions = check_ccert_access inline:{{ {{ {} = REJECT lost key }} }}\n\
+             smtpd_delay_reject = yes\nsmtpd_relay_restrictions = permit_tls_clientcerts, reject_unauth_destination",
+            authority.path("ca.pem").display(),
+            prints[0],
+            prints[1],
+        ),
+    );
+    for (name, code, word) in [
+        ("listed", "250 2.1.5", "Ok"),
+        ("vouched", "554 5.7.1", "Relay access denied"),
+        ("refused", "554 5.7.1", "lost key"),
+        ("", "554 5.7.1", "Relay access denied"),
+    ] {
+        let mut swaks = peer("swaks");
+        swaks.args(["-s", "127.0.0.1", "-p", &site.port.to_string(), "-tls", "--quit-after", "RCPT"]);
+        swaks.args(["-f", "a@client.example", "-t", "b@elsewhere.example", "--helo", "client.example"]);
+        if !name.is_empty() {
+            let path = |end: &str| authority.path(&format!("{name}.{end}")).display().to_string();
+            swaks.args(["--tls-cert", &path("pem"), "--tls-key", &path("key")]);
+        }
+        let said = run(swaks, b"").stdout;
+        assert!(said.contains(code) && said.contains(word), "{name}: {said}\n{}", site.log());
+    }
+}
+
+#[test]
+fn names_lead_to_certificates_and_a_renewed_one_is_shown() {
+    let authority = authority();
+    authority.issue("other", &["other.example.net"]);
+    authority.issue("second", &["renewed.example.com"]);
+    let other = authority.path("other.chain");
+    let site = site(
+        &authority,
+        &format!("tls_server_sni_maps = inline:{{ {{ other.example.net = {} }} }}", other.display()),
+    );
+    let named =
+        |name: &str| s_client(&site, &format!("-servername {name} -sigalgs RSA-PSS+SHA256"), "QUIT\r\n");
+    assert!(named("other.example.net").contains("subject=CN = other.example.net"), "{}", site.log());
+    assert!(named("unknown.example.net").contains("subject=CN = mail.example.com"), "{}", site.log());
+    std::fs::rename(authority.path("second.chain"), authority.path("rsa.chain")).unwrap();
+    scenarios::wait_for("the renewed certificate", || {
+        named("unknown.example.net").contains("subject=CN = renewed.example.com").then_some(())
+    });
+    site.wait_for_log(&["certificates were renewed"]);
+}
