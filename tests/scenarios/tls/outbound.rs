@@ -1,6 +1,6 @@
 //! The levels of `smtp_tls_policy_maps` against servers with certificates of every kind, and with none.
 
-use scenarios::{Authority, Network, Postfix, is_root};
+use scenarios::{Authority, Builder, Network, Postfix, is_root};
 
 use super::{Senders, certificates};
 
@@ -155,4 +155,28 @@ fn every_level_against_every_certificate_is_as_in_postfix() {
         senders.send(&format!("user@{name}.test"));
     }
     senders.compare(&CASES.map(|(name, _, _, says)| (name, says)));
+}
+
+#[test]
+fn a_second_delivery_resumes_the_session() {
+    let authority = certificates();
+    let chain = format!("smtpd_tls_chain_files = {}", authority.path("good.chain").display());
+    let server =
+        Builder::new().main("smtpd_tls_security_level = may\nsmtpd_tls_loglevel = 1").main(&chain).start();
+    let user = server.user().to_owned();
+    let client = Builder::new()
+        .main("mydestination =\nmynetworks = 127.0.0.0/8\nsmtp_tls_security_level = encrypt\nsmtp_tls_loglevel = 1")
+        .main("smtp_connection_cache_on_demand = no")
+        .main(&format!("transport_maps = inline:{{ {{ example.com = smtp:[127.0.0.1]:{} }} }}", server.port))
+        .master("smtp unix - - n - 1 smtp")
+        .start();
+    for (number, done) in ["established", "reused"].into_iter().enumerate() {
+        let mut smtp = super::greeted(client.smtp());
+        let reply =
+            smtp.message("a@client.example", &[&format!("{user}@example.com")], "Subject: x\r\n\r\nbody\r\n");
+        assert_eq!(reply.code, 250, "{reply:?}");
+        server.wait_for_mail(&user, number + 1);
+        client.wait_for_log(&[&format!("TLS connection {done} to"), "TLSv1.3 with cipher"]);
+        server.wait_for_log(&[&format!("TLS connection {done} from")]);
+    }
 }
