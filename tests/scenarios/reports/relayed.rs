@@ -39,7 +39,10 @@ fn relaying(dsn: &Sink, plain: &Sink) -> Builder {
 fn told(sink: &Sink, row: usize) -> String {
     let envid = format!(" ENVID=row{row}");
     let parameters = |command: &str| command.split_once('>').map_or("", |(_, rest)| rest).trim().to_owned();
-    let told = sink.taken().into_iter().find(|taken| taken.commands[0].ends_with(&envid));
+    let told = sink
+        .taken()
+        .into_iter()
+        .find(|taken| taken.commands[0].split(' ').any(|word| word == envid.trim_start()));
     told.map_or_else(
         || "plain".to_owned(),
         |taken| {
