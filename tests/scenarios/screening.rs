@@ -287,5 +287,10 @@ fn block_lists_decide_and_the_log_is_postfix_own() {
     let done = |log: &str| (log.matches("HANGUP").count() >= 2).then_some(());
     wait_for("our last line", || done(&site.log()));
     wait_for("Postfix' last line", || done(&postfix.log()));
-    assert_eq!(told(&site.log(), ours.ip), told(&postfix.log(), theirs.ip));
+    // How often a list is asked depends on when its answer was forgotten.
+    let once = |mut lines: Vec<_>| {
+        lines.dedup();
+        lines
+    };
+    assert_eq!(once(told(&site.log(), ours.ip)), once(told(&postfix.log(), theirs.ip)));
 }
