@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use scenarios::{Authority, Builder, Instance, peer, run};
+use scenarios::{Authority, Builder, Instance, Postfix, is_root, peer, run};
 
 fn site(authority: &Authority, more: &str) -> Instance {
     let chain = |name: &str| authority.path(&format!("{name}.chain")).display().to_string();
@@ -159,15 +159,74 @@ fn certificates_open_the_relay() {
         ("refused", "554 5.7.1", "lost key"),
         ("", "554 5.7.1", "Relay access denied"),
     ] {
-        let mut swaks = peer("swaks");
-        swaks.args(["-s", "127.0.0.1", "-p", &site.port.to_string(), "-tls", "--quit-after", "RCPT"]);
-        swaks.args(["-f", "a@client.example", "-t", "b@elsewhere.example", "--helo", "client.example"]);
-        if !name.is_empty() {
-            let path = |end: &str| authority.path(&format!("{name}.{end}")).display().to_string();
-            swaks.args(["--tls-cert", &path("pem"), "--tls-key", &path("key")]);
-        }
-        let said = run(swaks, b"").stdout;
+        let said = relay_with(site.port, &authority, name);
         assert!(said.contains(code) && said.contains(word), "{name}: {said}\n{}", site.log());
+    }
+}
+
+/// What is said to one who would send mail elsewhere with this certificate.
+fn relay_with(port: u16, authority: &Authority, name: &str) -> String {
+    let mut swaks = peer("swaks");
+    swaks.args(["-s", "127.0.0.1", "-p", &port.to_string(), "-tls", "--quit-after", "RCPT"]);
+    swaks.args(["-f", "a@client.example", "-t", "b@elsewhere.example", "--helo", "client.example"]);
+    if !name.is_empty() {
+        let path = |end: &str| authority.path(&format!("{name}.{end}")).display().to_string();
+        swaks.args(["--tls-cert", &path("pem"), "--tls-key", &path("key")]);
+    }
+    run(swaks, b"").stdout
+}
+
+#[test]
+fn tables_are_asked_for_names_in_certificates_that_are_vouched_for() {
+    let authority = authority();
+    authority.issue("vouched", &["vouched.example.org"]);
+    authority.issue("other", &["other.example.org"]);
+    authority.self_signed("forged", "vouched.example.org");
+    let site = site(
+        &authority,
+        &format!(
+            "smtpd_tls_ask_ccert = yes\nsmtpd_tls_CAfile = {}\nmynetworks = 192.0.2.0/24\n\
+             smtpd_relay_restrictions = check_ccert_access {{ inline:{{ {{ vouched.example.org = OK }}, \
+             {{ Test-Authority = REJECT of the authority }} }}, {{ search_order = pubkey_fingerprint, subject_cn, \
+             issuer_cn }} }}, reject_unauth_destination",
+            authority.path("ca.pem").display(),
+        ),
+    );
+    for (name, reply) in [
+        ("vouched", "250 2.1.5 Ok"),
+        ("other", "rejected: of the authority"),
+        ("forged", "Relay access denied"),
+        ("", "Relay access denied"),
+    ] {
+        let said = relay_with(site.port, &authority, name);
+        assert!(said.contains(reply), "{name}: {said}\n{}", site.log());
+    }
+}
+
+#[test]
+fn tables_are_asked_for_what_search_order_names_as_in_postfix() {
+    let authority = authority();
+    for name in ["first", "second"] {
+        authority.issue(name, &[&format!("{name}.example.org")]);
+    }
+    let chain = authority.path("rsa.chain");
+    let rules = format!(
+        "smtpd_tls_security_level = may\nsmtpd_tls_chain_files = {}\nsmtpd_tls_ask_ccert = yes\n\
+         smtpd_tls_fingerprint_digest = sha256\nmynetworks = 192.0.2.0/24\nsmtpd_relay_restrictions = \
+         check_ccert_access {{ inline:{{ {{ {} = OK }} }}, {{ search_order = pubkey_fingerprint }} }}, \
+         check_ccert_access {{ inline:{{ {{ {} = REJECT by its print }} }} {{ search_order = pubkey_fingerprint \
+         cert_fingerprint }} }}, reject_unauth_destination",
+        chain.display(),
+        authority.fingerprint("first"),
+        authority.fingerprint("second"),
+    );
+    let site = Builder::new().main(&rules).start();
+    let postfix = is_root("what Postfix says of certificates").then(|| Postfix::start(&[&rules]));
+    for port in std::iter::once(site.port).chain(postfix.iter().map(|postfix| postfix.port)) {
+        for (name, reply) in [("first", "Relay access denied"), ("second", "rejected: by its print")] {
+            let said = relay_with(port, &authority, name);
+            assert!(said.contains(reply), "{name} at port {port}: {said}\n{}", site.log());
+        }
     }
 }
 

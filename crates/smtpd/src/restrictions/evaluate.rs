@@ -116,7 +116,9 @@ impl<'a> Evaluation<'a> {
             Rule::Verb { verb, argument } => match verb.ask() {
                 Some(ask) => {
                     let decision = ask(self, class, argument)?;
-                    if decision == Decision::Permit && !matches!(argument, Argument::Table { .. }) {
+                    if decision == Decision::Permit
+                        && !matches!(argument, Argument::Table { .. } | Argument::Certificate { .. })
+                    {
                         self.permitted(verb.name, class, "");
                     }
                     Ok(decision)

@@ -5,6 +5,7 @@ use std::fmt;
 use config::{Config, param, split_list};
 use lookup::Maps;
 
+use super::certificate::{Feature, Search};
 use super::dns_list::DnsList;
 use super::verbs::{self, Takes, Verb};
 use crate::policy::Service;
@@ -32,6 +33,7 @@ pub(super) enum Rule {
 pub(super) enum Argument {
     None,
     Table { maps: Maps, label: String },
+    Certificate { maps: Maps, label: String, order: Vec<Feature> },
     Text(String),
     Policy(Service),
     DnsList(DnsList),
@@ -147,10 +149,11 @@ impl<'a> Parser<'a> {
                 None => Err(format!("{word} needs the domain name of a DNS list after it")),
             },
             Takes::Table => match rest.next() {
-                Some(name) if name.contains(':') => table(name),
-                Some(name) => {
-                    Err(format!("{word} needs a lookup table like hash:/etc/postroad/access, not \"{name}\""))
-                }
+                Some(name) => named_table(word, name),
+                None => Err(format!("{word} needs a lookup table after it")),
+            },
+            Takes::CertificateTable => match rest.next() {
+                Some(text) => certificate_table(word, text),
                 None => Err(format!("{word} needs a lookup table after it")),
             },
         }
@@ -165,6 +168,21 @@ impl<'a> Parser<'a> {
     pub(super) fn names(config: &'a Config, text: &str) -> List {
         Self::new(config).list(&split_list(text))
     }
+}
+
+fn certificate_table(word: &str, text: &str) -> Result<Argument, String> {
+    let search = Search::parse(text).map_err(|mistake| format!("{word}: {mistake}"))?;
+    Ok(match named_table(word, &search.table)? {
+        Argument::Table { maps, label } => Argument::Certificate { maps, label, order: search.order },
+        other => other,
+    })
+}
+
+fn named_table(word: &str, name: &str) -> Result<Argument, String> {
+    if name.contains(':') {
+        return table(name);
+    }
+    Err(format!("{word} needs a lookup table like hash:/etc/postroad/access, not \"{name}\""))
 }
 
 fn table(name: &str) -> Result<Argument, String> {

@@ -50,6 +50,12 @@ fn mistakes_are_errors_and_say_what_was_meant() {
         ("check_policy_service private/x", "must be inet:host:port or unix:path"),
         ("check_policy_service { inet:h:1, timeot=1s }", "there is no setting timeot"),
         ("check_policy_service { inet:h:1, timeout=1x }", "1x must be a number"),
+        (
+            "check_ccert_access { inline:{{a=OK}}, { search_order = serial } }",
+            "there is no serial; there are",
+        ),
+        ("check_ccert_access { inline:{{a=OK}}, { order = subject_cn } }", "is not { search_order = … }"),
+        ("check_ccert_access { /etc/x }", "needs a lookup table like"),
         ("sleep", "sleep needs a number of seconds after it"),
     ];
     for (list, text) in cases {

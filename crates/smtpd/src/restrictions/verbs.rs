@@ -17,6 +17,8 @@ pub(super) enum Takes {
     Nothing,
     /// A lookup table.
     Table,
+    /// A lookup table, or within braces one that is asked for other features of a certificate.
+    CertificateTable,
     /// One more word, described here.
     Text(&'static str),
     /// The domain of a DNS list, and perhaps which of its answers count.
@@ -109,7 +111,7 @@ static TABLE: &[Verb] = &[
     asks("reject_unauth_pipelining", generic::reject_unauth_pipelining),
     looks_up("check_client_access", access::about_client),
     looks_up("check_reverse_client_hostname_access", access::about_reverse_client),
-    looks_up("check_ccert_access", certificate::about),
+    Verb { takes: Takes::CertificateTable, ..asks("check_ccert_access", certificate::about) },
     looks_up("check_sasl_access", login::about_login),
     asks("reject_unknown_client_hostname", existence::unknown_client).also(&["reject_unknown_client"]),
     asks("reject_unknown_reverse_client_hostname", existence::unknown_reverse_client),
