@@ -75,19 +75,7 @@ fn address(text: &str) -> Address {
 }
 
 fn envelope(sender: &str) -> Envelope {
-    Envelope {
-        sender: address(sender),
-        recipients: Vec::new(),
-        arrival: Duration::from_secs(1_795_362_868),
-        origin: Origin::Internal,
-        client: Client::default(),
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-        content_filter: None,
-        trace: mail::Trace::default(),
-    }
+    Envelope::new(address(sender), Vec::new(), Duration::from_secs(1_795_362_868))
 }
 
 fn deferral(recipient: u32, text: &str) -> Attempt {

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipc::bounce::{Kind, Request};
 use ipc::cleanup::{self, CleanupError, Options, Refusal};
 use ipc::log;
-use mail::{Body, Client, Envelope, Origin, QueueId, Recipient};
+use mail::{Body, Envelope, QueueId, Recipient};
 
 use crate::notice::Notice;
 use crate::policy::Policy;
@@ -81,17 +81,13 @@ fn attempt(
         smtputf8: stored.smtputf8(),
     });
     let envelope = Envelope {
-        sender: notice.sender.clone(),
-        recipients: vec![Recipient::new(notice.to.clone())],
-        arrival: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
-        origin: Origin::Internal,
-        client: Client::default(),
-        envid: None,
-        ret: None,
         body: if report.eight_bit { Body::EightBitMime } else { Body::SevenBit },
         smtputf8: stored.smtputf8(),
-        content_filter: None,
-        trace: mail::Trace::default(),
+        ..Envelope::new(
+            notice.sender.clone(),
+            vec![Recipient::new(notice.to.clone())],
+            now.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        )
     };
     let options = Options { filter: policy.filter, ..Options::default() };
     let mut out = client.begin(id, &envelope, options)?;

@@ -34,8 +34,12 @@ pub struct Request {
     /// Whether the sender is told of each step. [`Trace::is_probe`]: find out whether it could be delivered, and let
     /// it be; the outcome is `sent` where it could.
     pub trace: Trace,
-    /// The client it came from, for `XFORWARD` and the environment of commands.
+    /// The client that had it first, for `XFORWARD` and the environment of commands.
     pub client: Client,
+    /// Its queue id at that client's server, where another one has passed it on.
+    pub first_id: Option<String>,
+    /// Its headers are those of local mail ([`mail::Envelope::is_local`]).
+    pub is_local: bool,
     /// Who shall get it.
     pub recipients: Vec<RequestRecipient>,
 }

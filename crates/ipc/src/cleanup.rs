@@ -404,24 +404,12 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::time::{Duration, SystemTime};
 
-    use mail::{Address, Body, Client as MailClient, Origin};
+    use mail::Address;
 
     use super::*;
 
     fn envelope() -> Envelope {
-        Envelope {
-            sender: Address::new("a@b").unwrap(),
-            recipients: vec![],
-            arrival: Duration::from_secs(1),
-            origin: Origin::Internal,
-            client: MailClient::default(),
-            envid: None,
-            ret: None,
-            body: Body::default(),
-            smtputf8: false,
-            content_filter: None,
-            trace: mail::Trace::default(),
-        }
+        Envelope::new(Address::new("a@b").unwrap(), vec![], Duration::from_secs(1))
     }
 
     #[test]

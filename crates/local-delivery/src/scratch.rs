@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ipc::agent::Request;
-use mail::{Address, Body, Client, Envelope, Notify, Origin, QueueId};
+use mail::{Address, Body, Client, Envelope, Notify, QueueId};
 use service::{Delivery, DeliveryRecipient};
 
 /// The id of a new message.
@@ -22,17 +22,12 @@ pub(crate) fn recipient(address: &str) -> DeliveryRecipient {
 /// A queue file with this content, as the queue manager hands it over.
 pub(crate) fn delivery(folder: &Path, id: QueueId, text: &[u8]) -> Delivery {
     let envelope = Envelope {
-        sender: Address::new("sender@example.org").unwrap(),
-        recipients: Vec::new(),
-        arrival: Duration::from_secs(1_700_000_000),
-        origin: Origin::Internal,
         client: Client { name: "host.example.org".into(), address: "192.0.2.1".into(), ..Client::default() },
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-        content_filter: None,
-        trace: mail::Trace::default(),
+        ..Envelope::new(
+            Address::new("sender@example.org").unwrap(),
+            Vec::new(),
+            Duration::from_secs(1_700_000_000),
+        )
     };
     let incoming = queue::Root::prepare(folder, None).unwrap().incoming().unwrap();
     let file_id = self::id();
@@ -53,6 +48,8 @@ pub(crate) fn delivery(folder: &Path, id: QueueId, text: &[u8]) -> Delivery {
         smtputf8: false,
         trace: envelope.trace,
         client: envelope.client,
+        first_id: None,
+        is_local: true,
         recipients: Vec::new(),
     };
     Delivery { request, file: File::open(folder.join("hold").join(file_id.as_str())).unwrap().into() }

@@ -32,9 +32,54 @@ pub struct Envelope {
     pub content_filter: Option<String>,
     /// Whether what becomes of it is reported in any case.
     pub trace: Trace,
+    /// What a content filter said of where it came from: XFORWARD.
+    pub forwarded: Option<Forwarded>,
 }
 
 impl Envelope {
+    /// A message that this mail system made, of which nothing is asked but its delivery. What is otherwise is said with
+    /// `..` behind it.
+    #[must_use]
+    pub fn new(sender: Address, recipients: Vec<Recipient>, arrival: Duration) -> Self {
+        Self {
+            sender,
+            recipients,
+            arrival,
+            origin: Origin::Internal,
+            client: Client::default(),
+            envid: None,
+            ret: None,
+            body: Body::Unspecified,
+            smtputf8: false,
+            content_filter: None,
+            trace: Trace::None,
+            forwarded: None,
+        }
+    }
+
+    /// The client that had the message first, as far as is known: the one to name to commands and to the next host.
+    #[must_use]
+    pub fn first_client(&self) -> Client {
+        let forwarded = self.forwarded.as_ref().and_then(|forwarded| forwarded.client.as_ref());
+        forwarded.map_or_else(
+            || self.client.clone(),
+            |first| Client {
+                name: first.name.clone(),
+                address: first.address.clone(),
+                port: first.port,
+                helo: first.helo.clone(),
+                protocol: first.protocol.clone(),
+                ..self.client.clone()
+            },
+        )
+    }
+
+    /// Whether its headers are those of local mail: it was made here, or came from a client that counts as local.
+    #[must_use]
+    pub const fn is_local(&self) -> bool {
+        !matches!(self.origin, Origin::Smtp { rewrite_headers: false })
+    }
+
     /// The time of arrival as a point in time.
     #[must_use]
     pub fn arrived_at(&self) -> SystemTime {
@@ -209,4 +254,13 @@ pub struct Client {
     pub sasl_sender: String,
     /// What the `Received:` header says of the client's TLS, with line feeds between its lines; the queue does not keep it.
     pub tls: String,
+}
+
+/// What a content filter said of a message that it brings back. It is logged and passed on, never trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Forwarded {
+    /// The client that had the message first; none where nothing was said of it. What was not said is empty.
+    pub client: Option<Client>,
+    /// The message's queue id there.
+    pub id: Option<String>,
 }

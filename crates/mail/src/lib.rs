@@ -17,6 +17,6 @@ pub mod submission;
 
 pub use address::{Address, AddressError};
 pub use dsn::Dsn;
-pub use envelope::{Body, Client, DsnReturn, Envelope, Notify, Origin, Recipient, Trace};
+pub use envelope::{Body, Client, DsnReturn, Envelope, Forwarded, Notify, Origin, Recipient, Trace};
 pub use outcome::{Outcome, Served, Status};
 pub use queue_id::{QueueId, QueueIdError};

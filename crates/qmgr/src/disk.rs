@@ -431,7 +431,10 @@ fn template_of(message: &Message) -> Request {
         body: message.body(),
         smtputf8: message.smtputf8(),
         trace: message.trace(),
-        client: message.client().clone(),
+        client: envelope.first_client(),
+        first_id: envelope.forwarded.as_ref().and_then(|forwarded| forwarded.id.clone()),
+        is_local: envelope.is_local(),
         recipients: Vec::new(),
     }
 }
+    let envelope = message.envelope_without_recipients();

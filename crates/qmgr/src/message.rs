@@ -371,6 +371,8 @@ mod tests {
     #[test]
     fn an_expired_message_is_reported_and_removed() {
         let mut message = message(1);
+            first_id: None,
+            is_local: true,
         message.decide(0, &outcomes()[1], Notify::UNSET);
         assert_eq!(message.next(EXPIRED), Next::Expire);
         assert_eq!(message.next(EXPIRED), Next::Report(Kind::Failure, vec![0]));

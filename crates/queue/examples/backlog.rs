@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mail::{Address, Body, Client, Dsn, Envelope, Origin, Outcome, QueueId, Recipient};
+use mail::{Address, Dsn, Envelope, Origin, Outcome, QueueId, Recipient};
 use nix::unistd::{User, setgid, setuid};
 use queue::{Active, Attempt, Incoming, Owner, QueueError, Root};
 
@@ -46,19 +46,14 @@ fn put(incoming: &Incoming, active: &Active, number: usize, recipients: usize) -
     let now = SystemTime::now();
     let address = |text: &str| Address::new(text).unwrap_or_default();
     let envelope = Envelope {
-        sender: address("sender@example.org"),
-        recipients: (number..number + recipients)
-            .map(|number| Recipient::new(address(&format!("user{number}@elsewhere.example"))))
-            .collect(),
-        arrival: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
         origin: Origin::Smtp { rewrite_headers: false },
-        client: Client::default(),
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-        content_filter: None,
-        trace: mail::Trace::default(),
+        ..Envelope::new(
+            address("sender@example.org"),
+            (number..number + recipients)
+                .map(|number| Recipient::new(address(&format!("user{number}@elsewhere.example"))))
+                .collect(),
+            now.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        )
     };
     let id = QueueId::generate(now);
     let mut writer = incoming.create(id, &envelope, false)?;

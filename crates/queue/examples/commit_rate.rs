@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mail::{Address, Body, Client, Envelope, Origin, QueueId, Recipient};
+use mail::{Address, Envelope, Origin, QueueId, Recipient};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use queue::{Active, Incoming, Root};
@@ -88,17 +88,12 @@ fn commit(incoming: &Incoming, size: usize) -> Result<QueueId, Failure> {
     let now = SystemTime::now();
     let address = |text: &str| Address::new(text).unwrap_or_default();
     let envelope = Envelope {
-        sender: address("sender@example.org"),
-        recipients: vec![Recipient::new(address("recipient@example.com"))],
-        arrival: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
         origin: Origin::Smtp { rewrite_headers: false },
-        client: Client::default(),
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-        content_filter: None,
-        trace: mail::Trace::default(),
+        ..Envelope::new(
+            address("sender@example.org"),
+            vec![Recipient::new(address("recipient@example.com"))],
+            now.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        )
     };
     let id = QueueId::generate(now);
     let mut writer = incoming.create(id, &envelope, false)?;

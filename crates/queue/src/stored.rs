@@ -79,19 +79,7 @@ impl Stored {
         prefix.truncate(usize::try_from(head.content_offset).unwrap_or(usize::MAX));
         prefix.shrink_to_fit();
         let cursor = Cell::new((0, head.recipients_offset));
-        let envelope = Envelope {
-            sender: mail::Address::null(),
-            recipients: Vec::new(),
-            arrival: std::time::Duration::ZERO,
-            origin: Origin::Internal,
-            client: Client::default(),
-            envid: None,
-            ret: None,
-            body: Body::Unspecified,
-            smtputf8: false,
-            content_filter: None,
-            trace: mail::Trace::default(),
-        };
+        let envelope = Envelope::new(mail::Address::null(), Vec::new(), std::time::Duration::ZERO);
         let (modified, ready) = (modified(&stat), is_ready(&stat));
         let mut stored =
             Self { file, path, head, flags, envelope, file_size, modified, ready, prefix, cursor };

@@ -106,8 +106,6 @@ pub(crate) struct Settings {
     pub(crate) timeouts: Timeouts,
     pub(crate) line_length_limit: usize,
     pub(crate) send_xforward: bool,
-    /// This host's own addresses: a client with one of them is local.
-    pub(crate) own_addresses: Vec<IpAddr>,
     pub(crate) convert_mime: bool,
     pub(crate) wrappermode: bool,
     /// Nothing is said of `smtp_tls_wrappermode`: the port decides.
@@ -153,12 +151,6 @@ impl Settings {
             timeouts: Timeouts::new(own),
             line_length_limit: usize::try_from(own.get(param::SMTP_LINE_LENGTH_LIMIT)).unwrap_or(usize::MAX),
             send_xforward: own.get(param::SMTP_SEND_XFORWARD_COMMAND),
-            own_addresses: interfaces::addresses(
-                "inet_interfaces",
-                &config.get(param::INET_INTERFACES),
-                Protocols::new(&config.get(param::INET_PROTOCOLS)),
-            )
-            .map_err(|error| error.to_string())?,
             convert_mime: !config.get(param::DISABLE_MIME_OUTPUT_CONVERSION),
             wrappermode: own.get(param::SMTP_TLS_WRAPPERMODE),
             wraps_by_port: !config.is_set(&own.name(param::SMTP_TLS_WRAPPERMODE)),

@@ -1,6 +1,5 @@
 //! One message to one server: which reply decides about whom.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipc::agent::{Request, RequestRecipient};
@@ -120,7 +119,7 @@ fn transaction(
     });
     let settings = &client.settings;
     Ok(Transaction {
-        forward: settings.send_xforward.then(|| forward(request, &settings.own_addresses)),
+        forward: settings.send_xforward.then(|| forward(request)),
         mail: Mail {
             sender: shown(&request.sender)?,
             // What is converted becomes larger, nobody knows by how much.
@@ -154,7 +153,7 @@ fn original_recipient(recipient: &RequestRecipient, smtputf8: bool) -> String {
     })
 }
 
-fn forward(request: &Request, own: &[IpAddr]) -> Forward {
+fn forward(request: &Request) -> Forward {
     let known = |text: &str| (!text.is_empty() && text != "unknown").then(|| text.to_owned());
     let client = &request.client;
     let address = known(&client.address)
@@ -165,8 +164,8 @@ fn forward(request: &Request, own: &[IpAddr]) -> Forward {
         port: Some(client.port).filter(|port| *port != 0),
         protocol: known(&client.protocol).map(base_protocol),
         helo: known(&client.helo),
-        identity: Some(request.id.to_string()),
-        local: client.address.parse().map_or(client.address.is_empty(), |address| own.contains(&address)),
+        identity: Some(request.first_id.clone().unwrap_or_else(|| request.id.to_string())),
+        local: request.is_local,
     }
 }
 

@@ -10,7 +10,7 @@ use config::{Config, param};
 use ipc::cleanup::{CleanupError, Client, Options};
 use ipc::log;
 use lookup::OpenError;
-use mail::{Address, Body, Envelope, Origin, QueueId, Recipient, Trace};
+use mail::{Address, Envelope, QueueId, Recipient};
 
 /// No more than this of a session is kept.
 const MAX_KEPT: usize = 64 * 1024;
@@ -99,19 +99,11 @@ impl Notices {
         let now = SystemTime::now();
         let is_bounce = transcript.classes & BOUNCE != 0;
         let to = if is_bounce { &self.bounce_recipient } else { &self.error_recipient };
-        let envelope = Envelope {
-            sender: self.sender.clone(),
-            recipients: vec![Recipient::new(to.clone())],
-            arrival: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
-            origin: Origin::Internal,
-            client: mail::Client::default(),
-            envid: None,
-            ret: None,
-            body: Body::Unspecified,
-            smtputf8: false,
-            content_filter: None,
-            trace: Trace::None,
-        };
+        let envelope = Envelope::new(
+            self.sender.clone(),
+            vec![Recipient::new(to.clone())],
+            now.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        );
         let mut message = cleanup.begin(QueueId::generate(now), &envelope, self.options)?;
         let text = self.text(transcript, client, reason, to);
         message.write_all(text.as_bytes()).map_err(CleanupError::Unreachable)?;

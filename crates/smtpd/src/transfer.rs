@@ -27,6 +27,8 @@ pub(crate) struct Source {
     pub(crate) client: MailClient,
     /// Its headers are completed like those of local mail.
     pub(crate) rewrite_headers: bool,
+    /// Where it came from before, as XFORWARD has it.
+    pub(crate) forwarded: Option<mail::Forwarded>,
 }
 
 enum Target {
@@ -53,17 +55,19 @@ impl Transfer {
         log::client(id, &source.shown);
         let mail = &transaction.mail;
         let envelope = Envelope {
-            sender: mail.sender.clone(),
-            recipients: recipients(transaction, effects),
-            arrival: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
             origin: Origin::Smtp { rewrite_headers: source.rewrite_headers },
             client: source.client,
+            forwarded: source.forwarded,
             envid: mail.envid.clone(),
             ret: mail.ret,
             body: mail.body,
             smtputf8: mail.smtputf8,
             content_filter: filter(server, effects),
-            trace: mail::Trace::default(),
+            ..Envelope::new(
+                mail.sender.clone(),
+                recipients(transaction, effects),
+                now.duration_since(UNIX_EPOCH).unwrap_or_default(),
+            )
         };
         if effects.discard {
             return Ok(Self { id, target: Target::Nowhere });

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use config::{Config, param};
 use ipc::cleanup::{CleanupError, Client, Options};
 use lookup::{RewriteContext, Rewriter};
-use mail::{Address, Body, Envelope, Origin, QueueId, Recipient, Trace};
+use mail::{Address, Body, Envelope, QueueId, Recipient, Trace};
 
 /// The digits of the changing part of the sender: no vowels, so that it makes no words.
 const DIGITS: &[u8] = b"0123456789bcdfghjklmnpqrstvwxyz";
@@ -69,17 +69,10 @@ pub(crate) fn send(cleanup: &Client, sender: &Sender, recipient: &Address) -> Re
     let now = SystemTime::now();
     let arrival = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let envelope = Envelope {
-        sender: sender.at(arrival),
-        recipients: vec![Recipient::new(recipient.clone())],
-        arrival,
-        origin: Origin::Internal,
-        client: mail::Client::default(),
-        envid: None,
-        ret: None,
         body: Body::SevenBit,
         smtputf8: !recipient.is_ascii(),
-        content_filter: None,
         trace: Trace::Verification,
+        ..Envelope::new(sender.at(arrival), vec![Recipient::new(recipient.clone())], arrival)
     };
     // Nothing of it is written by people: there is nothing to check, and a check could only spoil the answer.
     let options = Options { filter: false, ..Options::default() };

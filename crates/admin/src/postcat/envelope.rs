@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use mail::{Body, DsnReturn, Origin};
+use mail::{Body, Client, DsnReturn, Forwarded, Origin};
 use queue::{RecipientState, Stored, StoredRecipient};
 
 use super::ShowError;
@@ -69,7 +69,28 @@ fn write_attributes(stored: &Stored, out: &mut impl Write) -> Result<(), ShowErr
         ("content_filter", stored.content_filter().unwrap_or_default()),
         ("smtputf8", if stored.smtputf8() { "yes" } else { "" }),
     ];
-    for (name, value) in attributes.into_iter().filter(|(_, value)| !value.is_empty()) {
+    write_values(&attributes, out)?;
+    stored.envelope_without_recipients().forwarded.as_ref().map_or(Ok(()), |one| write_forwarded(one, out))
+}
+
+/// What XFORWARD said, under the names of its attributes.
+fn write_forwarded(forwarded: &Forwarded, out: &mut impl Write) -> Result<(), ShowError> {
+    let none = Client::default();
+    let client = forwarded.client.as_ref().unwrap_or(&none);
+    let port = if client.port == 0 { String::new() } else { client.port.to_string() };
+    let attributes = [
+        ("forwarded_client_name", client.name.as_str()),
+        ("forwarded_client_address", &client.address),
+        ("forwarded_client_port", &port),
+        ("forwarded_helo_name", &client.helo),
+        ("forwarded_protocol_name", &client.protocol),
+        ("forwarded_ident", forwarded.id.as_deref().unwrap_or_default()),
+    ];
+    write_values(&attributes, out)
+}
+
+fn write_values(attributes: &[(&str, &str)], out: &mut impl Write) -> Result<(), ShowError> {
+    for (name, value) in attributes.iter().filter(|(_, value)| !value.is_empty()) {
         writeln!(out, "named_attribute: {name}={value}")?;
     }
     Ok(())

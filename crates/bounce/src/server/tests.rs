@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use ipc::bounce::Kind;
 use ipc::cleanup::{Answer, Committed, Part, Refusal, Server};
-use mail::{Address, Body, Client, Dsn, DsnReturn, Envelope, Notify, Origin, Outcome, QueueId, Recipient};
+use mail::{Address, Dsn, DsnReturn, Envelope, Notify, Origin, Outcome, QueueId, Recipient};
 use queue::{Active, Attempt, Incoming, Root};
 
 use super::*;
@@ -104,17 +104,12 @@ impl Stage {
 
 fn envelope(sender: &str, recipients: Vec<Recipient>) -> Envelope {
     Envelope {
-        sender: if sender.is_empty() { Address::null() } else { address(sender) },
-        recipients,
-        arrival: Duration::from_secs(1_795_000_000),
         origin: Origin::Smtp { rewrite_headers: false },
-        client: Client::default(),
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-        content_filter: None,
-        trace: mail::Trace::default(),
+        ..Envelope::new(
+            if sender.is_empty() { Address::null() } else { address(sender) },
+            recipients,
+            Duration::from_secs(1_795_000_000),
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipc::cleanup::{CleanupError, Client, Options, Refusal};
 use mail::header::{self, Next};
-use mail::{Address, Body, Envelope, Origin, QueueId, Recipient};
+use mail::{Address, Envelope, QueueId, Recipient};
 
 /// The most header bytes that are given back.
 const MAX_RETURNED: usize = 16 * 1024;
@@ -31,17 +31,12 @@ impl Notice<'_> {
         let now = SystemTime::now();
         let id = QueueId::generate(now);
         let envelope = Envelope {
-            sender: Address::null(),
-            recipients: vec![Recipient::new(self.envelope.sender.clone())],
-            arrival: now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
-            origin: Origin::Internal,
-            client: mail::Client::default(),
-            envid: None,
-            ret: None,
-            body: Body::Unspecified,
             smtputf8: self.envelope.smtputf8,
-            content_filter: None,
-            trace: mail::Trace::default(),
+            ..Envelope::new(
+                Address::null(),
+                vec![Recipient::new(self.envelope.sender.clone())],
+                now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
+            )
         };
         // A notice that header checks refuse, too, would go round in circles.
         let options = Options { filter: false, ..Options::default() };

@@ -172,16 +172,16 @@ fn envelope(head: &Head, uid: u32, modified: SystemTime) -> Envelope {
     // The owner of a file may set its time to anything.
     let arrival = modified.min(SystemTime::now());
     Envelope {
-        sender: head.sender.clone(),
-        recipients: head.recipients.clone(),
-        arrival: arrival.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
         origin: Origin::Local { uid },
-        client: mail::Client::default(),
         envid: head.envid.clone(),
         ret: head.ret,
         body: head.body,
         smtputf8: head.smtputf8,
-        content_filter: None,
         trace: head.trace,
+        ..Envelope::new(
+            head.sender.clone(),
+            head.recipients.clone(),
+            arrival.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
+        )
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 
 use ipc::cleanup::Client;
 use ipc::queue_manager::{self, Word};
-use mail::{Address, Body, Envelope, Origin, QueueId, Recipient};
+use mail::{Address, Envelope, Origin, QueueId, Recipient};
 use queue::{Folder, ReadOnly, Root};
 use service::{Connection, Stream};
 
@@ -78,16 +78,11 @@ fn manage_queue(socket: PathBuf) -> mpsc::Receiver<Word> {
 
 pub(crate) fn envelope() -> Envelope {
     Envelope {
-        sender: Address::new("jane@example.net").unwrap(),
-        recipients: vec![Recipient::new(Address::new("joe@example.org").unwrap())],
-        arrival: std::time::Duration::from_secs(1_795_362_868),
         origin: Origin::Smtp { rewrite_headers: false },
-        client: mail::Client::default(),
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-        content_filter: None,
-        trace: mail::Trace::default(),
+        ..Envelope::new(
+            Address::new("jane@example.net").unwrap(),
+            vec![Recipient::new(Address::new("joe@example.org").unwrap())],
+            std::time::Duration::from_secs(1_795_362_868),
+        )
     }
 }

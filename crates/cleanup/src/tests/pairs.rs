@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipc::cleanup::{Options, Refusal};
-use mail::{Address, Body, Client, Envelope, Notify, Origin, Recipient};
+use mail::{Address, Client, Envelope, Notify, Origin, Recipient};
 
 use crate::Rules;
 use crate::clock::Clock;
@@ -47,17 +47,8 @@ fn shown(bytes: &[u8]) -> String {
 /// Reads an `envelope` file: a word and its value on each line.
 fn given(text: &str) -> Given {
     let mut envelope = Envelope {
-        sender: Address::null(),
-        recipients: Vec::new(),
-        arrival: Duration::from_secs(1_795_362_868),
         origin: Origin::Smtp { rewrite_headers: false },
-        client: Client::default(),
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-        content_filter: None,
-        trace: mail::Trace::default(),
+        ..Envelope::new(Address::null(), Vec::new(), Duration::from_secs(1_795_362_868))
     };
     let mut options = Options::default();
     let mut full_name = String::new();

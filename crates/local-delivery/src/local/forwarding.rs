@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::SystemTime;
 
 use ipc::cleanup::{CleanupError, Client, Options};
-use mail::{Address, Dsn, Envelope, Notify, Origin, QueueId, Recipient};
+use mail::{Address, Dsn, Envelope, Notify, QueueId, Recipient};
 use service::{Delivery, DeliveryRecipient};
 
 use super::attempt::Context;
@@ -34,17 +34,13 @@ pub(super) fn forward(
         orcpt: if context.list { None } else { recipient.orcpt.clone() },
     };
     let envelope = Envelope {
-        sender: context.sender.clone(),
-        recipients: addresses.into_iter().map(member).collect(),
-        arrival: request.arrival,
-        origin: Origin::Internal,
         client: request.client.clone(),
         envid: if context.list { None } else { request.envid.clone() },
         ret: if context.list { None } else { request.ret },
         body: request.body,
         smtputf8: request.smtputf8,
-        content_filter: None,
         trace: if context.list { mail::Trace::None } else { request.trace },
+        ..Envelope::new(context.sender.clone(), addresses.into_iter().map(member).collect(), request.arrival)
     };
     let id = QueueId::generate(SystemTime::now());
     let options = Options { filter: false, ..Options::default() };

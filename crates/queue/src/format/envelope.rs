@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mail::{Address, Body, Client, DsnReturn, Envelope, Notify, Origin, Recipient, Trace};
+use mail::{Address, Body, Client, DsnReturn, Envelope, Forwarded, Notify, Origin, Recipient, Trace};
 
 use crate::format::fields::Fields;
 use crate::{Damage, QueueError};
@@ -25,6 +25,7 @@ const ENVID: u8 = b'I';
 const CONTENT_FILTER: u8 = b'F';
 const OPTIONS: u8 = b'O';
 const TRACE: u8 = b'V';
+const FORWARDED: u8 = b'W';
 const RECIPIENT: u8 = b'R';
 
 /// The size of what stands before a record's bytes.
@@ -108,7 +109,27 @@ pub(crate) fn encode_message(envelope: &Envelope, out: &mut Vec<u8>) -> Result<(
         Trace::Verification => Some(b'V'),
     };
     trace.map_or(Ok(()), |letter| push(out, TRACE, &[&[letter]], "trace"))?;
+    if let Some(forwarded) = &envelope.forwarded {
+        encode_forwarded(forwarded, out)?;
+    }
     encode_client(&envelope.client, out)
+}
+
+/// Letters, the port, and texts with their lengths.
+fn encode_forwarded(forwarded: &Forwarded, out: &mut Vec<u8>) -> Result<(), QueueError> {
+    const PART: &str = "forwarded client";
+    let flag = |known: bool, letter: u8| if known { letter } else { b'.' };
+    let mut record = vec![flag(forwarded.client.is_some(), b'C'), flag(forwarded.id.is_some(), b'I')];
+    let none = Client::default();
+    let client = forwarded.client.as_ref().unwrap_or(&none);
+    record.extend_from_slice(&client.port.to_le_bytes());
+    let id = forwarded.id.as_deref().unwrap_or_default();
+    for text in [&client.name, &client.address, &client.helo, &client.protocol, id] {
+        let length = u16::try_from(text.len()).map_err(|_| QueueError::Oversized(PART))?;
+        record.extend_from_slice(&length.to_le_bytes());
+        record.extend_from_slice(text.as_bytes());
+    }
+    push(out, FORWARDED, &[&record], PART)
 }
 
 fn encode_client(client: &Client, out: &mut Vec<u8>) -> Result<(), QueueError> {
@@ -161,19 +182,7 @@ fn push(out: &mut Vec<u8>, kind: u8, bytes: &[&[u8]], part: &'static str) -> Res
 
 /// Takes the records of the message itself; the envelope it returns has no recipients.
 pub(crate) fn decode_message(bytes: &[u8]) -> Result<Envelope, Damage> {
-    let mut envelope = Envelope {
-        sender: Address::null(),
-        recipients: Vec::new(),
-        arrival: Duration::ZERO,
-        origin: Origin::Internal,
-        client: Client::default(),
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-        content_filter: None,
-        trace: mail::Trace::default(),
-    };
+    let mut envelope = Envelope::new(Address::null(), Vec::new(), Duration::ZERO);
     let mut sender = None;
     let mut fields = Fields::new(bytes);
     while !fields.is_empty() {
@@ -235,10 +244,24 @@ fn decode_record(envelope: &mut Envelope, kind: u8, record: Fields<'_>) -> Optio
         SASL_USERNAME => text(record)?.clone_into(&mut envelope.client.sasl_username),
         SASL_SENDER => text(record)?.clone_into(&mut envelope.client.sasl_sender),
         CONTENT_FILTER => envelope.content_filter = Some(text(record)?.to_owned()),
+        FORWARDED => envelope.forwarded = Some(decode_forwarded(record)?),
         RECIPIENT => return None,
         _ => {}
     }
     Some(())
+}
+
+fn decode_forwarded(record: Fields<'_>) -> Option<Forwarded> {
+    let mut record = record;
+    let (has_client, has_id) = (record.u8()? == b'C', record.u8()? == b'I');
+    let port = record.u16()?;
+    let mut next = || {
+        let length = record.u16()?;
+        text(Fields::new(record.bytes(usize::from(length))?)).map(str::to_owned)
+    };
+    let (name, address, helo, protocol, id) = (next()?, next()?, next()?, next()?, next()?);
+    let client = Client { name, address, port, helo, protocol, ..Client::default() };
+    Some(Forwarded { client: has_client.then_some(client), id: has_id.then_some(id) })
 }
 
 /// A time that can be added to the epoch without overflow: before the year 10000.
@@ -267,6 +290,7 @@ fn name_of(kind: u8) -> &'static str {
         SASL_USERNAME => "SASL user name",
         SASL_SENDER => "SASL sender",
         CONTENT_FILTER => "content filter",
+        FORWARDED => "forwarded client",
         RECIPIENT => "recipient among the records of the message",
         _ => "record",
     }

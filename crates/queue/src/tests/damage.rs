@@ -100,8 +100,35 @@ fn the_golden_file_with_every_optional_record_is_what_is_written() {
         ..full().client
     };
     let envelope = mail::Envelope { content_filter: Some("scan:[127.0.0.1]:10024".into()), client, ..full() };
+    check_golden(name, &envelope);
+}
+
+/// What a content filter passed on of the client that came first.
+#[test]
+fn the_golden_file_with_a_forwarded_client_is_what_is_written() {
+    let name = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/version-1-forwarded.queue");
+    let client = mail::Client {
+        name: "first.example".into(),
+        address: "192.0.2.7".into(),
+        port: 4711,
+        helo: "[192.0.2.7]".into(),
+        protocol: "ESMTP".into(),
+        ..mail::Client::default()
+    };
+    let forwarded = mail::Forwarded { client: Some(client), id: Some("4hLv2p4lmqz5Bj".into()) };
+    let envelope = mail::Envelope { forwarded: Some(forwarded), ..full() };
+    check_golden(name, &envelope);
+    let only_id = mail::Forwarded { client: None, id: Some(String::new()) };
     let queue = queue();
-    let id = queue.commit(&envelope, b"Subject: golden\n\nThis file never changes.\n");
+    let id = queue.commit(&mail::Envelope { forwarded: Some(only_id.clone()), ..full() }, b"x\n");
+    let message = queue.active.claim(id).unwrap();
+    assert_eq!(message.envelope_without_recipients().forwarded, Some(only_id));
+    assert_eq!(message.envelope_without_recipients().first_client(), full().client);
+}
+
+fn check_golden(name: &str, envelope: &mail::Envelope) {
+    let queue = queue();
+    let id = queue.commit(envelope, b"Subject: golden\n\nThis file never changes.\n");
     let written = fs::read(queue.only_file()).unwrap();
     if std::env::var_os("WRITE_GOLDEN").is_some() {
         fs::write(name, &written).unwrap();
@@ -112,7 +139,7 @@ fn the_golden_file_with_every_optional_record_is_what_is_written() {
         recipients: envelope.recipients.clone(),
         ..message.envelope_without_recipients().clone()
     };
-    assert_eq!(read, envelope);
+    assert_eq!(read, *envelope);
 }
 
 /// A message that asks for a trace, and an attempt that a remote host decided.

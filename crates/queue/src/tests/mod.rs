@@ -75,19 +75,11 @@ fn address(text: &str) -> Address {
 }
 
 fn plain(recipients: &[&str]) -> Envelope {
-    Envelope {
-        sender: address("sender@example.org"),
-        recipients: recipients.iter().map(|r| Recipient::new(address(r))).collect(),
-        arrival: Duration::new(1_795_362_868, 123_456_789),
-        origin: Origin::Internal,
-        client: Client::default(),
-        envid: None,
-        ret: None,
-        body: Body::Unspecified,
-        smtputf8: false,
-        content_filter: None,
-        trace: mail::Trace::default(),
-    }
+    Envelope::new(
+        address("sender@example.org"),
+        recipients.iter().map(|r| Recipient::new(address(r))).collect(),
+        Duration::new(1_795_362_868, 123_456_789),
+    )
 }
 
 /// An envelope that uses every part of the format.

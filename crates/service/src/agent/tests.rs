@@ -26,6 +26,8 @@ fn request(recipients: u32) -> Request {
         smtputf8: false,
         trace: mail::Trace::default(),
         client: mail::Client::default(),
+        first_id: None,
+        is_local: true,
         recipients: (0..recipients).collect::<Vec<_>>().into_iter().map(recipient).collect(),
     }
 }

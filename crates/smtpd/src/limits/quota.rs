@@ -12,7 +12,7 @@ use ipc::anvil::{Answer, Client as Anvil, Request, UserLimits};
 use ipc::cleanup::{CleanupError, Client as Cleanup, Options};
 use ipc::log;
 use lookup::{LookupError, Maps, OpenError};
-use mail::{Address, Body, Dsn, Envelope, Origin, QueueId, Recipient};
+use mail::{Address, Dsn, Envelope, QueueId, Recipient};
 use smtp_proto::Reply;
 
 use crate::refusal;
@@ -110,17 +110,12 @@ impl Quota {
         let recipient = Address::new(self.notice_recipient.clone())
             .map_err(|e| CleanupError::Unreachable(std::io::Error::other(e.to_string())))?;
         let envelope = Envelope {
-            sender: Address::null(),
-            recipients: vec![Recipient::new(recipient)],
-            arrival: now.duration_since(UNIX_EPOCH).unwrap_or_default(),
-            origin: Origin::Internal,
-            client: mail::Client::default(),
-            envid: None,
-            ret: None,
-            body: Body::Unspecified,
             smtputf8: !user.is_ascii(),
-            content_filter: None,
-            trace: mail::Trace::default(),
+            ..Envelope::new(
+                Address::null(),
+                vec![Recipient::new(recipient)],
+                now.duration_since(UNIX_EPOCH).unwrap_or_default(),
+            )
         };
         let options = Options { filter: false, ..Options::default() };
         let mut submission = cleanup.begin(id, &envelope, options)?;

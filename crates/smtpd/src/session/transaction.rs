@@ -10,6 +10,7 @@ use smtp_proto::server::Transaction;
 use smtp_proto::{Fault, Reply};
 
 use super::dialogue::Dialogue;
+use super::xforward::Forwarded;
 use crate::limits::Happening;
 use crate::policy::{Instance, next_instance};
 use crate::refusal;
@@ -170,7 +171,8 @@ impl Dialogue<'_> {
             Some(forwarded) => forwarded.is_local,
             None => self.server.restrictions.rewrites_headers(subject),
         };
-        Source { shown, client, rewrite_headers }
+        let forwarded = self.forwarded.as_ref().map(Forwarded::to_pass_on);
+        Source { shown, client, rewrite_headers, forwarded }
     }
 
     /// RFC 3848: an S for TLS, an A for AUTH; RFC 6531 section 3.7.3 has its own word for a transaction with SMTPUTF8.

@@ -23,6 +23,8 @@ pub(super) struct Forwarded {
     protocol: Option<String>,
     /// The message's queue id there.
     ident: Option<String>,
+    /// Something was said of the client, be it that nothing is known.
+    names_client: bool,
     /// It came from that host itself: its headers are completed like those of local mail.
     pub(super) is_local: bool,
 }
@@ -47,7 +49,22 @@ impl Dialogue<'_> {
 }
 
 impl Forwarded {
+    /// What is passed on with the message.
+    pub(super) fn to_pass_on(&self) -> mail::Forwarded {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let client = mail::Client {
+            name: text(&self.name),
+            address: text(&self.address),
+            port: self.port,
+            helo: text(&self.helo),
+            protocol: text(&self.protocol),
+            ..mail::Client::default()
+        };
+        mail::Forwarded { client: self.names_client.then_some(client), id: self.ident.clone() }
+    }
+
     fn take(&mut self, attribute: &Attribute) -> Result<(), Reply> {
+        self.names_client |= !matches!(attribute.name.as_str(), "IDENT" | "SOURCE");
         match attribute.name.as_str() {
             "NAME" => self.name = attribute.host_name()?,
             "ADDR" => self.address = attribute.address()?.map(|ip| ip.to_string()),

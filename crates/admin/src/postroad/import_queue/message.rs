@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use mail::{Address, Body, Client, DsnReturn, Envelope, Notify, Origin, Recipient, Trace};
+use mail::{Address, Body, DsnReturn, Envelope, Notify, Origin, Recipient, Trace};
 
 use super::record::{Record, Records, damaged};
 
@@ -95,17 +95,8 @@ pub(super) fn copy_content(file: &File, out: &mut impl Write) -> io::Result<u64>
 impl Reading {
     fn new(uid: u32) -> Self {
         let envelope = Envelope {
-            sender: Address::null(),
-            recipients: Vec::new(),
-            arrival: Duration::ZERO,
             origin: Origin::Local { uid },
-            client: Client::default(),
-            envid: None,
-            ret: None,
-            body: Body::Unspecified,
-            smtputf8: false,
-            content_filter: None,
-            trace: Trace::None,
+            ..Envelope::new(Address::null(), Vec::new(), Duration::ZERO)
         };
         Self {
             message: Message { envelope, full_name: String::new(), has_verp: false },
