@@ -69,20 +69,21 @@ pub enum ToMaster {
     Open(PathBuf),
 }
 
-/// The parameters that name files of keys and certificates.
+/// The parameters that name files of keys and certificates, behind the name of the program that they are for.
 const KEY_FILES: [&str; 7] = [
-    "smtpd_tls_chain_files",
-    "smtpd_tls_cert_file",
-    "smtpd_tls_key_file",
-    "smtpd_tls_eccert_file",
-    "smtpd_tls_eckey_file",
-    "smtpd_tls_dcert_file",
-    "smtpd_tls_dkey_file",
+    "_tls_chain_files",
+    "_tls_cert_file",
+    "_tls_key_file",
+    "_tls_eccert_file",
+    "_tls_eckey_file",
+    "_tls_dcert_file",
+    "_tls_dkey_file",
 ];
 
-/// The files that master opens for a child with this configuration, and no others.
+/// The files that master opens for a child that runs this program with this configuration, and no others: what shows
+/// itself to servers cannot ask for what is shown to clients.
 #[must_use]
-pub fn key_files(config: &Config) -> Vec<PathBuf> {
-    let lists = KEY_FILES.iter().filter_map(|name| config.text(name));
+pub fn key_files(config: &Config, program: &str) -> Vec<PathBuf> {
+    let lists = KEY_FILES.iter().filter_map(|name| config.text(&format!("{program}{name}")));
     lists.flat_map(|list| config::split_list(&list)).map(PathBuf::from).collect()
 }

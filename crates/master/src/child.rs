@@ -166,5 +166,5 @@ impl Child {
 fn key_files(entry: &ServiceEntry, generation: &Generation) -> Vec<PathBuf> {
     let directory = generation.config.directory();
     let config = Config::from_snapshot(directory, &generation.snapshot, &entry.overrides);
-    config.map(|(config, _)| control::key_files(&config)).unwrap_or_default()
+    config.map(|(config, _)| control::key_files(&config, &entry.command)).unwrap_or_default()
 }

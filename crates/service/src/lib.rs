@@ -28,7 +28,7 @@ pub use judgement::judge;
 pub use lifecycle::{Event, Lifecycle};
 pub use mailbox::Mailbox;
 pub use sessions::{Sessions, accept_one};
-pub use startup::{Listener, Service, daemon, daemon_with_judgement};
+pub use startup::{Listener, Opener, Service, daemon, daemon_with_judgement};
 
 /// Why a daemon ends that should not: printed once, by [`daemon`]. Master starts it again, with back-off.
 #[derive(Debug)]

@@ -57,6 +57,18 @@ pub struct Service {
     pub(crate) unprivileged: bool,
 }
 
+/// Opens a file that this process may not open itself, or no longer.
+pub type Opener = Box<dyn Fn(&Path) -> std::io::Result<File> + Send + Sync>;
+
+impl Service {
+    /// Has master open the files of [`ipc::control::key_files`]: keys that were renewed since this process gave up its rights.
+    #[must_use]
+    pub fn opener(&self) -> Opener {
+        let lifecycle = Arc::clone(&self.lifecycle);
+        Box::new(move |path: &Path| lifecycle.open(path))
+    }
+}
+
 /// A listening socket that master opened.
 #[derive(Debug)]
 pub enum Listener {

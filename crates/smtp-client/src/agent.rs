@@ -1,6 +1,6 @@
 //! The program: what deliveries share, made of the configuration while this process may still read everything.
 
-use config::{Config, param};
+use config::param;
 use ipc::agent::SiteFailure;
 use ipc::log;
 use lookup::{Generic, Maps, MatchList};
@@ -35,7 +35,7 @@ pub(crate) struct Client {
 
 /// Serves the deliveries of this program.
 pub(crate) fn run(service: Service, protocol: Protocol) -> Result<(), Fatal> {
-    let client = Client::new(&service.config, protocol).map_err(Fatal::new)?;
+    let client = Client::new(&service, protocol).map_err(Fatal::new)?;
     service.serve_site_deliveries(client)
 }
 
@@ -44,7 +44,8 @@ impl Client {
     ///
     /// # Errors
     /// What is wrong, beginning with the parameter.
-    pub(crate) fn new(config: &Config, protocol: Protocol) -> Result<Self, String> {
+    pub(crate) fn new(service: &Service, protocol: Protocol) -> Result<Self, String> {
+        let config = &service.config;
         let own = Own { config, protocol };
         let hosts = match protocol {
             Protocol::Smtp => HostFinder::for_smtp(config),
@@ -63,7 +64,7 @@ impl Client {
                 .map_err(|error| error.to_string())?,
             settings,
             hosts: hosts.map_err(|error| error.to_string())?,
-            tls: Context::new(config, own.prefix())?,
+            tls: Context::new(config, own.prefix(), Some(service.opener()))?,
             generic: Generic::from_config(config, &own.name(param::SMTP_GENERIC_MAPS), &generic)
                 .map_err(|error| error.to_string())?,
             checks: Checks::new(&own)?,

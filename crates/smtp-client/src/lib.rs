@@ -43,7 +43,7 @@ pub fn verify(config: &Config, prefix: &str) -> Vec<Diagnostic> {
     let file = config.directory().join("main.cf");
     let diagnostic = |severity, text| Diagnostic { severity, file: file.clone(), line: 0, text };
     let warnings = net::tls::warnings(config, prefix).into_iter();
-    let errors = net::tls::client::Context::new(config, prefix).err().into_iter();
+    let errors = net::tls::client::Context::new(config, prefix, None).err().into_iter();
     warnings
         .map(|text| diagnostic(Severity::Warning, text))
         .chain(errors.map(|text| diagnostic(Severity::Error, text)))

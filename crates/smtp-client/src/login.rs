@@ -197,6 +197,13 @@ impl Logins {
         Ok(String::from_utf8_lossy(&nonce).into_owned())
     }
 
+    /// The server took the login.
+    pub(crate) fn taken(&self, login: &Login) {
+        if let Proof::Token(token) = &login.proof {
+            self.tokens.taken(token);
+        }
+    }
+
     /// The server refused the login. True where there is another token now: it may be tried at once.
     pub(crate) fn refused(&self, login: &Login) -> bool {
         match &login.proof {

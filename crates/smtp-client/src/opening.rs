@@ -220,7 +220,10 @@ impl Opening<'_> {
         })?;
         conversation.session.authenticate(exchange).map_err(|error| (out_of_turn(error), false))?;
         match event(conversation).map_err(|failure| (failure, false))? {
-            Event::Reply { accepted: true, .. } => Ok(()),
+            Event::Reply { accepted: true, .. } => {
+                logins.taken(login);
+                Ok(())
+            }
             Event::Reply { response, .. } => {
                 let text = format!("SASL authentication failed; server {server} said: {response}");
                 let failure = Failure::said(&server, &response, text);

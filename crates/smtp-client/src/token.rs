@@ -3,7 +3,7 @@
 //! Either holds a bare token in its first line, or a JSON object as authorization servers send it (RFC 6749 section 5.1):
 //! `access_token`, and `expires_in` in seconds or `expires_at` since the Unix epoch. A file is read whenever a session
 //! logs in, so that a new token counts at once. A command is run when there is no token, when it expires, and when a
-//! server refused it, but at most once a minute.
+//! server refused it; but at most once a minute where that is likely to give the same: a token that never served.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -23,8 +23,12 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A token is not used in its last moments: it must still be good when the server looks at it.
+/// A token is not used in its last moments, or its second half where it lives no longer: it must still be good when the
+/// server looks at it.
 const MARGIN: Duration = Duration::from_secs(60);
+
+/// A token that expires sooner is used on for so long.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
 /// Where a token comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +49,8 @@ pub(crate) struct Tokens {
 struct Fresh {
     token: Option<Secret>,
     good_until: Option<Instant>,
+    /// A server has taken it.
+    has_served: bool,
     last_run: Option<Instant>,
     error: String,
 }
@@ -83,11 +89,21 @@ impl Tokens {
                 let fresh = self.of(line);
                 let mut fresh = fresh.lock().unwrap_or_else(PoisonError::into_inner);
                 let stale = fresh.good_until.is_some_and(|end| Instant::now() >= end);
-                if fresh.token.is_none() || stale {
+                if stale {
+                    // However short it lives, it is not asked for more often than each second.
+                    fresh.run(line, self.pause.min(SHORTEST_LIFE));
+                } else if fresh.token.is_none() {
                     fresh.run(line, self.pause);
                 }
                 fresh.token.clone().ok_or_else(|| fresh.error.clone())
             }
+        }
+    }
+
+    /// A server took the token.
+    pub(crate) fn taken(&self, token: &Token) {
+        if let Token::Command(line) = token {
+            self.of(line).lock().unwrap_or_else(PoisonError::into_inner).has_served = true;
         }
     }
 
@@ -97,7 +113,8 @@ impl Tokens {
         let fresh = self.of(line);
         let mut fresh = fresh.lock().unwrap_or_else(PoisonError::into_inner);
         let before = fresh.token.take();
-        fresh.run(line, self.pause);
+        let pause = if fresh.has_served { Duration::ZERO } else { self.pause };
+        fresh.run(line, pause);
         match (&before, &fresh.token) {
             (Some(before), Some(now)) => **before != **now,
             _ => false,
@@ -120,9 +137,11 @@ impl Fresh {
             return;
         }
         self.last_run = Some(Instant::now());
+        self.has_served = false;
         match output_of(line).and_then(|text| parse(&text, &format!("the output of {}", program_of(line)))) {
             Ok((token, lifetime)) => {
-                self.good_until = lifetime.map(|time| Instant::now() + time.saturating_sub(MARGIN));
+                self.good_until =
+                    lifetime.map(|time| Instant::now() + time.saturating_sub(MARGIN.min(time / 2)));
                 self.token = Some(token);
                 self.error.clear();
             }
@@ -245,7 +264,7 @@ mod tests {
         std::fs::write(&script, line.replace("LIFE", &life.display().to_string())).unwrap();
         let token = Token::parse(&format!("token-command:/bin/sh {}", script.display())).unwrap();
         let tokens = Tokens { pause: Duration::ZERO, ..Tokens::default() };
-        for (seconds, expected) in [("60", "t1"), ("61", "t2"), ("3600", "t2")] {
+        for (seconds, expected) in [("0", "t1"), ("60", "t2"), ("3600", "t2")] {
             std::fs::write(&life, seconds).unwrap();
             assert_eq!(text(&tokens.get(&token).unwrap()), expected, "{seconds}");
         }
@@ -267,6 +286,11 @@ mod tests {
         assert_eq!(text(&tokens.get(&token).unwrap()), "2");
         assert!(tokens.refused(&token));
         assert_eq!(text(&tokens.get(&token).unwrap()), "3");
+        // One that has served is worth asking for another at once.
+        let tokens = Tokens::default();
+        assert_eq!(text(&tokens.get(&token).unwrap()), "4");
+        tokens.taken(&token);
+        assert!(tokens.refused(&token) && !tokens.refused(&token));
         let failing = Token::Command("/bin/false".into());
         assert!(tokens.get(&failing).unwrap_err().contains("/bin/false"));
     }

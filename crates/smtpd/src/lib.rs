@@ -26,7 +26,6 @@ mod wire;
 
 pub use server::Server;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use config::{Config, Diagnostic, Severity};
@@ -82,9 +81,7 @@ impl Servers {
     fn new(service: &Service, config: &Config, name: &str) -> Result<Self, Fatal> {
         let failed = |e: lookup::OpenError| Fatal::new(e.to_string());
         let calm = Server::new(config, name, service.cleanup()).map_err(failed)?;
-        let lifecycle = Arc::clone(&service.lifecycle);
-        let opener = Box::new(move |path: &Path| lifecycle.open(path));
-        let calm = calm.with_tls(config, opener).map_err(failed)?;
+        let calm = calm.with_tls(config, service.opener()).map_err(failed)?;
         let stressed = calm.stressed(config).map_err(failed)?;
         Ok(Self { calm, stressed })
     }

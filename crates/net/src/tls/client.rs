@@ -32,6 +32,7 @@ use super::info::{self, Info, Trust};
 use super::policy::Policies;
 pub use super::policy::{Level, Match, Policy, PolicyError};
 use super::protocols::Protocols;
+use super::server::Opener;
 use super::sessions::Sessions;
 use super::settings::Settings;
 use super::store::Store;
@@ -172,11 +173,11 @@ impl<S: Read + Write> Write for TlsStream<S> {
 }
 
 impl Context {
-    /// The context of `prefix` (`smtp` or `lmtp`).
+    /// The context of `prefix` (`smtp` or `lmtp`); `opener` opens keys that this process may not.
     ///
     /// # Errors
     /// A parameter, file or table that cannot be used; the text begins with the parameter.
-    pub fn new(config: &Config, prefix: &str) -> Result<Self, String> {
+    pub fn new(config: &Config, prefix: &str, opener: Option<Box<Opener>>) -> Result<Self, String> {
         let settings = Settings { config, prefix };
         let mut anchors = Anchors::default();
         let (file, folder) = (settings.text("tls_CAfile"), settings.text("tls_CApath"));
@@ -197,7 +198,7 @@ impl Context {
             system_anchors: none || global("tls_append_default_CA") == "yes",
             anchors,
             purpose: Purpose::server(settings.depth("tls_scert_verifydepth")),
-            own: Mutex::new(Store::new(keys::files(settings), None)),
+            own: Mutex::new(Store::new(keys::files(settings), opener)),
             sessions: Sessions::new(settings.time("tls_session_cache_timeout")),
             configs: Mutex::default(),
             dane: dane::Settings::new(

@@ -184,7 +184,7 @@ mod tests {
         let main_cf =
             format!("myhostname = a.example\nsmtp_tls_security_level = dane\n{main_cf}").into_bytes();
         let snapshot = config::Snapshot { main_cf, master_cf: Vec::new() };
-        Context::new(&Config::inspect(Path::new("/nowhere"), &snapshot, &[]).0, "smtp").unwrap()
+        Context::new(&Config::inspect(Path::new("/nowhere"), &snapshot, &[]).0, "smtp", None).unwrap()
     }
 
     /// A name of a zone, whether it is signed, and the usage of its only record; 255 for a server that fails.

@@ -59,7 +59,7 @@ impl Server {
 }
 
 fn context(main_cf: &str) -> Context {
-    Context::new(&config(main_cf), "smtp").unwrap()
+    Context::new(&config(main_cf), "smtp", None).unwrap()
 }
 
 fn level(context: &Context, level: Level) -> Policy {

@@ -73,7 +73,7 @@ fn answer(id: Option<&str>) -> Result<Answer<Vec<String>>, DnsError> {
 }
 
 fn policy(main_cf: &str) -> Policy {
-    Context::new(&config(main_cf), "smtp").unwrap().policy("example.com").unwrap()
+    Context::new(&config(main_cf), "smtp", None).unwrap().policy("example.com").unwrap()
 }
 
 #[test]
