@@ -7,6 +7,8 @@ pub mod credentials;
 pub mod descriptors;
 pub mod fs;
 pub mod map;
+pub mod memory;
 pub mod process;
+pub mod sandbox;
 
 pub use map::{Mmap, map_file};

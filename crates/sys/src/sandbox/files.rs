@@ -1,0 +1,106 @@
+//! Files and TCP ports, by Landlock.
+
+use std::io;
+use std::path::PathBuf;
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags, path_beneath_rules,
+};
+
+/// What may be done with a file, or below a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FileAccess {
+    /// Listing folders.
+    List,
+    /// Listing folders and reading files.
+    Read,
+    /// Reading and removing files, and moving them elsewhere.
+    Take,
+    /// Receiving files that are moved there.
+    Receive,
+    /// Making, reading, changing, moving and removing files, but no folders.
+    Change,
+    /// The same, and making folders.
+    Build,
+}
+
+impl FileAccess {
+    fn rights(self) -> BitFlags<AccessFs> {
+        let list = make_bitflags!(AccessFs::{ReadDir});
+        let read = list | AccessFs::ReadFile;
+        let change = read | make_bitflags!(AccessFs::{WriteFile | Truncate | MakeReg | RemoveFile | Refer});
+        match self {
+            Self::List => list,
+            Self::Read => read,
+            Self::Take => read | AccessFs::RemoveFile | AccessFs::Refer,
+            Self::Receive => list | AccessFs::MakeReg | AccessFs::Refer,
+            Self::Change => change,
+            Self::Build => change | AccessFs::MakeDir,
+        }
+    }
+
+    /// Whether whoever has this may do all that `other` allows.
+    #[must_use]
+    pub fn includes(self, other: Self) -> bool {
+        self.rights().contains(other.rights())
+    }
+}
+
+/// What a process may reach; nothing else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Files and folders; one that does not exist gives no right. `None` for all.
+    pub files: Option<Vec<(PathBuf, FileAccess)>>,
+    /// The TCP ports that may be connected to; `None` for all.
+    pub connect: Option<Vec<u16>>,
+    /// The TCP ports that may be bound to; 0 is a port that the kernel chooses.
+    pub bind: Vec<u16>,
+}
+
+/// How much of a [`Reach`] the kernel holds a process to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enforced {
+    /// All of it.
+    Fully,
+    /// What this version of the kernel's interface knows.
+    Partly(u32),
+    /// Nothing: the kernel has no Landlock, or not switched on.
+    Not,
+}
+
+/// Confines this thread and those that it starts. Signals and abstract sockets of other processes are out of reach too,
+/// where the kernel is new enough, and so is the memory of processes that are not confined alike.
+///
+/// # Errors
+/// What the kernel says to a rule.
+pub fn confine(reach: &Reach) -> io::Result<Enforced> {
+    let all = AccessFs::from_all(ABI::V5);
+    let mut rules = Ruleset::default();
+    if reach.files.is_some() {
+        rules = rules.handle_access(all).map_err(io::Error::other)?;
+    }
+    rules = rules.handle_access(AccessNet::BindTcp).map_err(io::Error::other)?;
+    if reach.connect.is_some() {
+        rules = rules.handle_access(AccessNet::ConnectTcp).map_err(io::Error::other)?;
+    }
+    let rules = rules.scope(Scope::from_all(ABI::V6)).map_err(io::Error::other)?;
+    let mut created = rules.create().map_err(io::Error::other)?;
+    for (path, access) in reach.files.iter().flatten() {
+        created = created.add_rules(path_beneath_rules([path], access.rights())).map_err(io::Error::other)?;
+    }
+    for port in &reach.bind {
+        created = created.add_rule(NetPort::new(*port, AccessNet::BindTcp)).map_err(io::Error::other)?;
+    }
+    for port in reach.connect.iter().flatten() {
+        created = created.add_rule(NetPort::new(*port, AccessNet::ConnectTcp)).map_err(io::Error::other)?;
+    }
+    let status = created.restrict_self().map_err(io::Error::other)?;
+    Ok(match (status.ruleset, status.landlock) {
+        (RulesetStatus::FullyEnforced, _) => Enforced::Fully,
+        (RulesetStatus::PartiallyEnforced, LandlockStatus::Available { effective_abi, .. }) => {
+            Enforced::Partly(effective_abi as u32)
+        }
+        _ => Enforced::Not,
+    })
+}
