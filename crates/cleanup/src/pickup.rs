@@ -78,12 +78,8 @@ fn wait(listeners: &[Listener], lifecycle: &Lifecycle, interval: Duration) -> Re
         Err(error) => return Err(Fatal::new(format!("poll: {error}"))),
     }
     lifecycle.quiet();
-    for listener in listeners {
-        if let Listener::Unix(listener) = listener {
-            // Listeners do not block; whatever else accept says, the next round is made all the same.
-            while listener.accept().is_ok() {}
-        }
-    }
+    // Listeners do not block; whatever else accept says, the next round is made all the same.
+    listeners.iter().for_each(|listener| while service::accept_one(listener).is_some() {});
     Ok(())
 }
 

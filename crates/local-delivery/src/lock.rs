@@ -6,9 +6,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use ipc::log;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+
+use crate::failure::describe;
 
 /// How mailboxes are locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,8 +153,17 @@ pub(crate) struct LockFile(PathBuf);
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // One that was taken for stale and removed by another is gone already.
-        let _ = std::fs::remove_file(&self.0);
+        match std::fs::remove_file(&self.0) {
+            // One that was taken for stale and removed by another is gone already.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let lock = self.0.display();
+                log::warning!(
+                    "remove lock file {lock}: {}; it holds mail up until it is stale",
+                    describe(&error)
+                );
+            }
+            _ => {}
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -326,10 +327,16 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// A queue manager that is gone has its own way to find out what is left to do.
+/// A queue manager that is gone has its own way to find out what is left to do. One that is there would wait for what was
+/// not sent, and misread what follows half a reply: closing the connection makes it see to what it has no outcome of.
 fn send(replies: &Mutex<UnixStream>, out: &mut Vec<u8>) {
     let socket = replies.lock().unwrap_or_else(PoisonError::into_inner);
-    let _ = (&*socket).write_all(out);
+    if let Err(error) = (&*socket).write_all(out) {
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            log::warning!("reply to the queue manager: {error}");
+        }
+        let _ = socket.shutdown(Shutdown::Both);
+    }
     out.clear();
 }
 

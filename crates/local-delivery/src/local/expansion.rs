@@ -11,7 +11,7 @@ use super::include;
 use super::routing::Routed;
 use super::settings::Origin;
 use crate::destination::{self, Destination};
-use crate::failure::{Failure, describe};
+use crate::failure::Failure;
 
 /// The most destinations of one expansion. Beyond it, a mailing list manager is the better tool.
 const MAX_DESTINATIONS: usize = 50_000;
@@ -249,8 +249,8 @@ impl LocalAgent {
             Rights::User(_) => rights.clone(),
             Rights::Root => {
                 let owner = include::least_trusted_owner(path).map_err(|error| {
-                    let (path, cause) = (path.display(), describe(&error));
-                    include::unusable(format_args!("unable to lookup :include: file {path}: {cause}"))
+                    let path = path.display();
+                    include::unreadable(&error, format_args!("unable to lookup :include: file {path}"))
                 })?;
                 self.rights_of_uid(owner, format_args!(":include: file {}", path.display()))?
             }

@@ -18,7 +18,7 @@ use mail::Dsn;
 use nix::libc;
 use nix::unistd::Uid;
 
-use crate::failure::{Failure, describe};
+use crate::failure::Failure;
 
 /// The largest list, in bytes: far more than the destinations that are taken from it.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;
@@ -29,11 +29,10 @@ const MAX_LINKS: usize = 40;
 /// Reads an `:include:` file; the caller's guard decides with whose rights.
 ///
 /// # Errors
-/// [`unusable`]: its keeper hears of it by the mail that comes back.
+/// [`unusable`]: its keeper hears of it by the mail that comes back. [`unreadable`]: the system is in trouble.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let name = path.display();
-    let failed =
-        |error: &io::Error| unusable(format_args!("cannot open include file {name}: {}", describe(error)));
+    let failed = |error: &io::Error| unreadable(error, format_args!("cannot open include file {name}"));
     let file = open(path).map_err(|error| failed(&error))?;
     let stat = file.metadata().map_err(|error| failed(&error))?;
     let wrong = |what: &str| unusable(format_args!(":include: file {name} {what}"));
@@ -55,6 +54,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 pub(super) fn unusable(why: fmt::Arguments<'_>) -> Failure {
     log::warning!("{why}");
     Failure::bounce(Dsn::new(5, 3, 5), "mail system configuration error")
+}
+
+/// A list that could not be read: for now, where it is a disk or the descriptors that failed and not who keeps the list.
+pub(super) fn unreadable(error: &io::Error, operation: fmt::Arguments<'_>) -> Failure {
+    let failure = Failure::of_named_file(error, operation);
+    if failure.is_temporary() { failure } else { unusable(format_args!("{}", failure.text)) }
 }
 
 /// Opens a file for reading that may turn out to be a FIFO or a terminal, without waiting for it.
@@ -125,6 +130,16 @@ mod tests {
         let fifo = folder.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(read(&fifo).unwrap_err().dsn, Dsn::new(5, 3, 5));
+    }
+
+    #[test]
+    fn a_disk_in_trouble_bounces_nothing() {
+        let dsn = |errno| unreadable(&io::Error::from_raw_os_error(errno), format_args!("open")).dsn;
+        for errno in [libc::EIO, libc::EMFILE, libc::ENFILE, libc::ENOSPC, libc::EINTR, libc::ESTALE] {
+            assert_eq!(dsn(errno).class(), 4, "{}", io::Error::from_raw_os_error(errno));
+        }
+        assert_eq!(dsn(libc::ENOENT), Dsn::new(5, 3, 5));
+        assert_eq!(dsn(libc::EACCES), Dsn::new(5, 3, 5));
     }
 
     #[test]
