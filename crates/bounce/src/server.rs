@@ -1,5 +1,6 @@
 //! Serving qmgr: requests over lasting connections, a few of them worked on at a time.
 
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -116,10 +117,16 @@ impl Bounce {
     }
 }
 
-/// A qmgr that went away asks again when it is back.
+/// A qmgr that went away asks again when it is back. One that is there would wait for ever for a reply that could not be
+/// sent: closing the connection makes it ask again, too.
 fn reply(socket: &Mutex<&UnixStream>, number: u64, result: Result<(), String>) {
     let socket = socket.lock().unwrap_or_else(PoisonError::into_inner);
-    let _ = frame::send(&socket, &Reply { number, result }, None);
+    if let Err(error) = frame::send(&socket, &Reply { number, result }, None) {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            log::warning!("reply to the queue manager: {error}");
+        }
+        let _ = socket.shutdown(Shutdown::Both);
+    }
 }
 
 #[cfg(test)]

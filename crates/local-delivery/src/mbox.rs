@@ -134,9 +134,7 @@ fn open(path: &Path, rules: &Rules<'_>) -> Result<(File, bool), Failure> {
             match options.open(path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => existing().map(|f| (f, false)),
                 result => result.and_then(|file| {
-                    if let Some((uid, gid)) = rules.chown {
-                        std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
-                    }
+                    give_away(&file, path, rules)?;
                     Ok((file, true))
                 }),
             }
@@ -149,6 +147,12 @@ fn open(path: &Path, rules: &Rules<'_>) -> Result<(File, bool), Failure> {
         true => Failure::of_named_file(&error, opening),
         false => Failure::from_io(&error, opening),
     })
+}
+
+/// Gives a file that root has made to its user. One that stayed root's would never be the recipient's again.
+fn give_away(file: &File, path: &Path, rules: &Rules<'_>) -> io::Result<()> {
+    let Some((uid, gid)) = rules.chown else { return Ok(()) };
+    std::os::unix::fs::fchown(file, Some(uid), Some(gid)).inspect_err(|_| drop(std::fs::remove_file(path)))
 }
 
 /// Follows a symbolic link if root made it, in a folder where only root can replace it.
