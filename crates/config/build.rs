@@ -38,19 +38,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let table: BTreeMap<String, Entry> = toml::from_str(&source)?;
     check_order(&source)?;
 
-    let mut rows =
-        String::from("/// Every parameter, sorted by name.\npub static PARAMETERS: &[Parameter] = &[\n");
+    let mut rows = Rows::default();
     let mut constants = String::new();
     for (index, (name, entry)) in table.iter().enumerate() {
         let (kind, rust_type) =
             kind_of(entry).ok_or_else(|| format!("{name}: unknown type {}", entry.r#type))?;
-        write_row(&mut rows, name, entry, kind)?;
+        rows.add(name, entry, kind)?;
         write_constant(&mut constants, name, entry, index, rust_type)?;
     }
-    rows.push_str("];\n");
 
     let out = env::var("OUT_DIR")?;
-    fs::write(Path::new(&out).join("table.rs"), rows)?;
+    let (table, texts) = rows.finish()?;
+    fs::write(Path::new(&out).join("table.rs"), table)?;
+    fs::write(Path::new(&out).join("texts"), texts)?;
     fs::write(Path::new(&out).join("constants.rs"), constants)?;
     Ok(())
 }
@@ -84,25 +84,67 @@ fn kind_of(entry: &Entry) -> Option<(&'static str, &'static str)> {
     })
 }
 
-fn write_row(rows: &mut String, name: &str, entry: &Entry, kind: &str) -> Result<(), Box<dyn Error>> {
-    let Entry { default, choices, users, doc, implemented, inert, instead, deprecated, listed, .. } = entry;
-    let unit = match (&entry.unit, kind) {
-        (Some(unit), _) => unit.chars().next().unwrap_or('s'),
-        (None, "Time") => default.chars().last().filter(char::is_ascii_alphabetic).unwrap_or('s'),
-        _ => 's',
-    };
-    if !doc.ends_with('.') {
-        return Err(format!("{name}: the doc sentence lacks its full stop").into());
+/// The rows of the table in the making, and the texts that they point into.
+#[derive(Default)]
+struct Rows {
+    /// What stands in a row beside its places.
+    numbers: Vec<(usize, usize, String)>,
+    /// Names and defaults.
+    keys: String,
+    /// Everything else.
+    rest: String,
+}
+
+impl Rows {
+    fn add(&mut self, name: &str, entry: &Entry, kind: &str) -> Result<(), Box<dyn Error>> {
+        let Entry { default, doc, implemented, listed, .. } = entry;
+        let unit = match (&entry.unit, kind) {
+            (Some(unit), _) => unit.chars().next().unwrap_or('s'),
+            (None, "Time") => default.chars().last().filter(char::is_ascii_alphabetic).unwrap_or('s'),
+            _ => 's',
+        };
+        if !doc.ends_with('.') {
+            return Err(format!("{name}: the doc sentence lacks its full stop").into());
+        }
+        let places = (self.keys.len(), self.rest.len());
+        let mut lengths = Vec::new();
+        for text in [name, default] {
+            lengths.push(length(text)?);
+            self.keys.push_str(text);
+        }
+        let (choices, users) = (words(&entry.choices), words(&entry.users));
+        let optional = [&entry.inert, &entry.instead, &entry.deprecated].map(Option::as_deref);
+        for text in [Some(choices.as_str()), Some(&users), Some(doc)].into_iter().chain(optional) {
+            lengths.push(text.map_or(Ok("NONE".to_owned()), length)?);
+            self.rest.push_str(text.unwrap_or_default());
+        }
+        let numbers = format!(
+            "lengths: [{}], minimum: {}, maximum: {}, kind: Kind::{kind}, unit: b{unit:?}, implemented: {implemented}, listed: {listed}",
+            lengths.join(", "),
+            entry.min.unwrap_or(0),
+            entry.max.unwrap_or(u64::MAX),
+        );
+        self.numbers.push((places.0, places.1, numbers));
+        Ok(())
     }
-    writeln!(
-        rows,
-        "Parameter {{ name: {name:?}, kind: Kind::{kind}, default: {default:?}, unit: {unit:?}, minimum: {}, maximum: {}, \
-         choices: &{choices:?}, users: &{users:?}, doc: {doc:?}, implemented: {implemented}, inert: {inert:?}, instead: {instead:?}, deprecated: {deprecated:?}, \
-         listed: {listed} }},",
-        entry.min.unwrap_or(0),
-        entry.max.unwrap_or(u64::MAX),
-    )?;
-    Ok(())
+
+    fn finish(self) -> Result<(String, String), Box<dyn Error>> {
+        let mut table = format!("static ROWS: [Row; {}] = [\n", self.numbers.len());
+        for (key, rest, numbers) in &self.numbers {
+            writeln!(table, "Row {{ key_at: {key}, rest_at: {}, {numbers} }},", self.keys.len() + rest)?;
+        }
+        table.push_str("];\n");
+        Ok((table, self.keys + &self.rest))
+    }
+}
+
+fn length(text: &str) -> Result<String, Box<dyn Error>> {
+    let length = u16::try_from(text.len()).ok().filter(|length| *length < u16::MAX);
+    Ok(length.ok_or_else(|| format!("too long for the table: {text}"))?.to_string())
+}
+
+fn words(words: &[String]) -> String {
+    words.iter().map(|word| format!("{word}\n")).collect()
 }
 
 fn write_constant(

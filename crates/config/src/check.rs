@@ -13,7 +13,7 @@ use crate::lines::{LineKind, is_space, kind_of};
 use crate::main_cf::Setting;
 use crate::master_cf::ServiceEntry;
 use crate::near::nearest;
-use crate::parameter::{Kind, PARAMETERS, Parameter, find, param};
+use crate::parameter::{Kind, Parameter, find, param, parameters};
 use crate::transport;
 use crate::value::{self, split_list};
 
@@ -58,7 +58,7 @@ pub(crate) fn overrides(settings: &Settings, overrides: &[(String, String)], fou
     let mut remarks = Remarks { file: "-o".into(), list: found };
     for (name, _) in overrides {
         if let (Some(row), Some(setting)) = (find(name), settings.get(name)) {
-            check_value(settings, setting, row, &mut remarks);
+            check_value(settings, setting, &row, &mut remarks);
         }
     }
 }
@@ -138,23 +138,23 @@ impl Names {
 fn one_setting(settings: &Settings, setting: &Setting, names: &Names, remarks: &mut Remarks<'_>) {
     let name = setting.name.as_str();
     if let Some(row) = find(name) {
-        if check_value(settings, setting, row, remarks) {
-            status(settings, setting, row, remarks);
+        if check_value(settings, setting, &row, remarks) {
+            status(settings, setting, &row, remarks);
         }
     } else if let Some((service, default)) = transport::default_of(name) {
         let row = find(default);
         if let Some(row) = row {
-            check_value(settings, setting, row, remarks);
+            check_value(settings, setting, &row, remarks);
         }
         if let Some(row) = row.filter(|row| !row.implemented) {
-            remarks.warning(setting.line, without_effect(name, row));
+            remarks.warning(setting.line, without_effect(name, &row));
         } else if !names.transports.contains(service) && !names.uses(name) {
             remarks
                 .warning(setting.line, format!("{name} has no effect: master.cf has no service {service}"));
         }
     } else if names.uses(name) {
         check_text(settings, setting, remarks);
-    } else if let Some(near) = nearest(name, PARAMETERS.iter().map(|row| row.name)) {
+    } else if let Some(near) = nearest(name, parameters().map(|row| row.name)) {
         remarks.error(setting.line, format!("there is no parameter {name}; did you mean {near}?"));
     } else {
         remarks.warning(setting.line, format!("there is no parameter {name}, and nothing refers to ${name}"));
@@ -199,7 +199,7 @@ fn check_text(settings: &Settings, setting: &Setting, remarks: &mut Remarks<'_>)
     let mut missing = Vec::new();
     let expanded = expand::expand_noting(settings, &setting.value, &mut missing);
     for name in missing {
-        match nearest(&name, PARAMETERS.iter().map(|row| row.name)) {
+        match nearest(&name, parameters().map(|row| row.name)) {
             Some(near) => remarks.error(
                 setting.line,
                 format!("{}: ${name} is not defined; did you mean ${near}?", setting.name),
@@ -245,20 +245,20 @@ fn without_effect(name: &str, row: &Parameter) -> String {
 
 /// Defaults that refer to what was set may have become wrong by it.
 fn inherited_values(settings: &Settings, remarks: &mut Remarks<'_>) {
-    let can_be_wrong = |row: &&Parameter| {
+    let can_be_wrong = |row: &Parameter| {
         matches!(row.kind, Kind::Bool | Kind::Int | Kind::Time | Kind::Choice | Kind::Rate | Kind::Feedback)
     };
-    let inherits = |row: &&Parameter| row.default.contains('$') && !settings.contains(row.name);
-    for row in PARAMETERS.iter().filter(can_be_wrong).filter(inherits) {
+    let inherits = |row: &Parameter| row.default.contains('$') && !settings.contains(row.name);
+    for row in parameters().filter(can_be_wrong).filter(inherits) {
         let culprit = expand::names_in(row.default).into_iter().find_map(|name| settings.get(name));
         let Some(culprit) = culprit else { continue };
         let is_bad_itself = find(&culprit.name)
-            .is_some_and(|row| settings.value_of(row).is_ok_and(|text| value::check(&text, row).is_err()));
+            .is_some_and(|row| settings.value_of(&row).is_ok_and(|text| value::check(&text, &row).is_err()));
         if is_bad_itself {
             continue;
         }
-        if let Ok(text) = settings.value_of(row)
-            && let Err(right) = value::check(&text, row)
+        if let Ok(text) = settings.value_of(&row)
+            && let Err(right) = value::check(&text, &row)
         {
             remarks.error(
                 culprit.line,
@@ -293,8 +293,8 @@ fn sizes(settings: &Settings, remarks: &mut Remarks<'_>) {
 /// A slip in `maillog_file` must not make root append to any file there is.
 fn log_file(settings: &Settings, remarks: &mut Remarks<'_>) {
     let Some(setting) = settings.get(param::MAILLOG_FILE.name()) else { return };
-    let path = settings.value_of(param::MAILLOG_FILE.row()).unwrap_or_default();
-    let prefixes = settings.value_of(param::MAILLOG_FILE_PREFIXES.row()).unwrap_or_default();
+    let path = settings.value_of(&param::MAILLOG_FILE.row()).unwrap_or_default();
+    let prefixes = settings.value_of(&param::MAILLOG_FILE_PREFIXES.row()).unwrap_or_default();
     let lies_in = |prefix: &String| {
         let rest = path.strip_prefix(prefix.trim_end_matches('/'));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

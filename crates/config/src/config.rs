@@ -12,7 +12,7 @@ use crate::expand::{self, ExpandError, Source};
 use crate::host::{self, NetworkStyle};
 use crate::main_cf::Setting;
 use crate::master_cf::ServiceEntry;
-use crate::parameter::{Kind, PARAMETERS, Param, Parameter, find, index_of};
+use crate::parameter::{self, Kind, Param, Parameter, find, index_of};
 use crate::transport;
 use crate::value::{Value, split_list};
 
@@ -51,7 +51,7 @@ pub(crate) struct Settings {
 
 impl Config {
     pub(crate) fn new(settings: Settings, services: Vec<ServiceEntry>, own_names: Vec<String>) -> Self {
-        let values = PARAMETERS.iter().map(|_| OnceLock::new()).collect();
+        let values = (0..parameter::COUNT).map(|_| OnceLock::new()).collect();
         let directory = settings.directory.clone();
         Self { inner: Arc::new(Inner { directory, settings, services, own_names, values }) }
     }
@@ -72,7 +72,7 @@ impl Config {
     /// The value of a parameter.
     #[must_use]
     pub fn get<T: Value>(&self, parameter: Param<T>) -> T {
-        parse_or_default(self.value_at(parameter.index()), parameter.row())
+        parse_or_default(self.value_at(parameter.index()), &parameter.row())
     }
 
     /// The expanded text of any name: a parameter, a user's own name such as a restriction class, or
@@ -91,11 +91,11 @@ impl Config {
     pub fn for_transport<T: Value>(&self, transport: &str, suffix: &str, default: Param<T>) -> T {
         let name = format!("{transport}_{}", suffix.trim_start_matches('_'));
         if let Some(index) = index_of(&name) {
-            return parse_or_default(self.value_at(index), default.row());
+            return parse_or_default(self.value_at(index), &default.row());
         }
         match self.inner.settings.set.get(&name) {
             Some(setting) => {
-                parse_or_default(&self.expand(&setting.value).unwrap_or_default(), default.row())
+                parse_or_default(&self.expand(&setting.value).unwrap_or_default(), &default.row())
             }
             None => self.get(default),
         }
@@ -154,7 +154,7 @@ impl Config {
 
     fn value_at(&self, index: usize) -> &str {
         self.inner.values[index].get_or_init(|| {
-            let row = &PARAMETERS[index];
+            let row = &parameter::at(index);
             self.inner.settings.value_of(row).unwrap_or_default().into_boxed_str()
         })
     }

@@ -28,6 +28,6 @@ pub use expand::ExpandError;
 pub use master_cf::{Presence, ServiceEntry, ServiceKind, Wakeup, port_number};
 pub use near::nearest;
 pub use pace::{Feedback, Rate};
-pub use parameter::{Kind, PARAMETERS, Param, Parameter, find, param};
+pub use parameter::{Kind, Param, Parameter, Words, find, param, parameters};
 pub use transport::{SUFFIXES as TRANSPORT_SUFFIXES, default_of as transport_default};
 pub use value::{Value, split_list};

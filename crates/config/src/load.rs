@@ -180,6 +180,6 @@ fn last_definitions(settings: Vec<Setting>, remarks: &mut Remarks<'_>) -> HashMa
 
 fn defaults(settings: &Settings) -> Defaults {
     let row = param::DEFAULT_PROCESS_LIMIT.row();
-    let limit = settings.value_of(row).ok().and_then(|text| u32::parse(&text, row).ok());
+    let limit = settings.value_of(&row).ok().and_then(|text| u32::parse(&text, &row).ok());
     Defaults { process_limit: limit.unwrap_or(100) }
 }

@@ -110,7 +110,7 @@ mod tests {
     use crate::parameter::param;
 
     fn interval(text: &str) -> Result<Option<Duration>, String> {
-        Rate::parse(text, param::DEFAULT_DESTINATION_RATE.row()).map(Rate::interval)
+        Rate::parse(text, &param::DEFAULT_DESTINATION_RATE.row()).map(Rate::interval)
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn steps_may_depend_on_the_concurrency() {
         let row = param::DEFAULT_DESTINATION_CONCURRENCY_POSITIVE_FEEDBACK.row();
-        let at = |text: &str| Feedback::parse(text, row).map(|feedback| feedback.at(4.0));
+        let at = |text: &str| Feedback::parse(text, &row).map(|feedback| feedback.at(4.0));
         assert_eq!(at("1"), Ok(1.0));
         assert_eq!(at("1/2"), Ok(0.5));
         assert_eq!(at("1 / concurrency"), Ok(0.25));

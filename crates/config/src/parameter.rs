@@ -27,8 +27,8 @@ pub enum Kind {
     Feedback,
 }
 
-/// One row of the table.
-#[derive(Debug)]
+/// A parameter: what its row of the table says.
+#[derive(Clone, Copy, Debug)]
 pub struct Parameter {
     /// Its name in main.cf.
     pub name: &'static str,
@@ -43,9 +43,9 @@ pub struct Parameter {
     /// The largest number allowed (seconds for a time).
     pub maximum: u64,
     /// The words allowed, for [`Kind::Choice`] and the items of [`Kind::List`]; none for any.
-    pub choices: &'static [&'static str],
+    pub choices: Words,
     /// The programs that read it; `all` stands for every daemon.
-    pub users: &'static [&'static str],
+    pub users: Words,
     /// What it is for, in one sentence.
     pub doc: &'static str,
     /// Whether setting it has an effect here.
@@ -60,16 +60,122 @@ pub struct Parameter {
     pub listed: bool,
 }
 
+/// A few words of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Words(&'static str);
+
+impl Words {
+    /// Each word; one may be empty, where nothing is a choice as well.
+    pub fn iter(self) -> impl Iterator<Item = &'static str> {
+        self.0.split_terminator(TERMINATOR)
+    }
+
+    /// Whether `word` is one of them.
+    #[must_use]
+    pub fn contains(self, word: &str) -> bool {
+        self.iter().any(|own| own == word)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them but an empty one, for people.
+    #[must_use]
+    pub fn listed(self) -> String {
+        self.iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What each word of [`Words`] ends with.
+const TERMINATOR: char = '\n';
+
+/// A row as it is stored: places in [`TEXTS`] instead of references. A reference to a constant is an address that the
+/// loader has to write when a program starts; some ten thousand of them would be memory that each program has for itself, and
+/// most of what the start of a small one like `sendmail` costs.
+struct Row {
+    /// Where name and default begin.
+    key_at: u32,
+    /// Where all other texts begin, apart from those, since programs look up names and defaults only.
+    rest_at: u32,
+    /// How long they are: name, default; choices, users, doc, inert, instead, deprecated.
+    lengths: [u16; 8],
+    minimum: u64,
+    maximum: u64,
+    kind: Kind,
+    unit: u8,
+    implemented: bool,
+    listed: bool,
+}
+
+/// The length of a text that there is none of.
+const NONE: u16 = u16::MAX;
+
 include!(concat!(env!("OUT_DIR"), "/table.rs"));
 
-/// The row of `name`.
+static TEXTS: &str = include_str!(concat!(env!("OUT_DIR"), "/texts"));
+
+impl Row {
+    fn name(&self) -> &'static str {
+        take(&mut text_from(self.key_at), self.lengths[0]).unwrap_or_default()
+    }
+
+    fn parameter(&self) -> Parameter {
+        let [name, default, choices, users, doc, inert, instead, deprecated] = self.lengths;
+        let (key, rest) = (&mut text_from(self.key_at), &mut text_from(self.rest_at));
+        Parameter {
+            name: take(key, name).unwrap_or_default(),
+            kind: self.kind,
+            default: take(key, default).unwrap_or_default(),
+            unit: self.unit.into(),
+            minimum: self.minimum,
+            maximum: self.maximum,
+            choices: Words(take(rest, choices).unwrap_or_default()),
+            users: Words(take(rest, users).unwrap_or_default()),
+            doc: take(rest, doc).unwrap_or_default(),
+            implemented: self.implemented,
+            inert: take(rest, inert),
+            instead: take(rest, instead),
+            deprecated: take(rest, deprecated),
+            listed: self.listed,
+        }
+    }
+}
+
+fn text_from(at: u32) -> &'static str {
+    usize::try_from(at).ok().and_then(|at| TEXTS.get(at..)).unwrap_or_default()
+}
+
+/// The first `length` bytes of `text`, which goes on behind them.
+fn take(text: &mut &'static str, length: u16) -> Option<&'static str> {
+    let (taken, rest) = text.split_at_checked(usize::from(length)).filter(|_| length != NONE)?;
+    *text = rest;
+    Some(taken)
+}
+
+/// Every parameter, sorted by name.
+pub fn parameters() -> impl Iterator<Item = Parameter> {
+    ROWS.iter().map(Row::parameter)
+}
+
+/// How many there are.
+pub(crate) const COUNT: usize = ROWS.len();
+
+/// The row at `index`, which [`index_of`] or a [`Param`] gave.
+pub(crate) fn at(index: usize) -> Parameter {
+    ROWS[index].parameter()
+}
+
+/// The parameter called `name`.
 #[must_use]
-pub fn find(name: &str) -> Option<&'static Parameter> {
-    index_of(name).map(|index| &PARAMETERS[index])
+pub fn find(name: &str) -> Option<Parameter> {
+    index_of(name).map(at)
 }
 
 pub(crate) fn index_of(name: &str) -> Option<usize> {
-    PARAMETERS.binary_search_by(|row| row.name.cmp(name)).ok()
+    ROWS.binary_search_by(|row| row.name().cmp(name)).ok()
 }
 
 /// A parameter and the Rust type of its value; see [`param`] for the constants.
@@ -95,13 +201,13 @@ impl<T> Param<T> {
     /// Its name in main.cf.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.row().name
+        ROWS[self.index()].name()
     }
 
     /// Its row in the table.
     #[must_use]
-    pub fn row(self) -> &'static Parameter {
-        &PARAMETERS[self.index()]
+    pub fn row(self) -> Parameter {
+        at(self.index())
     }
 
     pub(crate) fn index(self) -> usize {

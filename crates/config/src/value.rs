@@ -19,7 +19,7 @@ impl Value for String {
     fn parse(text: &str, row: &Parameter) -> Result<Self, String> {
         // The words of a choice may be written in any case; the program that asks sees one spelling.
         let choice = row.choices.iter().find(|choice| choice.eq_ignore_ascii_case(text));
-        Ok(choice.copied().unwrap_or(text).to_owned())
+        Ok(choice.unwrap_or(text).to_owned())
     }
 }
 
@@ -101,18 +101,14 @@ pub(crate) fn check(text: &str, row: &Parameter) -> Result<(), String> {
         Kind::Feedback => Feedback::parse(text, row).map(drop),
         Kind::Choice if text.is_empty() && row.default.is_empty() => Ok(()),
         Kind::Choice if row.choices.iter().any(|choice| choice.eq_ignore_ascii_case(text)) => Ok(()),
-        Kind::Choice => {
-            let words: Vec<&str> = row.choices.iter().copied().filter(|word| !word.is_empty()).collect();
-            Err(format!("must be one of: {}", words.join(", ")))
-        }
+        Kind::Choice => Err(format!("must be one of: {}", row.choices.listed())),
         Kind::Text | Kind::Raw | Kind::Path | Kind::List if text.is_empty() && row.minimum > 0 => {
             Err("must not be empty".to_owned())
         }
         Kind::List
-            if !row.choices.is_empty()
-                && !split_list(text).iter().all(|item| row.choices.contains(&item.as_str())) =>
+            if !row.choices.is_empty() && !split_list(text).iter().all(|item| row.choices.contains(item)) =>
         {
-            Err(format!("each item must be one of: {}", row.choices.join(", ")))
+            Err(format!("each item must be one of: {}", row.choices.listed()))
         }
         Kind::Text | Kind::Raw | Kind::Path | Kind::List => Ok(()),
     }

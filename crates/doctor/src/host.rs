@@ -57,7 +57,7 @@ fn configuration(config: &Config, snapshot: &Snapshot, remarks: &[Diagnostic], r
 /// Indexes that are older than their texts: what was edited has no effect.
 fn tables(config: &Config, report: &mut Report) {
     let mut names: Vec<&str> =
-        config::PARAMETERS.iter().map(|row| row.name).filter(|name| name.ends_with("_maps")).collect();
+        config::parameters().map(|row| row.name).filter(|name| name.ends_with("_maps")).collect();
     names.push("alias_database");
     let mut specs: Vec<String> = names
         .into_iter()

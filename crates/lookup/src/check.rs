@@ -45,7 +45,7 @@ fn tables(config: &Config) -> Vec<OpenError> {
     let names_tables = |name: &str| name.ends_with("_maps") && !name.starts_with("proxy_");
     // What merely takes over the value of another is told of that one.
     let is_own = |row: &config::Parameter| !row.default.contains('$') || config.is_set(row.name);
-    let own = config::PARAMETERS.iter().filter(|row| row.implemented && is_own(row));
+    let own = config::parameters().filter(|row| row.implemented && is_own(row));
     for parameter in own.filter(|row| names_tables(row.name)) {
         for spec in config::split_list(&config.text(parameter.name).unwrap_or_default()) {
             let named = |text| format!("{}: {text}", parameter.name);

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use config::{
-    Config, PARAMETERS, Presence, ServiceEntry, Severity, Snapshot, TRANSPORT_SUFFIXES, find, param,
+    Config, Presence, ServiceEntry, Severity, Snapshot, TRANSPORT_SUFFIXES, find, param, parameters,
 };
 use ipc::log;
 
@@ -85,7 +85,7 @@ fn names(config: &Config, options: &Options) -> BTreeSet<String> {
     };
     let mut names = BTreeSet::new();
     if wants(Kind::Builtin) {
-        let listed = PARAMETERS.iter().filter(|row| row.listed);
+        let listed = parameters().filter(|row| row.listed);
         names.extend(listed.map(|row| row.name.to_owned()));
     }
     if wants(Kind::Service) {
@@ -93,7 +93,7 @@ fn names(config: &Config, options: &Options) -> BTreeSet<String> {
     }
     if wants(Kind::User) && !options.defaults {
         names.extend(config.own_names().iter().cloned());
-        let former = PARAMETERS.iter().filter(|row| !row.listed && config.is_set(row.name));
+        let former = parameters().filter(|row| !row.listed && config.is_set(row.name));
         names.extend(former.map(|row| row.name.to_owned()));
     }
     names

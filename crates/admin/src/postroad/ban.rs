@@ -65,7 +65,9 @@ fn line(ban: &Ban) -> String {
 
 fn seconds(time: &str) -> Result<u64, Failure> {
     let row = param::SMTPD_CLIENT_BAN_TIME.row();
-    std::time::Duration::parse(time, row).map(|time| time.as_secs()).map_err(|e| vec![format!("{time}: {e}")])
+    std::time::Duration::parse(time, &row)
+        .map(|time| time.as_secs())
+        .map_err(|e| vec![format!("{time}: {e}")])
 }
 
 fn ask(config: &Config, request: &Request) -> Result<(), Failure> {

@@ -2,19 +2,19 @@
 
 use std::fmt::Write as _;
 
-use crate::parameter::{Kind, PARAMETERS, Parameter};
+use crate::parameter::{Kind, Parameter, parameters};
 use crate::transport::SUFFIXES;
 
 /// The manual page postroad(5), in mdoc.
 #[must_use]
 pub fn postconf_5() -> String {
     let mut page = include_str!("intro.mdoc").to_owned();
-    for row in PARAMETERS.iter().filter(|row| row.listed) {
-        page.push_str(&item(row, true));
+    for row in parameters().filter(|row| row.listed) {
+        page.push_str(&item(&row, true));
     }
     page.push_str(".El\n.Sh FORMER NAMES\nThese names are honoured.\n.Bl -tag -width Ds\n");
-    for row in PARAMETERS.iter().filter(|row| !row.listed) {
-        page.push_str(&item(row, true));
+    for row in parameters().filter(|row| !row.listed) {
+        page.push_str(&item(&row, true));
     }
     page.push_str(".El\n");
     page.push_str(include_str!("outro.mdoc"));
@@ -30,12 +30,12 @@ pub fn postconf_5() -> String {
 /// The section of a program's manual page that lists what it reads from main.cf, in mdoc.
 #[must_use]
 pub fn section_for(program: &str) -> String {
-    let mut section = ".Sh CONFIGURATION PARAMETERS\n\
+    let mut section = ".Sh CONFIGURATION parameters\n\
         These parameters of\n.Pa main.cf\nare of use to this program;\n.Xr postroad 5\ndescribes all of them.\n\
         .Bl -tag -width Ds\n"
         .to_owned();
-    for row in PARAMETERS.iter().filter(|row| row.implemented && row.listed && row.users.contains(&program)) {
-        section.push_str(&item(row, false));
+    for row in parameters().filter(|row| row.implemented && row.listed && row.users.contains(program)) {
+        section.push_str(&item(&row, false));
     }
     section.push_str(".El\n");
     section
@@ -69,7 +69,7 @@ fn kind(row: &Parameter) -> String {
     let kind = match row.kind {
         Kind::Text => "text",
         Kind::Raw => "text with $user and the like",
-        Kind::Choice => return row.choices.join(", "),
+        Kind::Choice => return row.choices.listed(),
         Kind::Bool => "yes or no",
         Kind::Int => "number",
         Kind::Time => "time",

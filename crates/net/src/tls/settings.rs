@@ -35,7 +35,7 @@ impl Settings<'_> {
     pub(super) fn time(self, rest: &str) -> Duration {
         let name = self.name(rest);
         let row = config::find(&name);
-        row.and_then(|row| Duration::parse(&self.text(rest), row).ok()).unwrap_or(Duration::from_secs(3600))
+        row.and_then(|row| Duration::parse(&self.text(rest), &row).ok()).unwrap_or(Duration::from_secs(3600))
     }
 
     /// `…_verifydepth`.

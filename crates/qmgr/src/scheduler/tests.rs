@@ -73,7 +73,7 @@ fn refused() -> Ending {
 }
 
 fn rate(text: &str) -> Option<Duration> {
-    Rate::parse(text, param::DEFAULT_DESTINATION_RATE.row()).unwrap().interval()
+    Rate::parse(text, &param::DEFAULT_DESTINATION_RATE.row()).unwrap().interval()
 }
 
 #[test]

@@ -97,7 +97,7 @@ mod tests {
     use crate::limits::usual;
 
     fn feedback(text: &str) -> Feedback {
-        Feedback::parse(text, param::DEFAULT_DESTINATION_CONCURRENCY_POSITIVE_FEEDBACK.row()).unwrap()
+        Feedback::parse(text, &param::DEFAULT_DESTINATION_CONCURRENCY_POSITIVE_FEEDBACK.row()).unwrap()
     }
 
     #[test]

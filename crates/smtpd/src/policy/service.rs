@@ -83,7 +83,7 @@ impl Service {
 }
 
 fn read<T: Value>(parameter: Param<T>, value: &str) -> Result<T, String> {
-    T::parse(value, parameter.row()).map_err(|error| format!("{value} {error}"))
+    T::parse(value, &parameter.row()).map_err(|error| format!("{value} {error}"))
 }
 
 impl Endpoint {
