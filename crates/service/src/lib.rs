@@ -2,9 +2,10 @@
 //!
 //! A daemon's life has four phases, in this order and in one place:
 //! 1. *before drop*: [`daemon`] takes what master left it (control socket, log, listening sockets, the checked
-//!    configuration) and calls the program, which opens its tables and keys with the rights it was started with;
-//! 2. *drop*: `serve_…` becomes `mail_owner` for good, unless master.cf says that the service keeps root, and gives up
-//!    gaining rights again;
+//!    configuration), confines the process to its files and ports, and calls the program, which opens its tables and keys
+//!    with the rights it was started with;
+//! 2. *drop*: `serve_…` becomes `mail_owner` for good, unless master.cf says that the service keeps root, gives up
+//!    gaining rights again, and confines the process to its system calls ([`sandbox`]);
 //! 3. *serve*: a thread per session ([`Service::serve_sessions`]) or per delivery ([`Service::serve_deliveries`]);
 //! 4. *drain*: master asks for it (reload, stop) or goes away; no new work, what there is is finished.
 //!
@@ -16,6 +17,8 @@ mod judgement;
 mod lifecycle;
 mod mailbox;
 mod outcome_rules;
+pub mod pass;
+pub mod sandbox;
 mod sessions;
 mod startup;
 mod workers;

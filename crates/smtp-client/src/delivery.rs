@@ -223,6 +223,9 @@ impl<'a, 'r> Attempt<'a, 'r> {
             relay: "none".to_owned(),
             site: true,
         });
+        if failure.is_loop && !by_fallback && !failure.is_temporary() && self.pass_on() {
+            return;
+        }
         if !failure.is_temporary() {
             // What an operator can mend is no reason to return mail.
             let mended_by = if by_fallback {
@@ -242,5 +245,46 @@ impl<'a, 'r> Attempt<'a, 'r> {
         for position in left {
             self.results.give(position, failure.outcome(&relay));
         }
+    }
+
+    /// Has `best_mx_transport` deliver what this host is the best one for. Whether there is one.
+    fn pass_on(&mut self) -> bool {
+        let settings = &self.client.settings;
+        let route = &settings.best_mx_transport;
+        let is_relayhost =
+            settings.protocol == Protocol::Smtp && self.request().nexthop == settings.relayhost;
+        if route.is_empty() || is_relayhost {
+            return false;
+        }
+        let (transport, nexthop) = route.split_once(':').unwrap_or((route, ""));
+        let mut request = self.request().clone();
+        if !nexthop.is_empty() {
+            nexthop.clone_into(&mut request.nexthop);
+        }
+        let left = self.results.undecided();
+        let all = std::mem::take(&mut request.recipients);
+        request.recipients = left.iter().filter_map(|position| all.get(*position).cloned()).collect();
+        let results = &mut *self.results;
+        let passed = service::pass::deliver(
+            &settings.queue_directory,
+            transport,
+            &request,
+            &self.delivery.file,
+            |index, outcome| {
+                let position = all.iter().position(|recipient| recipient.index == index);
+                position.into_iter().for_each(|position| results.give(position, outcome.clone()));
+            },
+        );
+        if let Err(error) = passed {
+            let reason = config::cause(&error);
+            let failure = Failure::local(
+                Dsn::new(4, 3, 0),
+                format!("mail transport {transport} unavailable: {reason}"),
+            );
+            for position in self.results.undecided() {
+                self.results.give(position, failure.outcome("none"));
+            }
+        }
+        true
     }
 }

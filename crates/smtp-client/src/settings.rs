@@ -115,6 +115,10 @@ pub(crate) struct Settings {
     /// `lmtp_assume_final`: a server that knows no DSN has delivered what it took.
     pub(crate) assume_final: bool,
     pub(crate) send_dummy_mail_auth: bool,
+    /// `smtp_address_verify_target`: address probes end at DATA, not at RCPT.
+    pub(crate) verifies_at_data: bool,
+    /// `best_mx_transport`: who delivers mail for which this host is the best; nobody where it is empty.
+    pub(crate) best_mx_transport: String,
     pub(crate) note_starttls_offer: bool,
     /// How long a message waits before a failed opportunistic handshake lets it go in clear.
     pub(crate) plaintext_after: Duration,
@@ -157,6 +161,8 @@ impl Settings {
             cname_overrides_servername: own.get(param::SMTP_CNAME_OVERRIDES_SERVERNAME),
             discard_keywords: own.named(param::SMTP_DISCARD_EHLO_KEYWORDS, param::LMTP_DISCARD_LHLO_KEYWORDS),
             assume_final: config.get(param::LMTP_ASSUME_FINAL),
+            verifies_at_data: own.get(param::SMTP_ADDRESS_VERIFY_TARGET).eq_ignore_ascii_case("data"),
+            best_mx_transport: config.get(param::BEST_MX_TRANSPORT),
             send_dummy_mail_auth: own.get(param::SMTP_SEND_DUMMY_MAIL_AUTH),
             note_starttls_offer: own.get(param::SMTP_TLS_NOTE_STARTTLS_OFFER),
             plaintext_after: config.get(param::MINIMAL_BACKOFF_TIME),

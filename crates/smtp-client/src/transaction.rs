@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipc::agent::{Request, RequestRecipient};
 use mail::{Address, Body, Dsn, Outcome, Served};
 use queue::Content;
-use smtp_proto::client::{Event, Features, Forward, Protocol, Response, Stage, Transaction};
+use smtp_proto::client::{Event, Features, Forward, Probe, Protocol, Response, Stage, Transaction};
 use smtp_proto::parameter::{Mail, Rcpt};
 use smtp_proto::xtext;
 
@@ -118,6 +118,7 @@ fn transaction(
         })
     });
     let settings = &client.settings;
+    let probe = probe_of(client, request);
     Ok(Transaction {
         forward: settings.send_xforward.then(|| forward(request)),
         mail: Mail {
@@ -133,9 +134,18 @@ fn transaction(
         requiretls: false,
         recipients: recipients.collect::<Result<_, lookup::LookupError>>()?,
         // It saves a round trip where DATA cannot be sent along with RCPT; otherwise dots are what servers know best.
-        chunking: features.chunking && !features.pipelining,
-        probe: request.trace.is_probe(),
+        chunking: features.chunking && !features.pipelining && probe == Probe::No,
+        probe,
     })
+}
+
+/// How far an address probe goes: `smtp_address_verify_target`.
+fn probe_of(client: &Client, request: &Request) -> Probe {
+    match (request.trace.is_probe(), client.settings.verifies_at_data) {
+        (false, _) => Probe::No,
+        (true, false) => Probe::Recipients,
+        (true, true) => Probe::Data,
+    }
 }
 
 /// Whether 8-bit content, if it is that, becomes quoted-printable for this server.
@@ -201,7 +211,7 @@ impl Transfer<'_, '_, '_> {
         match to {
             Stage::Recipient(place) if accepted => {
                 self.mark_accepted(place);
-                if self.attempt.request().trace.is_probe() {
+                if probe_of(self.attempt.client, self.attempt.request()) == Probe::Recipients {
                     self.succeed(place, response);
                 }
             }
@@ -210,6 +220,13 @@ impl Transfer<'_, '_, '_> {
                 self.fail_places(&failure, &[place], false);
             }
             Stage::EndFor(place) => self.succeed(place, response),
+            Stage::Data
+                if accepted && probe_of(self.attempt.client, self.attempt.request()) == Probe::Data =>
+            {
+                for place in self.taken() {
+                    self.succeed(place, response);
+                }
+            }
             Stage::End if accepted => {
                 for place in self.taken() {
                     self.succeed(place, response);

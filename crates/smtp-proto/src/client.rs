@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use crate::sasl;
-pub use commands::{Forward, Transaction};
+pub use commands::{Forward, Probe, Transaction};
 pub use content::{Encoder, Framing};
 pub use features::Features;
 pub use response::Response;

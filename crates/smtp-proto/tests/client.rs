@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use mail::{Address, Body, DsnReturn, Notify};
-use smtp_proto::client::{Event, Forward, Protocol, Session, Settings, Transaction};
+use smtp_proto::client::{Event, Forward, Probe, Protocol, Session, Settings, Transaction};
 use smtp_proto::parameter::{Mail, Rcpt};
 use smtp_proto::sasl::Mechanism;
 use smtp_proto::sasl::client::{Credentials, Exchange};
@@ -193,7 +193,7 @@ fn transaction(words: &[&str]) -> Transaction {
         requiretls: false,
         recipients: Vec::new(),
         chunking: false,
-        probe: false,
+        probe: Probe::No,
     };
     for word in &words[1..] {
         match word.split_once('=').unwrap_or((word, "")) {
@@ -204,7 +204,8 @@ fn transaction(words: &[&str]) -> Transaction {
             ("envid", id) => made.mail.envid = Some(id.to_owned()),
             ("auth", auth) => made.mail.auth = Some(auth.to_owned()),
             ("bdat", _) => made.chunking = true,
-            ("probe", _) => made.probe = true,
+            ("probe", "data") => made.probe = Probe::Data,
+            ("probe", _) => made.probe = Probe::Recipients,
             ("requiretls", _) => made.requiretls = true,
             ("forward", _) => {
                 made.forward = Some(Forward {

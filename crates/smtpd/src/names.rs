@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use config::{Config, param};
 use ipc::log;
-use net::dns::{DnsError, DnsSettings, Family, Resolver, is_host_name};
+use lookup::OpenError;
+use net::dns::{DnsError, DnsSettings, Family, ReplyFilter, Resolver, is_host_name};
 
 use crate::client::UNKNOWN;
 
@@ -31,6 +32,8 @@ pub(crate) struct HostNames {
     enabled: bool,
     family: Family,
     dns: Resolver,
+    /// As restrictions ask it: `smtpd_dns_reply_filter`.
+    filtered: Resolver,
     cached: Mutex<Cached>,
 }
 
@@ -76,29 +79,37 @@ impl Named {
 
 impl HostNames {
     /// As the parameters say.
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// A table that cannot be one.
+    pub(crate) fn new(config: &Config) -> Result<Self, OpenError> {
+        let dns = Resolver::system(DnsSettings::default());
+        let filter = ReplyFilter::open("smtpd_dns_reply_filter", &config.get(param::SMTPD_DNS_REPLY_FILTER))?;
+        Ok(Self {
             enabled: config.get(param::SMTPD_PEERNAME_LOOKUP),
             family: Family::of_protocols(&config.get(param::INET_PROTOCOLS)).unwrap_or(Family::Any),
-            dns: Resolver::system(DnsSettings::default()),
+            filtered: filter.map_or_else(|| dns.clone(), |filter| dns.clone().filtered(filter)),
+            dns,
             cached: Mutex::new(Cached::default()),
-        }
+        })
     }
 
     /// Names that are never looked for.
     #[cfg(test)]
     pub(crate) fn disabled() -> Self {
+        let dns = Resolver::system(DnsSettings::default());
         Self {
             enabled: false,
             family: Family::Any,
-            dns: Resolver::system(DnsSettings::default()),
+            filtered: dns.clone(),
+            dns,
             cached: Mutex::new(Cached::default()),
         }
     }
 
     /// For questions about other records.
     pub(crate) const fn dns(&self) -> &Resolver {
-        &self.dns
+        &self.filtered
     }
 
     /// What `inet_protocols` leaves.
@@ -209,7 +220,7 @@ mod tests {
             &config::Snapshot { main_cf: b"compatibility_level = 3.6\n".to_vec(), master_cf: Vec::new() },
             &[],
         );
-        let names = HostNames::new(&config.unwrap().0);
+        let names = HostNames::new(&config.unwrap().0).unwrap();
         let named = names.of(IpAddr::from([127, 0, 0, 1]));
         assert_eq!((named.name.as_str(), named.reverse_name.as_str()), ("localhost", "localhost"));
         assert_eq!(HostNames::disabled().of(IpAddr::from([127, 0, 0, 1])), Named::unknown(false));

@@ -117,7 +117,7 @@ impl Server {
         let message_size_limit = config.get(param::MESSAGE_SIZE_LIMIT);
         let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
         let per_request = config.get(param::SMTPD_PER_REQUEST_DEADLINE);
-        let names = Arc::new(HostNames::new(config));
+        let names = Arc::new(HostNames::new(config)?);
         Ok(Self {
             settings: Arc::new(settings(config)),
             restrictions: Restrictions::new(config, &names)?,

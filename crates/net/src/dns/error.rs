@@ -65,6 +65,15 @@ pub enum DnsError {
         /// The name.
         name: String,
     },
+    /// The operator's [`super::ReplyFilter`] leaves nothing, or cannot be used.
+    Filtered {
+        /// The name.
+        name: String,
+        /// What was asked for.
+        kind: Kind,
+        /// It leaves nothing.
+        emptied: bool,
+    },
     /// No server answered in time, or those that did could not say. Another time may be better.
     Temporary {
         /// The name.
@@ -80,7 +89,7 @@ impl DnsError {
     /// Whether asking later may bring an answer.
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
-        matches!(self, Self::Temporary { .. })
+        matches!(self, Self::Temporary { .. } | Self::Filtered { .. })
     }
 
     /// The last words of the text: what happened, without the name.
@@ -93,6 +102,8 @@ impl DnsError {
             Self::InvalidName { .. } => "invalid host or domain name",
             Self::Malformed { .. } => "Malformed or unexpected name server reply",
             Self::Circle { .. } => "Name server loop",
+            Self::Filtered { emptied: true, .. } => "DNS reply filter drops all results",
+            Self::Filtered { emptied: false, .. } => "Invalid DNS reply filter syntax",
         }
     }
 
@@ -117,6 +128,9 @@ impl fmt::Display for DnsError {
             Self::Circle { name } => write!(f, "{reason} for {name}"),
             Self::Malformed { name, kind } => {
                 write!(f, "Name service error for name={name} type={kind}: {reason}")
+            }
+            Self::Filtered { name, kind, .. } => {
+                write!(f, "Error looking up name={name} type={kind}: {reason}")
             }
             Self::NotFound { name, kind }
             | Self::NoData { name, kind }

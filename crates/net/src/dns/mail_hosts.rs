@@ -15,7 +15,7 @@ use lookup::OpenError;
 use lookup::interfaces::{self, Protocols};
 use mail::Dsn;
 
-use super::{Answer, DnsError, DnsSettings, Family, Mx, Resolver, Srv};
+use super::{Answer, DnsError, DnsSettings, Family, Mx, ReplyFilter, Resolver, Srv};
 
 /// Where mail loops are looked for: mail that comes back on another port comes to another program.
 const SMTP_PORT: u16 = 25;
@@ -137,7 +137,10 @@ impl HostError {
 impl From<&DnsError> for HostError {
     fn from(error: &DnsError) -> Self {
         let (class, detail) = match error {
-            DnsError::Temporary { .. } => (4, 3),
+            DnsError::Filtered { emptied: true, .. } => {
+                return Self { dsn: Dsn::new(4, 7, 0), text: error.to_string(), is_loop: false };
+            }
+            DnsError::Temporary { .. } | DnsError::Filtered { .. } => (4, 3),
             DnsError::Circle { .. } => (5, 3),
             DnsError::NotFound { .. }
             | DnsError::NoData { .. }
@@ -162,7 +165,8 @@ impl HostFinder {
     /// # Errors
     /// This host's own addresses cannot be found.
     pub fn for_smtp(config: &Config) -> Result<Self, OpenError> {
-        Self::new(config, Rules::for_smtp(config), DnsSettings::for_smtp(config))
+        let filter = ReplyFilter::open("smtp_dns_reply_filter", &config.get(param::SMTP_DNS_REPLY_FILTER))?;
+        Self::new(config, Rules::for_smtp(config), DnsSettings::for_smtp(config), filter)
     }
 
     /// As the `lmtp_` parameters say.
@@ -170,10 +174,21 @@ impl HostFinder {
     /// # Errors
     /// As [`HostFinder::for_smtp`].
     pub fn for_lmtp(config: &Config) -> Result<Self, OpenError> {
-        Self::new(config, Rules::for_lmtp(config), DnsSettings::for_lmtp(config))
+        let filter = ReplyFilter::open("lmtp_dns_reply_filter", &config.get(param::LMTP_DNS_REPLY_FILTER))?;
+        Self::new(config, Rules::for_lmtp(config), DnsSettings::for_lmtp(config), filter)
     }
 
-    fn new(config: &Config, rules: Rules, dns: DnsSettings) -> Result<Self, OpenError> {
+    fn new(
+        config: &Config,
+        rules: Rules,
+        dns: DnsSettings,
+        filter: Option<ReplyFilter>,
+    ) -> Result<Self, OpenError> {
+        let dns = Resolver::system(dns);
+        let dns = match filter {
+            Some(filter) => dns.filtered(filter),
+            None => dns,
+        };
         let protocols = Protocols::new(&config.get(param::INET_PROTOCOLS));
         let mut own =
             interfaces::addresses("inet_interfaces", &config.get(param::INET_INTERFACES), protocols)?;
@@ -182,7 +197,7 @@ impl HostFinder {
             &config.get(param::PROXY_INTERFACES),
             protocols,
         )?);
-        Ok(Self { dns: Resolver::system(dns), own, rules })
+        Ok(Self { dns, own, rules })
     }
 
     /// The same, asking this resolver.

@@ -10,6 +10,7 @@
 mod error;
 #[cfg(test)]
 mod fake;
+mod filter;
 pub mod mail_hosts;
 mod name;
 mod resolv_conf;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use config::{Config, param};
 
 pub use error::{DnsError, Kind};
+pub use filter::ReplyFilter;
 pub use name::{is_host_name, to_ascii};
 pub use resolver::Resolver;
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::filter::{Refused, ReplyFilter};
 use super::resolv_conf::ResolvConf;
 use super::servers::{Failure, Found, Servers, text_of};
 use super::{Answer, DnsError, DnsSettings, Family, Kind, Mx, Srv, Tlsa, is_host_name, name};
@@ -25,6 +26,7 @@ const CONF_CHECK: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Resolver {
     inner: Arc<Inner>,
+    filter: Option<Arc<ReplyFilter>>,
 }
 
 struct Inner {
@@ -51,7 +53,13 @@ impl Resolver {
     /// A resolver that asks as the settings say. Nothing happens before the first question.
     #[must_use]
     pub fn system(settings: DnsSettings) -> Self {
-        Self { inner: Arc::new(Inner { settings, jobs: Mutex::new(None) }) }
+        Self { inner: Arc::new(Inner { settings, jobs: Mutex::new(None) }), filter: None }
+    }
+
+    /// The same, with the same memory, passing over what the filter says; [`Resolver::ipv4_then`] alone knows no filter.
+    #[must_use]
+    pub fn filtered(self, filter: ReplyFilter) -> Self {
+        Self { filter: Some(Arc::new(filter)), ..self }
     }
 
     /// The mail exchangers of a domain, in the order of the answer.
@@ -165,7 +173,8 @@ impl Resolver {
     fn begin(&self, name: &str, kind: Kind) -> Result<Question, DnsError> {
         let ascii = name::to_ask(name).ok_or_else(|| DnsError::InvalidName { name: name.to_owned() })?;
         let (reply, answer) = mpsc::sync_channel(1);
-        let question = Question { name: name.to_owned(), kind, answer };
+        let filter = self.filter.clone();
+        let question = Question { name: name.to_owned(), kind, answer, filter };
         let reply = Box::new(move |result| {
             // Who asked may have gone.
             let _ = reply.send(result);
@@ -231,6 +240,7 @@ struct Question {
     name: String,
     kind: Kind,
     answer: mpsc::Receiver<Result<Found, Failure>>,
+    filter: Option<Arc<ReplyFilter>>,
 }
 
 /// A question with its answer.
@@ -242,9 +252,15 @@ struct Asked {
 
 impl Question {
     fn wait(self) -> Result<Asked, DnsError> {
-        let Self { name, kind, answer } = self;
+        let Self { name, kind, answer, filter } = self;
         let ended = |_| Err(Failure::Temporary("the thread ended".to_owned()));
-        answered(name, kind, answer.recv().unwrap_or_else(ended))
+        let asked = answered(name, kind, answer.recv().unwrap_or_else(ended))?;
+        let Some(filter) = filter else { return Ok(asked) };
+        let Asked { name, kind, found } = asked;
+        match filter.apply(found) {
+            Ok(found) => Ok(Asked { name, kind, found }),
+            Err(refused) => Err(DnsError::Filtered { name, kind, emptied: refused == Refused::Emptied }),
+        }
     }
 }
 
@@ -262,7 +278,7 @@ impl Asked {
     /// The records that can be used; it is an error if none can.
     fn usable<T>(self, value_of: impl Fn(RData) -> Option<T>) -> Result<Answer<Vec<T>>, DnsError> {
         let Found { records, secure, ttl, canonical } = self.found;
-        let value: Vec<T> = records.into_iter().filter_map(value_of).collect();
+        let value: Vec<T> = records.into_iter().filter_map(|(_, data)| value_of(data)).collect();
         if value.is_empty() {
             return Err(DnsError::Malformed { name: self.name, kind: self.kind });
         }

@@ -34,7 +34,8 @@ const REQUEST_LIMIT: usize = 4096;
 /// The records of an answer, and what is known about it.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) records: Vec<RData>,
+    /// With their times to live; they all belong to `canonical`.
+    pub(super) records: Vec<(u32, RData)>,
     pub(super) secure: bool,
     pub(super) ttl: Duration,
     pub(super) canonical: String,
@@ -160,7 +161,7 @@ impl Servers {
             let mut records = Vec::new();
             for record in message.answers.iter().filter(|r| r.record_type() == kind && r.name == end) {
                 ttl = ttl.min(Duration::from_secs(record.ttl.into()));
-                records.push(record.data.clone());
+                records.push((record.ttl, record.data.clone()));
             }
             if !records.is_empty() {
                 return Ok(Found { records, secure, ttl, canonical: text_of(&end) });

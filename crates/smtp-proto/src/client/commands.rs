@@ -68,8 +68,20 @@ pub struct Transaction {
     pub recipients: Vec<Rcpt>,
     /// Send the content by BDAT where the server offers CHUNKING.
     pub chunking: bool,
-    /// Only find out whom the server would take it for: nothing follows the last RCPT.
-    pub probe: bool,
+    /// Only find out whom the server would take it for.
+    pub probe: Probe,
+}
+
+/// How far a transaction goes that is there only to find out about its recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Probe {
+    /// All the way: it is none.
+    #[default]
+    No,
+    /// Nothing follows the last RCPT.
+    Recipients,
+    /// Up to the reply to DATA, for servers that refuse recipients there. No content follows: the session is over then.
+    Data,
 }
 
 impl Transaction {

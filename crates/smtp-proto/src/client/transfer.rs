@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::commands::Transaction;
+use super::commands::{Probe, Transaction};
 use super::content::{Encoder, Framing};
 use super::{Event, Features, Protocol, Response, Stage, State, WINDOW};
 
@@ -80,7 +80,7 @@ impl Transfer {
             if place < self.transaction.recipients.len() {
                 Some(Stage::Recipient(place))
             } else {
-                (!self.chunking && !self.transaction.probe).then_some(Stage::Data)
+                (!self.chunking && self.transaction.probe != Probe::Recipients).then_some(Stage::Data)
             }
         };
         match stage {
@@ -126,10 +126,12 @@ impl Transfer {
 
     /// What follows.
     pub(super) fn content(&mut self, protocol: Protocol, line_length_limit: usize) -> State {
-        let wanted = !self.accepted.is_empty() && !self.failed && !self.transaction.probe;
+        let wanted = !self.accepted.is_empty() && !self.failed && self.transaction.probe == Probe::No;
         match (wanted, self.data) {
             (true, Some(true)) => {}
             (true, None) if self.chunking => {}
+            // Any content would be one too many.
+            (false, Some(true)) if self.transaction.probe == Probe::Data => return State::Closed(None),
             // The server wants content although it took no recipient: an empty message is the shortest way on (RFC 2920
             // section 3.1). Over LMTP it may give any number of replies to that.
             (false, Some(true)) => return State::Nobody,
