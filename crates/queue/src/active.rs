@@ -55,6 +55,32 @@ impl Active {
         Ok(Message::new(id, self.0.clone(), stored))
     }
 
+    /// Opens a message again that was taken up and whose handle was dropped, wherever the operator may have moved it
+    /// meanwhile: what was delivered must be recorded there too.
+    ///
+    /// # Errors
+    /// As [`Active::claim`].
+    pub fn reopen(&self, id: QueueId) -> Result<Message, QueueError> {
+        for folder in [Folder::Active, Folder::Hold, Folder::Incoming, Folder::Deferred] {
+            match self.open(folder, id, false) {
+                Err(QueueError::NotFound(_)) => {}
+                result => return result.map(|stored| Message::new(id, self.0.clone(), stored)),
+            }
+        }
+        Err(QueueError::NotFound(id))
+    }
+
+    /// Removes a message that was taken up: nothing is owed to any recipient.
+    ///
+    /// # Errors
+    /// What the system says; a message that is gone already is no error.
+    pub fn remove(&self, id: QueueId) -> Result<(), QueueError> {
+        match self.0.get(Folder::Active).unlink(id) {
+            Err(error) if error.is_missing() => Ok(()),
+            result => result,
+        }
+    }
+
     /// Looks at a message in `deferred/` and leaves it there.
     ///
     /// # Errors
@@ -79,7 +105,11 @@ impl Active {
         let mut recovered = Recovered::default();
         let (active, incoming) = (self.0.get(Folder::Active), self.0.get(Folder::Incoming));
         for entry in self.scan(Folder::Active) {
-            let id = entry?.id;
+            let entry = entry?;
+            let id = entry.id;
+            if self.leave_one_name(Folder::Active, &entry)? != Folder::Active {
+                continue;
+            }
             match active.rename(id, incoming) {
                 Err(error) if error.is_missing() => {}
                 result => {
@@ -99,6 +129,7 @@ impl Active {
         let mut removed = 0;
         for entry in self.scan(folder) {
             let entry = entry?;
+            self.leave_one_name(folder, &entry)?;
             let old = now.duration_since(entry.modified).is_ok_and(|since| since >= age);
             if entry.ready && entry.file_size > 0 || !old {
                 continue;
@@ -112,6 +143,10 @@ impl Active {
             }
         }
         Ok(removed)
+    }
+
+    pub(crate) fn folders(&self) -> &Folders {
+        &self.0
     }
 
     fn claim_checked(&self, id: QueueId, verify: bool) -> Result<Message, QueueError> {

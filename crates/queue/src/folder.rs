@@ -220,6 +220,8 @@ pub struct Entry {
     pub ready: bool,
     /// The size of the whole file.
     pub file_size: u64,
+    /// The file has another name somewhere.
+    pub(crate) has_second_name: bool,
 }
 
 /// The ids of a folder, in no order, read as they are asked for.
@@ -307,5 +309,11 @@ impl Iterator for Scan {
 
 pub(crate) fn entry(id: QueueId, stat: &FileStat) -> Entry {
     let file_size = u64::try_from(stat.st_size).unwrap_or_default();
-    Entry { id, modified: modified(stat), ready: is_ready(stat), file_size }
+    Entry {
+        id,
+        modified: modified(stat),
+        ready: is_ready(stat),
+        file_size,
+        has_second_name: stat.st_nlink > 1,
+    }
 }

@@ -34,6 +34,7 @@ mod maildrop;
 mod message;
 mod operator;
 mod root;
+mod second_names;
 mod stored;
 
 pub use active::{Active, Recovered};

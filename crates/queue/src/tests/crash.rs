@@ -70,6 +70,34 @@ fn a_message_in_delivery_is_delivered_again_after_a_crash() {
 }
 
 #[test]
+fn a_message_with_two_names_is_left_one_of_them() {
+    let pairs = [
+        ("incoming", "active", "incoming"),
+        ("incoming", "deferred", "incoming"),
+        ("incoming", "hold", "hold"),
+        ("active", "deferred", "incoming"),
+        ("active", "hold", "hold"),
+        ("deferred", "hold", "hold"),
+    ];
+    for (one, other, left) in pairs {
+        let queue = queue();
+        queue.commit(&full(), b"\n");
+        let made = queue.only_file();
+        let name = |folder: &str| match folder {
+            "hold" => queue.folder.path().join(folder).join(made.file_name().unwrap()),
+            _ => made.display().to_string().replace("incoming", folder).into(),
+        };
+        let aside = queue.folder.path().join("aside");
+        fs::rename(&made, &aside).unwrap();
+        fs::hard_link(&aside, name(one)).unwrap();
+        fs::rename(&aside, name(other)).unwrap();
+        assert_eq!(queue.files().len(), 2);
+        queue.active.recover(HOUR).unwrap();
+        assert_eq!(queue.only_folder(), left, "{one} and {other}");
+    }
+}
+
+#[test]
 fn a_torn_journal_record_is_ignored_and_replaced() {
     let queue = queue();
     let id = queue.commit(&full(), b"\n");
