@@ -180,6 +180,14 @@ impl Receiver {
     }
 }
 
+/// Encodes a value as the body of a message frame: the smallest form to keep it in.
+///
+/// # Errors
+/// A value that cannot be encoded.
+pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    postcard::to_io(message, Vec::new()).map_err(io::Error::other)
+}
+
 /// Decodes the body of a message frame.
 ///
 /// # Errors

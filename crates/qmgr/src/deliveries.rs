@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use config::{Config, Presence, ServiceKind, param};
-use ipc::agent::{Reply, Request, RequestRecipient, SiteFailure};
+use ipc::agent::{Reply, RequestRecipient, SiteFailure};
 use ipc::log;
 use mail::{Address, Dsn, Outcome, QueueId};
 use service::Mailbox;
@@ -169,13 +169,16 @@ impl Deliveries {
     ) -> Option<(Vec<RequestRecipient>, Refusal)> {
         let limits = self.scheduler.limits(&site.transport);
         let most = limits.map_or(1, |limits| limits.destination_recipients).max(1);
+        // Nearly every next hop is the name of its destination: one copy of it serves all that waits for it.
+        let name = self.scheduler.known_name(site).unwrap_or(&site.destination);
+        let nexthop = if **name == *nexthop { name.clone() } else { nexthop.into() };
         let mut rest = recipients.into_iter();
         while rest.len() > 0 {
             if let Some(refusal) = self.scheduler.refusal(site, now) {
                 return Some((rest.collect(), refusal));
             }
             let recipients = rest.by_ref().take(most).collect();
-            let job = Job { message: id, nexthop: nexthop.to_owned(), recipients, failures: 0 };
+            let job = Job { message: id, nexthop: nexthop.clone(), recipients, failures: 0 };
             self.scheduler.add(site, job, now);
         }
         None
@@ -275,12 +278,14 @@ impl Deliveries {
     ) -> Result<(), Box<(Started, io::Error)>> {
         self.next_number += 1;
         let number = self.next_number;
-        let request = Request {
-            delivery: number,
-            nexthop: started.job.nexthop.clone(),
-            recipients: std::mem::take(&mut started.job.recipients),
-            ..message.template.clone()
+        let mut request = match message.request() {
+            Ok(request) => request,
+            Err(error) => return Err(Box::new((started, error))),
         };
+        request.delivery = number;
+        request.nexthop = started.job.nexthop.to_string();
+        request.recipients = std::mem::take(&mut started.job.recipients);
+        request.ends_when_sent = message.ends_with(&request.recipients);
         let link = self.link(&started.site.transport, number, now);
         let sent = link.and_then(|link| link.send(&request, message.file.as_fd()).map(|()| link.number));
         started.job.recipients = request.recipients;

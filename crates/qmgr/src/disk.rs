@@ -3,6 +3,7 @@
 //! A message belongs to one thread from claim to removal: what is written about it keeps its order without a lock.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -21,6 +22,10 @@ use crate::routing::{Router, Way};
 
 /// Threads: enough to keep several removals in the file system's journal at once.
 const THREADS: usize = 4;
+
+/// Messages that a thread keeps open and understood from claim to removal. When there are more, most of them wait, and
+/// what must be known of one is read again when its time comes.
+const MOST_KEPT: usize = 250;
 
 /// What the loop wants done.
 pub(crate) enum Job {
@@ -168,7 +173,8 @@ struct Shard {
     router: Arc<Router>,
     sites: Arc<FlushSites>,
     inbox: Arc<Mailbox<Input>>,
-    messages: HashMap<QueueId, Message>,
+    /// Those that are kept.
+    messages: HashMap<QueueId, Box<Message>>,
 }
 
 impl Shard {
@@ -241,7 +247,10 @@ impl Shard {
                     flags: flags_of(&message),
                     slice,
                 };
-                self.messages.insert(id, message);
+                // One that is read in slices knows where to read on.
+                if self.messages.len() < MOST_KEPT || claimed.slice.next.is_some() {
+                    self.messages.insert(id, Box::new(message));
+                }
                 Done::Claimed(Box::new(claimed))
             }
             Err(QueueError::NotFound(_)) => Done::Gone(id),
@@ -257,45 +266,50 @@ impl Shard {
         }
     }
 
+    /// A message that was claimed: kept, or opened again and kept from then on.
+    fn message(&mut self, id: QueueId) -> Result<&mut Message, QueueError> {
+        match self.messages.entry(id) {
+            Entry::Occupied(kept) => Ok(kept.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(Box::new(self.active.reopen(id)?))),
+        }
+    }
+
     fn read_slice(&mut self, id: QueueId, from: u32, most: usize) -> Done {
-        let Some(message) = self.messages.get(&id) else { return Done::Gone(id) };
-        match slice_of(message, from, most, &self.router) {
+        let router = Arc::clone(&self.router);
+        match self.message(id).and_then(|message| slice_of(message, from, most, &router)) {
             Ok(slice) => Done::Sliced(id, slice),
-            Err(error) => {
-                log::warning!("{id}: {error}");
-                Done::Stuck(id)
-            }
+            Err(error) => unreadable(id, &error),
         }
     }
 
     fn resolve(&mut self, id: QueueId, indexes: &[u32]) -> Done {
-        let Some(message) = self.messages.get(&id) else { return Done::Gone(id) };
+        let router = Arc::clone(&self.router);
         let mut slice = Slice::default();
-        for run in indexes.chunk_by(|one, next| one + 1 == *next) {
-            let read = message.recipients_from(run[0], run.len());
-            match read {
-                Ok(stored) => stored.into_iter().for_each(|stored| slice.take(message, stored, &self.router)),
-                Err(error) => {
-                    log::warning!("{id}: {error}");
-                    return Done::Stuck(id);
-                }
+        let resolved = self.message(id).and_then(|message| {
+            for run in indexes.chunk_by(|one, next| one + 1 == *next) {
+                let stored = message.recipients_from(run[0], run.len())?;
+                stored.into_iter().for_each(|stored| slice.take(message, stored, &router));
             }
+            Ok(())
+        });
+        match resolved {
+            Ok(()) => Done::Resolved(id, slice),
+            Err(error) => unreadable(id, &error),
         }
-        Done::Resolved(id, slice)
     }
 
     fn note_delay(&mut self, id: QueueId) {
-        let Some(message) = self.messages.get_mut(&id) else { return };
-        if let Err(error) = message.note_delay_reported() {
+        if let Err(error) = self.message(id).and_then(Message::note_delay_reported) {
             log::warning!("{id}: note that the sender knows of the delay: {error}; it may be told again");
         }
     }
 
     /// What cannot be written down is done again: better twice than never, and the log says so.
     fn record(&mut self, id: QueueId, index: u32, state: Option<RecipientState>, attempt: Option<&Attempt>) {
-        let Some(message) = self.messages.get_mut(&id) else { return };
-        let journal = attempt.map_or(Ok(()), |attempt| message.append_attempt(attempt));
-        let written = journal.and_then(|()| state.map_or(Ok(()), |state| message.mark(index, state)));
+        let written = self.message(id).and_then(|message| {
+            attempt.map_or(Ok(()), |attempt| message.append_attempt(attempt))?;
+            state.map_or(Ok(()), |state| message.mark(index, state))
+        });
         match written {
             Ok(()) | Err(QueueError::NotFound(_)) => {}
             Err(error) => log::warning!(
@@ -305,10 +319,15 @@ impl Shard {
     }
 
     fn defer(&mut self, id: QueueId, until: SystemTime) -> Option<Done> {
-        let message = self.messages.remove(&id)?;
-        let domains = self.sites.domains_of(&message);
-        let result = message.defer(until);
-        stuck(id, result).or_else(|| Some(Done::Waits(id, domains)).filter(|_| !self.sites.is_empty()))
+        let kept = self.messages.remove(&id).map_or_else(|| self.active.reopen(id), |message| Ok(*message));
+        let deferred = kept.and_then(|message| {
+            let domains = self.sites.domains_of(&message);
+            message.defer(until).map(|()| domains)
+        });
+        match deferred {
+            Ok(domains) => Some(Done::Waits(id, domains)).filter(|_| !self.sites.is_empty()),
+            Err(error) => stuck(id, Err(error)),
+        }
     }
 
     /// Looks into messages in `deferred/` that an earlier process put there.
@@ -321,7 +340,8 @@ impl Shard {
     }
 
     fn remove(&mut self, id: QueueId) -> Option<Done> {
-        let result = self.messages.remove(&id)?.remove();
+        self.messages.remove(&id);
+        let result = self.active.remove(id);
         if result.is_ok() {
             log::removed(id);
         }
@@ -348,6 +368,15 @@ impl Shard {
             self.inbox.put(Input::Done(Done::Found(folder, found)));
         }
     }
+}
+
+/// What becomes of a message whose recipients cannot be read.
+fn unreadable(id: QueueId, error: &QueueError) -> Done {
+    if matches!(error, QueueError::NotFound(_)) {
+        return Done::Gone(id);
+    }
+    log::warning!("{id}: {error}");
+    Done::Stuck(id)
 }
 
 /// What the loop must know of a move or removal that failed; an operator may have done it first.
@@ -418,6 +447,7 @@ fn flags_of(message: &Message) -> Flags {
 /// The request to an agent, without what differs from one delivery to the next.
 fn template_of(message: &Message) -> Request {
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let envelope = message.envelope_without_recipients();
     Request {
         delivery: 0,
         id: message.id,
@@ -434,7 +464,7 @@ fn template_of(message: &Message) -> Request {
         client: envelope.first_client(),
         first_id: envelope.forwarded.as_ref().and_then(|forwarded| forwarded.id.clone()),
         is_local: envelope.is_local(),
+        ends_when_sent: false,
         recipients: Vec::new(),
     }
 }
-    let envelope = message.envelope_without_recipients();

@@ -4,7 +4,7 @@ mod attempts;
 mod reporting;
 mod settings;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +43,13 @@ const HELD_WAIT: Duration = Duration::from_secs(1);
 /// Messages that a disk thread looks into before it does something else.
 const INSPECTED_AT_ONCE: usize = 500;
 
+/// Messages that the disk threads may be asked to take up at a time: enough that none of them waits for the loop, few
+/// enough that what they have read and the loop has not seen is little.
+const MOST_CLAIMING: usize = 512;
+
+/// Messages that were active at a time, from which on their memory is given back to the system after the last of them.
+const PEAK: usize = 1000;
+
 /// Domains that are remembered as asked for while the queue is looked through.
 const MOST_ASKED: usize = 1000;
 
@@ -57,7 +64,8 @@ pub(crate) struct EventLoop {
     disk: Disk,
     deliveries: Deliveries,
     reports: Reports,
-    messages: HashMap<QueueId, ActiveMessage>,
+    /// A tree has no doubling, and gives back what it does not need.
+    messages: BTreeMap<QueueId, Box<ActiveMessage>>,
     /// Messages that a disk thread was asked to take up, and why.
     claiming: HashMap<QueueId, Reason>,
     /// Messages that wait for their turn because enough are active.
@@ -65,6 +73,8 @@ pub(crate) struct EventLoop {
     deferred: Deferred,
     /// Recipients in memory.
     recipients: usize,
+    /// The most messages that were active since memory was last given back.
+    peak: usize,
     /// Domains that were asked for while not all deferred messages have been looked into.
     asked: HashSet<String>,
     next_scan: Instant,
@@ -143,11 +153,12 @@ impl EventLoop {
             reports: Reports::new(bounce, Arc::clone(&inbox)),
             inbox,
             counts,
-            messages: HashMap::new(),
+            messages: BTreeMap::new(),
             claiming: HashMap::new(),
             intake: Intake::default(),
             deferred: Deferred::default(),
             recipients: 0,
+            peak: 0,
             asked: HashSet::new(),
             next_scan: now + settings.scan_interval,
             next_clog_warning: now,
@@ -166,6 +177,7 @@ impl EventLoop {
             self.take_up_more();
             self.begin_deliveries();
             self.show_state();
+            self.rest();
             if self.lifecycle.draining() && self.deliveries.running() == 0 && self.reports.is_idle() {
                 return self.finish();
             }
@@ -189,7 +201,7 @@ impl EventLoop {
     fn pause(&self) -> Option<Duration> {
         let now = Instant::now();
         // What is due and does not fit waits for a message to end.
-        let due = self.deferred.next_in(SystemTime::now()).filter(|_| self.has_room());
+        let due = self.deferred.next_in(SystemTime::now()).filter(|_| self.may_claim());
         let wake = self.deliveries.next_wake(now).map(|time| time.saturating_duration_since(now));
         let scan = Some(self.next_scan.saturating_duration_since(now));
         due.into_iter().chain(wake).chain(scan).min()
@@ -283,8 +295,10 @@ impl EventLoop {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.messages.len() + self.claiming.len() < self.settings.active_limit
+    /// Whether one more message may be taken up at this moment.
+    fn may_claim(&self) -> bool {
+        let claiming = self.claiming.len();
+        claiming < MOST_CLAIMING && self.messages.len() + claiming < self.settings.active_limit
     }
 
     /// Has a message taken up, now or when there is room.
@@ -299,7 +313,7 @@ impl EventLoop {
             }
             return;
         }
-        if self.has_room() {
+        if self.may_claim() {
             self.deferred.remove(id);
             self.claiming.insert(id, reason);
             let most = self.recipients_to_read();
@@ -318,7 +332,7 @@ impl EventLoop {
 
     fn take_up_more(&mut self) {
         let now = SystemTime::now();
-        while self.has_room() && !self.lifecycle.draining() {
+        while self.may_claim() && !self.lifecycle.draining() {
             let deferred = &mut self.deferred;
             let Some((id, reason)) = self.intake.next(|| deferred.take_due(now)) else { break };
             self.claim(id, reason);
@@ -380,7 +394,8 @@ impl EventLoop {
             return;
         }
         let messages = &self.messages;
-        let verdicts = self.deliveries.begin(|id| messages.get(&id), Instant::now());
+        let verdicts =
+            self.deliveries.begin(|id| messages.get(&id).map(|message| &**message), Instant::now());
         self.take_verdicts(verdicts);
     }
 
@@ -388,6 +403,15 @@ impl EventLoop {
         self.counts.active.store(self.messages.len(), Ordering::Relaxed);
         self.counts.deferred.store(self.deferred.len(), Ordering::Relaxed);
         self.counts.waiting.store(self.intake.len(), Ordering::Relaxed);
+    }
+
+    /// After a peak, gives memory back when nothing is active any more.
+    fn rest(&mut self) {
+        self.peak = self.peak.max(self.messages.len());
+        if self.peak >= PEAK && self.messages.is_empty() && self.claiming.is_empty() {
+            self.peak = 0;
+            sys::memory::give_back();
+        }
     }
 
     /// Lets the disk threads write what was asked, and ends. What is active is taken up at the next start.

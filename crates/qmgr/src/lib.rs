@@ -27,10 +27,14 @@ mod words;
 
 use service::{Fatal, Service};
 
+/// Heaps of the allocator: what disk threads and links read is freed by the loop.
+const HEAPS: u16 = 2;
+
 /// Runs the queue manager.
 ///
 /// # Errors
 /// The queue or a table that routing needs cannot be opened.
 pub fn run(service: Service) -> Result<(), Fatal> {
+    sys::memory::share_heaps(HEAPS);
     event_loop::EventLoop::new(service)?.run()
 }

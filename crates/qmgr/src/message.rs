@@ -2,22 +2,33 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use ipc::agent::Request;
+use ipc::agent::{Request, RequestRecipient};
 use ipc::bounce::Kind;
+use ipc::frame;
 use mail::{Notify, Outcome, Served, Status, Trace};
 use queue::RecipientState;
 
 use crate::scheduler::Site;
 
 /// A message in `active/`.
+///
+/// Most of the thousands that there may be wait, so that each takes little: its request lies packed until a delivery
+/// begins, and what only few have is in [`Owed`].
 pub(crate) struct ActiveMessage {
     /// The queue file, for agents to read.
     pub(crate) file: Arc<File>,
-    /// The request to an agent but for its recipients and its next hop.
-    pub(crate) template: Request,
+    /// The request to an agent but for its recipients and its next hop, as it goes over the wire.
+    request: Box<[u8]>,
+    /// When it arrived, since the Unix epoch.
+    pub(crate) arrival: Duration,
+    /// Whether the sender is told of each step.
+    pub(crate) trace: Trace,
+    /// Nobody sent it: it is a notification.
+    pub(crate) has_null_sender: bool,
     /// How many recipients the message has, in all.
     total: u32,
     flags: Flags,
@@ -28,6 +39,15 @@ pub(crate) struct ActiveMessage {
     /// How many of them there were when the last slice came.
     slice: usize,
     next_slice: NextSlice,
+    /// When those that were put off are tried next.
+    next_attempt: Option<SystemTime>,
+    /// What most messages never have.
+    owed: Option<Box<Owed>>,
+}
+
+/// Recipients with whom it does not end when they are decided, by number.
+#[derive(Default)]
+struct Owed {
     deferred: Vec<u32>,
     bounced: Vec<u32>,
     /// Whose success is to be told, and whose expansion, whatever came after it.
@@ -38,8 +58,6 @@ pub(crate) struct ActiveMessage {
     traced: Vec<u32>,
     /// The destinations for whose sake recipients were put off.
     waits_for: Vec<Site>,
-    /// When those that were put off are tried next.
-    next_attempt: Option<SystemTime>,
 }
 
 /// What the queue file says of a message when it is taken up.
@@ -96,24 +114,35 @@ pub(crate) enum Next {
 }
 
 impl ActiveMessage {
-    pub(crate) fn new(file: Arc<File>, template: Request, total: u32, flags: Flags) -> Self {
+    pub(crate) fn new(file: Arc<File>, request: &Request, total: u32, flags: Flags) -> Self {
         Self {
             file,
-            template,
+            // What cannot be packed is an error when it is unpacked.
+            request: frame::encode(request).unwrap_or_default().into(),
+            arrival: request.arrival,
+            trace: request.trace,
+            has_null_sender: request.sender.is_null(),
             total,
             flags,
             asked_for: false,
             undecided: 0,
             slice: 0,
             next_slice: NextSlice::None,
-            deferred: Vec::new(),
-            bounced: Vec::new(),
-            succeeded: Vec::new(),
-            expanded: Vec::new(),
-            traced: Vec::new(),
-            waits_for: Vec::new(),
             next_attempt: None,
+            owed: None,
         }
+    }
+
+    /// The request to an agent but for its recipients and its next hop.
+    ///
+    /// # Errors
+    /// None that is known of: it was packed here.
+    pub(crate) fn request(&self) -> io::Result<Request> {
+        frame::decode(&self.request)
+    }
+
+    fn owe(&mut self) -> &mut Owed {
+        self.owed.get_or_insert_default()
     }
 
     /// Somebody wants this attempt made: `defer_transports` does not hold it back.
@@ -142,8 +171,11 @@ impl ActiveMessage {
         self.undecided += recipients;
         self.slice = self.undecided;
         self.next_slice = next.map_or(NextSlice::None, NextSlice::From);
-        self.bounced.extend(failures);
-        self.succeeded.extend(successes);
+        if !failures.is_empty() || !successes.is_empty() {
+            let owed = self.owe();
+            owed.bounced.extend(failures);
+            owed.succeeded.extend(successes);
+        }
     }
 
     /// The number from which more recipients are to be read now, if it is time for that.
@@ -162,9 +194,9 @@ impl ActiveMessage {
         self.undecided = self.undecided.saturating_sub(1);
         let is_traced = self.is_traced();
         if is_traced {
-            self.traced.push(index);
+            self.owe().traced.push(index);
         }
-        if self.template.trace.is_probe() {
+        if self.trace.is_probe() {
             return Record { state: None, journal: true };
         }
         // The last or only recipient of a message that is removed next: its state would be written for nobody.
@@ -173,26 +205,38 @@ impl ActiveMessage {
         let is_expanded = outcome.served == Served::Expanded && notify.contains(Notify::SUCCESS);
         match outcome.status {
             Status::Sent if notify.contains(Notify::SUCCESS) => {
-                self.succeeded.push(index);
+                self.owe().succeeded.push(index);
                 Record { state: Some(RecipientState::Delivered), journal: true }
             }
             Status::Sent => Record { state: (!alone).then_some(RecipientState::Done), journal: is_traced },
             Status::Deferred => {
-                self.deferred.push(index);
-                self.expanded.extend(is_expanded.then_some(index));
+                let owed = self.owe();
+                owed.deferred.push(index);
+                owed.expanded.extend(is_expanded.then_some(index));
                 Record { state: None, journal: true }
             }
             Status::Bounced => {
-                self.bounced.push(index);
-                self.succeeded.extend(is_expanded.then_some(index));
+                let owed = self.owe();
+                owed.bounced.push(index);
+                owed.succeeded.extend(is_expanded.then_some(index));
                 Record { state: Some(RecipientState::Bounced), journal: true }
             }
         }
     }
 
+    /// Whether all that follows is the removal of the queue file, once these recipients have the message: then
+    /// [`ActiveMessage::decide`] has nothing written about them.
+    pub(crate) fn ends_with(&self, recipients: &[RequestRecipient]) -> bool {
+        let is_told = |recipient: &RequestRecipient| recipient.notify.contains(Notify::SUCCESS);
+        self.total == 1
+            && self.trace == Trace::None
+            && !self.flags.delay_reported
+            && !recipients.iter().any(is_told)
+    }
+
     /// Whether the sender is told what comes of this attempt.
     fn is_traced(&self) -> bool {
-        match self.template.trace {
+        match self.trace {
             Trace::None => false,
             Trace::Deliveries => !self.flags.tried_before,
             Trace::Probe | Trace::Verification => true,
@@ -207,14 +251,15 @@ impl ActiveMessage {
 
     /// Notes that recipients were put off because of this destination.
     pub(crate) fn waits_for(&mut self, site: &Site) {
-        if !self.waits_for.contains(site) {
-            self.waits_for.push(site.clone());
+        let sites = &mut self.owe().waits_for;
+        if !sites.contains(site) {
+            sites.push(site.clone());
         }
     }
 
     /// The destinations for whose sake recipients were put off.
     pub(crate) fn waiting_for(&self) -> &[Site] {
-        &self.waits_for
+        self.owed.as_ref().map_or(&[], |owed| &owed.waits_for)
     }
 
     /// When those that were put off are tried next; `planned` if that was not said, or is over.
@@ -245,55 +290,46 @@ impl ActiveMessage {
 
     /// What comes next once all are decided.
     pub(crate) fn next(&mut self, age: Age) -> Next {
-        if self.template.trace.is_probe() {
-            return self.take_trace().unwrap_or(Next::Remove);
+        let Some(owed) = &mut self.owed else { return Next::Remove };
+        if self.trace.is_probe() {
+            return owed.take_trace().unwrap_or(Next::Remove);
         }
-        if age.expired && !self.deferred.is_empty() && !self.flags.forced_to_expire {
-            self.give_up();
+        if age.expired && !owed.deferred.is_empty() && !self.flags.forced_to_expire {
+            owed.give_up();
             return Next::Expire;
         }
         if self.flags.forced_to_expire {
-            self.give_up();
+            owed.give_up();
         }
-        if !self.bounced.is_empty() {
-            return Next::Report(Kind::Failure, std::mem::take(&mut self.bounced));
+        if !owed.bounced.is_empty() {
+            return Next::Report(Kind::Failure, std::mem::take(&mut owed.bounced));
         }
-        if !self.succeeded.is_empty() {
-            return Next::Report(Kind::Success, std::mem::take(&mut self.succeeded));
+        if !owed.succeeded.is_empty() {
+            return Next::Report(Kind::Success, std::mem::take(&mut owed.succeeded));
         }
-        if let Some(trace) = self.take_trace() {
+        if let Some(trace) = owed.take_trace() {
             return trace;
         }
-        if self.deferred.is_empty() {
+        if owed.deferred.is_empty() {
             return Next::Remove;
         }
         if age.late && !self.flags.delay_reported {
-            return Next::Report(Kind::Delay, self.deferred.clone());
+            return Next::Report(Kind::Delay, owed.deferred.clone());
         }
         Next::Defer
     }
 
-    fn give_up(&mut self) {
-        self.bounced.append(&mut self.deferred);
-        self.succeeded.append(&mut self.expanded);
-    }
-
     /// Those whose success or expansion is still to be told.
     pub(crate) fn unreported_successes(&self) -> HashSet<u32> {
-        self.succeeded.iter().copied().collect()
-    }
-
-    fn take_trace(&mut self) -> Option<Next> {
-        let traced = std::mem::take(&mut self.traced);
-        (!traced.is_empty()).then_some(Next::Report(Kind::Trace, traced))
+        self.owed.iter().flat_map(|owed| owed.succeeded.iter().copied()).collect()
     }
 
     /// Takes back what [`ActiveMessage::next`] asked to report: it is asked again.
     pub(crate) fn put_back_report(&mut self, kind: Kind, recipients: Vec<u32>) {
         match kind {
-            Kind::Failure => self.bounced = recipients,
-            Kind::Success => self.succeeded = recipients,
-            Kind::Trace => self.traced = recipients,
+            Kind::Failure => self.owe().bounced = recipients,
+            Kind::Success => self.owe().succeeded = recipients,
+            Kind::Trace => self.owe().traced = recipients,
             Kind::Delay => {}
         }
     }
@@ -304,10 +340,20 @@ impl ActiveMessage {
     }
 }
 
+impl Owed {
+    fn give_up(&mut self) {
+        self.bounced.append(&mut self.deferred);
+        self.succeeded.append(&mut self.expanded);
+    }
+
+    fn take_trace(&mut self) -> Option<Next> {
+        let traced = std::mem::take(&mut self.traced);
+        (!traced.is_empty()).then_some(Next::Report(Kind::Trace, traced))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use mail::{Address, Body, Client, Dsn, QueueId};
 
     use super::*;
@@ -321,7 +367,7 @@ mod tests {
     }
 
     fn traced(total: u32, trace: Trace, flags: Flags) -> ActiveMessage {
-        let template = Request {
+        let request = Request {
             delivery: 0,
             id: "4hLv2p4lmqz5Bj".parse::<QueueId>().unwrap(),
             nexthop: String::new(),
@@ -335,10 +381,13 @@ mod tests {
             smtputf8: false,
             trace,
             client: Client::default(),
+            first_id: None,
+            is_local: true,
+            ends_when_sent: false,
             recipients: Vec::new(),
         };
         let file = Arc::new(File::open("/dev/null").unwrap());
-        let mut message = ActiveMessage::new(file, template, total, flags);
+        let mut message = ActiveMessage::new(file, &request, total, flags);
         message.take_slice(usize::try_from(total).unwrap(), vec![], vec![], None);
         message
     }
@@ -358,6 +407,33 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_with_a_recipient_is_what_has_nothing_written() {
+        let recipient = |notify| RequestRecipient {
+            index: 0,
+            address: Address::new("a@example.com").unwrap(),
+            original: None,
+            notify,
+            orcpt: None,
+        };
+        let told = Flags { delay_reported: true, ..Flags::default() };
+        for (total, trace, flags, notify) in [
+            (1, Trace::None, Flags::default(), Notify::UNSET),
+            (1, Trace::None, Flags::default(), Notify::FAILURE),
+            (1, Trace::None, Flags::default(), Notify::SUCCESS),
+            (1, Trace::Deliveries, Flags::default(), Notify::UNSET),
+            (2, Trace::None, Flags::default(), Notify::UNSET),
+            (1, Trace::None, told, Notify::UNSET),
+        ] {
+            let mut message = traced(total, trace, flags);
+            let ends = message.ends_with(&[recipient(notify)]);
+            let was_told = message.was_told_of_delay(notify);
+            let record = message.decide(0, &outcomes()[0], if was_told { Notify::SUCCESS } else { notify });
+            let nothing = Record { state: None, journal: false };
+            assert_eq!(ends, record == nothing, "{total} {trace:?} {flags:?} {notify:?}");
+        }
+    }
+
+    #[test]
     fn failures_are_reported_before_the_rest_is_deferred() {
         let mut message = message(3);
         for (index, outcome) in (0..).zip(&outcomes()) {
@@ -371,8 +447,6 @@ mod tests {
     #[test]
     fn an_expired_message_is_reported_and_removed() {
         let mut message = message(1);
-            first_id: None,
-            is_local: true,
         message.decide(0, &outcomes()[1], Notify::UNSET);
         assert_eq!(message.next(EXPIRED), Next::Expire);
         assert_eq!(message.next(EXPIRED), Next::Report(Kind::Failure, vec![0]));

@@ -25,7 +25,7 @@ pub(crate) type Name = Arc<str>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     pub(crate) message: QueueId,
-    pub(crate) nexthop: String,
+    pub(crate) nexthop: Name,
     pub(crate) recipients: Vec<RequestRecipient>,
     /// How often an agent went away over it.
     pub(crate) failures: u32,
@@ -120,6 +120,11 @@ impl Scheduler {
     /// The limits of a transport, if it was ever named.
     pub(crate) fn limits(&self, transport: &str) -> Option<&Limits> {
         self.transports.get(transport).map(|known| &known.limits)
+    }
+
+    /// The copy of a destination's name that is kept, if it is.
+    pub(crate) fn known_name(&self, site: &Site) -> Option<&Name> {
+        self.transports.get(&site.transport)?.known_name(&site.destination)
     }
 
     /// Why mail for this destination has to wait elsewhere, if it has to.

@@ -15,7 +15,7 @@ use crate::format::attempt::{Attempt, encode};
 use crate::format::envelope::RecipientState;
 use crate::format::head::Flags;
 use crate::root::Folders;
-use crate::{QueueError, Stored};
+use crate::{Active, QueueError, Stored};
 
 /// A message in `active/`: the only handle that changes a queue file after its commit.
 ///
@@ -118,10 +118,7 @@ impl Message {
     /// # Errors
     /// What the system says; a message that is gone already is no error.
     pub fn remove(self) -> Result<(), QueueError> {
-        match self.folders.get(Folder::Active).unlink(self.id) {
-            Err(error) if error.is_missing() => Ok(()),
-            result => result,
-        }
+        Active::new(self.folders).remove(self.id)
     }
 
     fn move_to(&self, folder: Folder) -> Result<(), QueueError> {

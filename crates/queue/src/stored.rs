@@ -69,15 +69,17 @@ impl Stored {
         let failed = |operation, error| QueueError::new(operation, path.to_path_buf(), error);
         let stat = fstat(&*file).map_err(|errno| failed("stat", errno.into()))?;
         let file_size = u64::try_from(stat.st_size).unwrap_or_default();
-        let mut prefix = vec![0; FIRST_READ.min(usize::try_from(file_size).unwrap_or(FIRST_READ))];
-        let read = read_up_to(&file, &mut prefix, 0).map_err(|error| failed("read", error))?;
-        prefix.truncate(read);
+        // On the stack: what is kept is a small part of it, and must not leave a hole in the heap for each message.
+        let mut buffer = [0; FIRST_READ];
+        let size = FIRST_READ.min(usize::try_from(file_size).unwrap_or(FIRST_READ));
+        let read = read_up_to(&file, &mut buffer[..size], 0).map_err(|error| failed("read", error))?;
+        let bytes = &buffer[..read];
 
         let damaged = |damage| QueueError::Damaged { path: path.to_path_buf(), damage };
-        let head = Head::decode(&prefix, file_size).map_err(damaged)?;
-        let flags = Flags::from_head(&prefix);
-        prefix.truncate(usize::try_from(head.content_offset).unwrap_or(usize::MAX));
-        prefix.shrink_to_fit();
+        let head = Head::decode(bytes, file_size).map_err(damaged)?;
+        let flags = Flags::from_head(bytes);
+        let content = usize::try_from(head.content_offset).unwrap_or(usize::MAX);
+        let prefix = bytes[..content.min(read)].to_vec();
         let cursor = Cell::new((0, head.recipients_offset));
         let envelope = Envelope::new(mail::Address::null(), Vec::new(), std::time::Duration::ZERO);
         let (modified, ready) = (modified(&stat), is_ready(&stat));

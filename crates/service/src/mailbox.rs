@@ -7,6 +7,9 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+/// Room for more items than this is given back after a peak.
+const KEPT_ROOM: usize = 1024;
+
 /// The queue. Shared by reference counting.
 #[derive(Debug)]
 pub struct Mailbox<T> {
@@ -35,6 +38,7 @@ impl<T> Mailbox<T> {
 
     /// Waits until something is there, or for `patience`, and moves all of it into `items`, which must be empty.
     pub fn take(&self, items: &mut Vec<T>, patience: Option<Duration>) {
+        items.shrink_to(KEPT_ROOM);
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut waiting = match patience {
             None => {

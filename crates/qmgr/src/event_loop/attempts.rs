@@ -34,11 +34,11 @@ impl EventLoop {
         let id = claimed.template.id;
         let reason = self.claiming.remove(&id);
         log::active(id, &claimed.template.sender, claimed.template.size, claimed.addressees);
-        let mut message = ActiveMessage::new(claimed.file, claimed.template, claimed.total, claimed.flags);
+        let mut message = ActiveMessage::new(claimed.file, &claimed.template, claimed.total, claimed.flags);
         if reason == Some(Reason::Asked) {
             message.ask_for();
         }
-        self.messages.insert(id, message);
+        self.messages.insert(id, Box::new(message));
         self.take_slice(id, claimed.slice);
     }
 
@@ -130,11 +130,10 @@ impl EventLoop {
     /// An outcome that qmgr knows without asking an agent; it is logged here.
     fn decide_without_agent(&mut self, id: QueueId, recipient: &RequestRecipient, outcome: Outcome) {
         let Some(message) = self.messages.get(&id) else { return };
-        let is_soft = self.settings.soft_bounce && !message.template.trace.is_probe();
+        let is_soft = self.settings.soft_bounce && !message.trace.is_probe();
         let outcome = if is_soft { softened(outcome) } else { outcome };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let delays =
-            log::Delays { queued: now.saturating_sub(message.template.arrival), ..log::Delays::default() };
+        let delays = log::Delays { queued: now.saturating_sub(message.arrival), ..log::Delays::default() };
         log::outcome(id, &recipient.address, recipient.original.as_ref(), delays, &outcome);
         self.decide(id, recipient, outcome);
     }
@@ -142,7 +141,7 @@ impl EventLoop {
     /// Notes an outcome and has it written down.
     fn decide(&mut self, id: QueueId, recipient: &RequestRecipient, outcome: Outcome) {
         let Some(message) = self.messages.get_mut(&id) else { return };
-        let is_soft = self.settings.soft_bounce && !message.template.trace.is_probe();
+        let is_soft = self.settings.soft_bounce && !message.trace.is_probe();
         let outcome = if is_soft { softened(outcome) } else { outcome };
         self.recipients = self.recipients.saturating_sub(1);
         let mut notify = recipient.notify;
@@ -206,10 +205,11 @@ impl EventLoop {
         }
         let (now, times) = (SystemTime::now(), self.settings.times);
         let age = age(message, now);
-        let expired = times.is_expired(age, message.template.sender.is_null());
+        let expired = times.is_expired(age, message.has_null_sender);
         match message.next(Age { expired, late: times.is_late(age) }) {
             Next::Expire => {
-                log::expired(id, &message.template.sender);
+                // The log does without the sender rather than the message without its end.
+                log::expired(id, &message.request().map(|request| request.sender).unwrap_or_default());
                 self.go_on(id, recorded);
             }
             Next::Report(kind, recipients) if recorded => self.report(Report { id, kind, recipients }),
@@ -266,5 +266,5 @@ fn unavailable(transport: &str) -> Outcome {
 }
 
 pub(super) fn age(message: &ActiveMessage, now: SystemTime) -> Duration {
-    now.duration_since(SystemTime::UNIX_EPOCH + message.template.arrival).unwrap_or_default()
+    now.duration_since(SystemTime::UNIX_EPOCH + message.arrival).unwrap_or_default()
 }

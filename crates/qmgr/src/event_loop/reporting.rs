@@ -11,7 +11,6 @@ use super::EventLoop;
 use super::attempts::age;
 use crate::disk::Job;
 use crate::link::Heard;
-use crate::message::ActiveMessage;
 use crate::reports::Report;
 
 impl EventLoop {
@@ -56,7 +55,7 @@ impl EventLoop {
         match report.kind {
             Kind::Failure | Kind::Success => {
                 let owed =
-                    self.messages.get(&id).map(ActiveMessage::unreported_successes).unwrap_or_default();
+                    self.messages.get(&id).map(|message| message.unreported_successes()).unwrap_or_default();
                 for index in &report.recipients {
                     // Of an alias whose members failed it is still to be told that it was expanded.
                     let is_owed = owed.contains(index);
@@ -79,7 +78,7 @@ impl EventLoop {
     /// is no attempt that would bring it forth again.
     fn report_failed(&mut self, report: &Report) {
         let Some(message) = self.messages.get(&report.id) else { return };
-        if report.kind == Kind::Trace && !message.template.trace.is_probe() {
+        if report.kind == Kind::Trace && !message.trace.is_probe() {
             return self.go_on(report.id, true);
         }
         let now = SystemTime::now();

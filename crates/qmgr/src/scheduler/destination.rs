@@ -52,9 +52,10 @@ pub(super) enum State {
     Due { until: Instant },
 }
 
+/// The jobs of a message. Most have one, which takes no memory but this.
 struct Line {
-    message: QueueId,
-    jobs: VecDeque<Job>,
+    next: Job,
+    more: VecDeque<Job>,
 }
 
 impl Destination {
@@ -100,36 +101,34 @@ impl Destination {
     pub(super) fn push(&mut self, job: Job, place: impl FnOnce() -> Place) {
         self.waiting += 1;
         let known = self.places.get(&job.message).and_then(|place| self.lines.get_mut(place));
-        if let Some(line) = known {
-            line.jobs.push_back(job);
-            return;
+        match known {
+            Some(line) => line.more.push_back(job),
+            None => self.insert(place(), Line { next: job, more: VecDeque::new() }),
         }
-        self.insert(place(), Line { message: job.message, jobs: VecDeque::from([job]) });
     }
 
     /// Takes a job before all others but those that came back before it.
     pub(super) fn push_front(&mut self, job: Job, number: u64) {
         self.waiting += 1;
-        if let Some(line) = self.places.get(&job.message).and_then(|place| self.lines.get_mut(place)) {
-            line.jobs.push_front(job);
-            return;
+        let known = self.places.get(&job.message).and_then(|place| self.lines.get_mut(place));
+        match known {
+            Some(line) => line.more.push_front(std::mem::replace(&mut line.next, job)),
+            None => self.insert((FRONT, number), Line { next: job, more: VecDeque::new() }),
         }
-        self.insert((FRONT, number), Line { message: job.message, jobs: VecDeque::from([job]) });
     }
 
     fn insert(&mut self, place: Place, line: Line) {
-        self.places.insert(line.message, place);
+        self.places.insert(line.next.message, place);
         self.lines.insert(place, line);
     }
 
     /// Takes the next job and its tag; a message that has more here gets the place that `place` gives.
     pub(super) fn pop(&mut self, place: impl FnOnce(QueueId) -> Place) -> Option<(u64, Job)> {
-        let ((tag, _), mut line) = self.lines.pop_first()?;
-        self.places.remove(&line.message);
-        let job = line.jobs.pop_front()?;
+        let ((tag, _), Line { next: job, mut more }) = self.lines.pop_first()?;
+        self.places.remove(&job.message);
         self.waiting -= 1;
-        if !line.jobs.is_empty() {
-            self.insert(place(line.message), line);
+        if let Some(next) = more.pop_front() {
+            self.insert(place(next.message), Line { next, more });
         }
         Some((tag, job))
     }
@@ -138,7 +137,7 @@ impl Destination {
     pub(super) fn drain(&mut self) -> Vec<Job> {
         self.places.clear();
         self.waiting = 0;
-        std::mem::take(&mut self.lines).into_values().flat_map(|line| line.jobs).collect()
+        std::mem::take(&mut self.lines).into_values().flat_map(Line::into_jobs).collect()
     }
 
     /// The tag of what is next, if it may begin now.
@@ -160,6 +159,12 @@ impl Destination {
     /// Jobs that wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
+    }
+}
+
+impl Line {
+    fn into_jobs(self) -> impl Iterator<Item = Job> {
+        std::iter::once(self.next).chain(self.more)
     }
 }
 

@@ -29,7 +29,8 @@ pub(super) struct Transport {
     destinations: HashMap<Name, Destination>,
     /// The destinations that may begin a delivery, the next one first.
     turns: BTreeMap<Place, Name>,
-    shares: HashMap<QueueId, Share>,
+    /// A tree has no doubling, and gives back what it does not need.
+    shares: BTreeMap<QueueId, Share>,
     /// When to look at a destination again.
     timers: BinaryHeap<Reverse<(Instant, Name)>>,
     /// The tag that is being served, and how many deliveries it has had.
@@ -63,7 +64,7 @@ impl Transport {
             not_before: None,
             destinations: HashMap::new(),
             turns: BTreeMap::new(),
-            shares: HashMap::new(),
+            shares: BTreeMap::new(),
             timers: BinaryHeap::new(),
             clock: FIRST_TAG,
             served: 0,
@@ -79,6 +80,10 @@ impl Transport {
             Some(Closed::Unavailable { failure, .. }) => Some(failure.clone()),
             _ => self.destinations.get(destination)?.failure().cloned(),
         }
+    }
+
+    pub(super) fn known_name(&self, destination: &str) -> Option<&Name> {
+        self.destinations.get_key_value(destination).map(|(name, _)| name)
     }
 
     pub(super) fn is_full(&self, destination: &str, most_messages: usize) -> bool {

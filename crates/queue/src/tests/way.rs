@@ -250,3 +250,24 @@ fn attempts_keep_what_a_remote_host_said() {
         assert_eq!(message.last_attempts().unwrap()[&0].outcome, outcome);
     }
 }
+
+/// A handle may be dropped and had again: what was decided is recorded wherever the operator has moved the message.
+#[test]
+fn a_message_is_opened_again_where_it_is() {
+    let queue = queue();
+    let id = queue.commit(&plain(&["a@example.com", "b@example.com"]), b"x\n");
+    drop(queue.active.claim(id).unwrap());
+    queue.active.reopen(id).unwrap().mark(0, RecipientState::Done).unwrap();
+    queue.active.reopen(id).unwrap().hold().unwrap();
+    let mut held = queue.active.reopen(id).unwrap();
+    held.mark(1, RecipientState::Bounced).unwrap();
+    let states: Vec<_> = held.recipients_from(0, 2).unwrap().into_iter().map(|stored| stored.state).collect();
+    assert_eq!(states, [RecipientState::Done, RecipientState::Bounced]);
+    // It is the operator's now: removing what was taken up leaves it alone.
+    queue.active.remove(id).unwrap();
+    assert_eq!(queue.only_folder(), "hold");
+    assert!(matches!(
+        queue.active.reopen(QueueId::generate(SystemTime::now())),
+        Err(QueueError::NotFound(_))
+    ));
+}

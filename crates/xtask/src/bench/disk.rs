@@ -8,6 +8,12 @@ use crate::shell::{Result, command, target};
 /// Bytes of an image; sparse, so that it costs what is written.
 const SIZE: u64 = 4 << 30;
 
+/// Files that there is room for by default: one for each 16 KiB.
+const FILES: u64 = SIZE >> 14;
+
+/// Bytes that a file takes, however small it is, with its inode.
+const LEAST_PER_FILE: u64 = 4096 + 256;
+
 /// A mounted ext4 image; unmounted and removed when dropped.
 pub struct Disk {
     image: PathBuf,
@@ -15,18 +21,28 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes and mounts one.
-    pub fn fresh() -> Result<Self> {
+    /// Makes and mounts one with room for so many small files, at least.
+    pub fn fresh(files: usize) -> Result<Self> {
+        let files = FILES.max(files as u64 * 5 / 4);
         let base = target().join("bench").join(std::process::id().to_string());
         let disk = Self { image: base.with_extension("img"), mount: base.with_extension("mnt") };
         fs::create_dir_all(&disk.mount).map_err(|e| format!("create {}: {e}", disk.mount.display()))?;
         let file = File::create(&disk.image).map_err(|e| format!("create {}: {e}", disk.image.display()))?;
-        file.set_len(SIZE).map_err(|e| format!("grow {}: {e}", disk.image.display()))?;
+        file.set_len(SIZE.max(files * LEAST_PER_FILE * 5 / 4))
+            .map_err(|e| format!("grow {}: {e}", disk.image.display()))?;
         let (image, mount) = (disk.image.display().to_string(), disk.mount.display().to_string());
         // Tables are written now, not by a kernel thread while the clock runs.
-        quiet("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", &image])?;
+        let tables = "lazy_itable_init=0,lazy_journal_init=0";
+        quiet("mkfs.ext4", &["-q", "-F", "-E", tables, "-N", &files.to_string(), &image])?;
         quiet("mount", &["-o", "loop", &image, &mount])?;
         Ok(disk)
+    }
+
+    /// Has the system forget what it remembers of the files, as after a boot.
+    pub fn remount(&self) -> Result<()> {
+        let (image, mount) = (self.image.display().to_string(), self.mount.display().to_string());
+        quiet("umount", &[&mount])?;
+        quiet("mount", &["-o", "loop", &image, &mount])
     }
 
     /// Where it is mounted.

@@ -93,7 +93,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Work>> {
 
 fn measure(work: &Work, options: &Options) -> Result<()> {
     let scale = Scale { quick: options.quick, amount: options.amount };
-    let rounds = if options.quick { options.rounds.min(1) } else { options.rounds };
+    let rounds = if options.quick || work.once { options.rounds.min(1) } else { options.rounds };
     println!("\n{}: {}; {rounds} rounds", work.name, work.about);
     let sides = options.only.map_or_else(|| vec![Side::Postroad, Side::Postfix], |side| vec![side]);
     let sides: Vec<Side> =

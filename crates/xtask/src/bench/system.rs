@@ -68,7 +68,12 @@ impl System {
 
     /// Makes its files, with these lines at the end of main.cf and master.cf, and does not start it.
     pub fn prepare(side: Side, lines: &[&str], services: &str) -> Result<Self> {
-        let (disk, group) = (Disk::fresh()?, Group::new()?);
+        Self::prepare_for(side, lines, services, 0)
+    }
+
+    /// The same, with room for so many messages.
+    pub fn prepare_for(side: Side, lines: &[&str], services: &str, messages: usize) -> Result<Self> {
+        let (disk, group) = (Disk::fresh(messages)?, Group::new()?);
         let system = Self { side, master: None, port: free_port(), group, disk };
         let root = system.path("");
         let common = settings()?;
@@ -109,6 +114,11 @@ impl System {
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(began.elapsed())
+    }
+
+    /// Has it find its files as after a boot, before it is started.
+    pub fn forget_files(&self) -> Result<()> {
+        self.disk.remount()
     }
 
     /// A path on its disk.

@@ -3,6 +3,7 @@
 mod backlog;
 mod dead_relay;
 mod flow;
+mod growth;
 mod idle;
 mod recipients;
 mod slow_relay;
@@ -25,12 +26,15 @@ pub struct Work {
     pub calls: Option<fn(Side) -> Result<String>>,
     /// The other side cannot do it in a time that one wants to wait.
     pub ours_alone: bool,
+    /// It takes so long that one round is enough.
+    pub once: bool,
 }
 
 /// A work without a special feature.
-const PLAIN: Work = Work { name: "", about: "", run: flow::deliver, calls: None, ours_alone: false };
+const PLAIN: Work =
+    Work { name: "", about: "", run: flow::deliver, calls: None, ours_alone: false, once: false };
 
-pub const WORKS: [Work; 14] = [
+pub const WORKS: [Work; 15] = [
     Work {
         name: "deliver",
         about: "SMTP in, Maildir out: 4 KiB, 50 sessions kept open",
@@ -89,9 +93,18 @@ pub const WORKS: [Work; 14] = [
     Work { name: "suite", about: "start, reload, memory of a system at rest", run: suite::run, ..PLAIN },
     Work {
         name: "backlog",
-        about: "100,000 deferred messages: start, list, memory",
+        about: "a million deferred messages: start, list, memory, and mail that passes them",
         run: backlog::run,
         ours_alone: true,
+        once: true,
+        ..PLAIN
+    },
+    Work {
+        name: "growth",
+        about: "the same with 1,000, 10,000, 100,000 and a million: a table and a plot",
+        run: growth::run,
+        ours_alone: true,
+        once: true,
         ..PLAIN
     },
 ];
