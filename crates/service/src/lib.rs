@@ -21,6 +21,7 @@ pub mod pass;
 pub mod sandbox;
 mod sessions;
 mod startup;
+pub mod transcript;
 mod workers;
 
 use std::fmt;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use service::transcript::{PROTOCOL, Transcript};
 use smtp_proto::client::{Event, Response, Session, Settings as SessionSettings, Stage};
 
 use crate::agent::Client;
@@ -48,6 +49,8 @@ pub(crate) struct Conversation {
     pub(crate) uses: u64,
     /// A transaction failed in a way that leaves it of no use to others.
     pub(crate) spoiled: bool,
+    /// What was said, for the postmaster.
+    pub(crate) transcript: Transcript,
     /// The server is one of the best for its destination: a loop through it is one for good.
     pub(crate) is_best: bool,
 }
@@ -73,6 +76,7 @@ impl Conversation {
             began: Instant::now(),
             uses: 0,
             spoiled: false,
+            transcript: client.notices.begin(PROTOCOL),
             is_best: false,
         }
     }
@@ -101,10 +105,10 @@ impl Conversation {
         let stage = self.stage();
         match self.stream.read(&mut self.buffer) {
             Ok(read) => {
-                match &mut self.filter {
-                    Some(filter) => self.session.receive(&filter.take(&self.buffer[..read])),
-                    None => self.session.receive(&self.buffer[..read]),
-                }
+                let filtered = self.filter.as_mut().map(|filter| filter.take(&self.buffer[..read]));
+                let bytes = filtered.as_deref().unwrap_or(&self.buffer[..read]);
+                note_heard(&mut self.transcript, stage, bytes);
+                self.session.receive(bytes);
                 Ok(())
             }
             Err(broken) => Err(Trouble::Broken(broken, stage)),
@@ -117,6 +121,7 @@ impl Conversation {
         }
         let stage = self.stage();
         let output = std::mem::take(self.session.output());
+        note_said(&mut self.transcript, stage, &output);
         let written = self.stream.write(&output);
         self.sent += output.len() as u64;
         let mut output = output;
@@ -203,12 +208,47 @@ impl Conversation {
         }
     }
 
-    /// Ends it politely, where the server still listens.
-    pub(crate) fn quit(mut self, wait_for_reply: bool) {
+    /// Ends it politely, where the server still listens; gives what was said.
+    pub(crate) fn quit(mut self, wait_for_reply: bool) -> Transcript {
         if self.session.is_open() && self.session.quit().is_ok() && self.flush().is_ok() && wait_for_reply {
             while !matches!(self.next(), Err(_) | Ok(Event::Idle)) {}
         }
         self.stream.close();
+        self.transcript
+    }
+}
+
+/// What this host said: no content, and nothing that proves who it is.
+fn note_said(transcript: &mut Transcript, stage: Stage, output: &[u8]) {
+    if !transcript.wants() {
+        return;
+    }
+    match stage {
+        Stage::Content => {}
+        Stage::End | Stage::EndFor(_) => transcript.out("."),
+        Stage::Auth => {
+            let text = String::from_utf8_lossy(output);
+            let mut words = text.split_ascii_whitespace();
+            match (words.next(), words.next(), words.next()) {
+                (Some("AUTH"), Some(mechanism), None) => transcript.out(&format!("AUTH {mechanism}")),
+                (Some("AUTH"), Some(mechanism), _) => transcript.out(&format!("AUTH {mechanism} ...")),
+                _ => transcript.out("..."),
+            }
+        }
+        _ => String::from_utf8_lossy(output).lines().for_each(|line| transcript.out(line)),
+    }
+}
+
+/// What the server said: a challenge may tell what it is answered with.
+fn note_heard(transcript: &mut Transcript, stage: Stage, input: &[u8]) {
+    if !transcript.wants() {
+        return;
+    }
+    for line in String::from_utf8_lossy(input).lines() {
+        match line.get(..3) {
+            Some("334") if stage == Stage::Auth => transcript.heard("334 ..."),
+            _ => transcript.heard(line),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use ipc::log;
 use mail::Dsn;
 use net::dns::mail_hosts::Place as Sought;
 use net::tls::client::{Level, Policy};
+use service::transcript::{Ended, PROTOCOL, Transcript};
 use service::{Delivery, Results};
 use smtp_proto::client::Protocol;
 
@@ -176,7 +177,7 @@ impl<'a, 'r> Attempt<'a, 'r> {
     }
 
     /// The server itself failed all recipients that have no answer.
-    pub(crate) fn fail_site(&mut self, failure: &Failure, conversation: &Conversation) {
+    pub(crate) fn fail_site(&mut self, failure: &Failure, conversation: &mut Conversation) {
         let positions = self.results.undecided();
         self.fail(failure, conversation, &positions, true);
     }
@@ -185,10 +186,13 @@ impl<'a, 'r> Attempt<'a, 'r> {
     pub(crate) fn fail(
         &mut self,
         failure: &Failure,
-        conversation: &Conversation,
+        conversation: &mut Conversation,
         positions: &[usize],
         site: bool,
     ) {
+        if failure.breaks_protocol {
+            conversation.transcript.note(PROTOCOL);
+        }
         if positions.is_empty() {
             return;
         }
@@ -286,5 +290,19 @@ impl<'a, 'r> Attempt<'a, 'r> {
             }
         }
         true
+    }
+
+    /// Tells the postmaster of a session in which the protocol was broken, unless the message is a notice itself.
+    pub(crate) fn tell_postmaster(&self, transcript: &Transcript, server: &str) {
+        let notices = &self.client.notices;
+        let sender = &self.request().sender;
+        if sender.is_null() || notices.is_sender(sender) {
+            return;
+        }
+        let program =
+            if self.client.settings.protocol == Protocol::Smtp { "SMTP client" } else { "LMTP client" };
+        let before = format!("Unexpected response from {server}.\n\n");
+        let ended = Ended { program, peer: server, before: &before, after: "" };
+        notices.tell(transcript, &ended, &self.client.cleanup);
     }
 }

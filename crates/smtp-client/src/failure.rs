@@ -15,12 +15,14 @@ pub(crate) struct Failure {
     pub(crate) said: Option<(String, String)>,
     /// Mail for this place is for this host itself.
     pub(crate) is_loop: bool,
+    /// What was said is not as the protocol has it, on either side: the postmaster may want to know.
+    pub(crate) breaks_protocol: bool,
 }
 
 impl Failure {
     /// Found out by this host.
     pub(crate) fn local(dsn: Dsn, text: impl Into<String>) -> Self {
-        Self { dsn, text: text.into(), said: None, is_loop: false }
+        Self { dsn, text: text.into(), said: None, is_loop: false, breaks_protocol: false }
     }
 
     /// The server's reply to a command.
@@ -38,10 +40,13 @@ impl Failure {
     pub(crate) fn said(server: &Server, response: &Response, text: String) -> Self {
         let said = Some((server.host.clone(), response.to_string()));
         if matches!(response.code() / 100, 4 | 5) {
-            return Self { dsn: response.dsn(), text, said, is_loop: false };
+            // Syntax errors and commands that are not known (RFC 5321 section 4.2.1), and parameters that are not.
+            let breaks_protocol = matches!(response.code(), 500..510 | 555);
+            return Self { dsn: response.dsn(), text, said, is_loop: false, breaks_protocol };
         }
         // A success where there can be none: who answers like this will do so the next time.
-        Self { dsn: Dsn::new(5, 5, 0), text: format!("Protocol error: {text}"), said, is_loop: false }
+        let text = format!("Protocol error: {text}");
+        Self { dsn: Dsn::new(5, 5, 0), text, said, is_loop: false, breaks_protocol: true }
     }
 
     /// Whether another attempt may succeed.

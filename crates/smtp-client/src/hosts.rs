@@ -209,8 +209,8 @@ impl Attempt<'_, '_> {
             Ok(()) => {}
             Err(Refusal::WithoutTls) => return Conversed::WithoutTls,
             Err(Refusal::Failed(failure)) => {
-                self.fail_site(&failure, &conversation);
-                conversation.quit(!client.settings.skip_quit_response);
+                self.fail_site(&failure, &mut conversation);
+                self.end(conversation);
                 return Conversed::Refused;
             }
         }
@@ -238,14 +238,21 @@ impl Attempt<'_, '_> {
     }
 
     /// Keeps the session, or ends it.
-    fn leave(&self, target: &Target<'_>, conversation: Conversation) {
-        let left = if target.keeps {
-            self.client.cache.keep(target.key.clone(), conversation).err()
-        } else {
-            Some(Box::new(conversation))
-        };
-        if let Some(conversation) = left {
-            conversation.quit(!self.client.settings.skip_quit_response);
+    fn leave(&self, target: &Target<'_>, mut conversation: Conversation) {
+        if !target.keeps {
+            return self.end(conversation);
         }
+        let (transcript, server) = (conversation.transcript.split(), conversation.server.with_port());
+        if let Err(left) = self.client.cache.keep(target.key.clone(), conversation) {
+            left.quit(!self.client.settings.skip_quit_response);
+        }
+        self.tell_postmaster(&transcript, &server);
+    }
+
+    /// Ends the session.
+    fn end(&self, conversation: Conversation) {
+        let server = conversation.server.with_port();
+        let transcript = conversation.quit(!self.client.settings.skip_quit_response);
+        self.tell_postmaster(&transcript, &server);
     }
 }

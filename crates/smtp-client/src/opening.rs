@@ -227,6 +227,8 @@ impl Opening<'_> {
             Event::Reply { response, .. } => {
                 let text = format!("SASL authentication failed; server {server} said: {response}");
                 let failure = Failure::said(&server, &response, text);
+                // Of a login nothing is told.
+                let failure = Failure { breaks_protocol: false, ..failure };
                 let failure = if logins.soft_bounce { failure.softened() } else { failure };
                 // RFC 4954 section 6: 535 is about the login, other codes are about the moment.
                 if response.code() == 535 {
@@ -266,7 +268,7 @@ pub(crate) fn broken(conversation: &Conversation, trouble: &Trouble) -> Failure 
     match trouble {
         Trouble::Broken(..) | Trouble::Closed(None, _) => Failure::local(Dsn::new(4, 4, 2), text),
         Trouble::Closed(Some(response), _) => Failure::said(server, response, text),
-        Trouble::Protocol(_) => Failure::local(Dsn::new(4, 5, 0), text),
+        Trouble::Protocol(_) => Failure { breaks_protocol: true, ..Failure::local(Dsn::new(4, 5, 0), text) },
     }
 }
 

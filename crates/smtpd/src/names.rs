@@ -31,9 +31,10 @@ pub(crate) struct HostNames {
     /// `smtpd_peername_lookup`.
     enabled: bool,
     family: Family,
-    dns: Resolver,
+    /// For the names of clients.
+    unfiltered: Resolver,
     /// As restrictions ask it: `smtpd_dns_reply_filter`.
-    filtered: Resolver,
+    dns: Resolver,
     cached: Mutex<Cached>,
 }
 
@@ -88,8 +89,8 @@ impl HostNames {
         Ok(Self {
             enabled: config.get(param::SMTPD_PEERNAME_LOOKUP),
             family: Family::of_protocols(&config.get(param::INET_PROTOCOLS)).unwrap_or(Family::Any),
-            filtered: filter.map_or_else(|| dns.clone(), |filter| dns.clone().filtered(filter)),
-            dns,
+            dns: filter.map_or_else(|| dns.clone(), |filter| dns.clone().filtered(filter)),
+            unfiltered: dns,
             cached: Mutex::new(Cached::default()),
         })
     }
@@ -101,7 +102,7 @@ impl HostNames {
         Self {
             enabled: false,
             family: Family::Any,
-            filtered: dns.clone(),
+            unfiltered: dns.clone(),
             dns,
             cached: Mutex::new(Cached::default()),
         }
@@ -109,7 +110,7 @@ impl HostNames {
 
     /// For questions about other records.
     pub(crate) const fn dns(&self) -> &Resolver {
-        &self.filtered
+        &self.dns
     }
 
     /// What `inet_protocols` leaves.
@@ -147,7 +148,7 @@ impl HostNames {
             return Ok(name.clone());
         }
         // Never empty.
-        Ok(self.dns.names(ip)?.value.swap_remove(0))
+        Ok(self.unfiltered.names(ip)?.value.swap_remove(0))
     }
 
     /// The addresses of a host, as this host knows them or the DNS.
@@ -158,7 +159,7 @@ impl HostNames {
         if !own.is_empty() {
             return Ok(own);
         }
-        self.dns.addresses(host, family).map(|answer| answer.value)
+        self.unfiltered.addresses(host, family).map(|answer| answer.value)
     }
 
     /// The names as the file has them; it is looked at again when it changed.
