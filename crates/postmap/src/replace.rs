@@ -4,6 +4,9 @@
 //! the name still belongs to the file it has locked, is alone. A run that dies leaves at most a `FILE.new`, which the next
 //! one overwrites. (A lock on the index itself would be lost with the first replacement, and every user who may read the
 //! index could hold it.)
+//!
+//! In a folder where others may write, neither name is to be trusted: an index that is somebody else's link, and a
+//! `FILE.new` that is somebody else's, or has a second name, are refused.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -23,6 +26,7 @@ pub(crate) struct Replacement {
 impl Replacement {
     /// Waits until no other run works on `index`.
     pub(crate) fn begin(index: &Path) -> Result<Self, Failure> {
+        refuse_foreign_link(index)?;
         // An index that is a symbolic link stays one.
         let index = index.canonicalize().unwrap_or_else(|_| index.to_owned());
         let mut temporary = index.clone().into_os_string();
@@ -30,6 +34,7 @@ impl Replacement {
         let temporary = PathBuf::from(temporary);
         loop {
             let file = lock(&temporary).map_err(|error| cannot_lock(&temporary, &error))?;
+            refuse_foreign(&file, &temporary)?;
             if is_still_named(&file, &temporary) {
                 return Ok(Self { index, temporary, file });
             }
@@ -73,6 +78,35 @@ impl Replacement {
     }
 }
 
+/// What a link of somebody else's leads to would be replaced, whatever it is.
+fn refuse_foreign_link(index: &Path) -> Result<(), Failure> {
+    match std::fs::symlink_metadata(index) {
+        Ok(found) if found.is_symlink() && !is_ours(found.uid()) => Err(Failure::new(format!(
+            "{}: a symbolic link of uid {}; remove it",
+            index.display(),
+            found.uid()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Who owns the file, or another name of it, could write to the index that it becomes.
+fn refuse_foreign(file: &File, path: &Path) -> Result<(), Failure> {
+    let found = file.metadata().map_err(|error| Failure::io("stat", path, &error))?;
+    if is_ours(found.uid()) && found.nlink() <= 1 && found.is_file() {
+        return Ok(());
+    }
+    let (owner, names) = (found.uid(), found.nlink());
+    let path = path.display();
+    Err(Failure::new(format!(
+        "{path}: a file of uid {owner} with {names} names, not of this command; remove it"
+    )))
+}
+
+fn is_ours(owner: u32) -> bool {
+    owner == 0 || owner == nix::unistd::geteuid().as_raw()
+}
+
 fn lock(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -80,7 +114,7 @@ fn lock(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
     file.lock()?;
     Ok(file)
@@ -100,4 +134,40 @@ fn cannot_lock(path: &Path, error: &io::Error) -> Failure {
 fn is_still_named(file: &File, path: &Path) -> bool {
     let (Ok(locked), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else { return false };
     (locked.dev(), locked.ino()) == (named.dev(), named.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, lchown, symlink};
+
+    use super::*;
+
+    fn refusal(index: &Path) -> String {
+        match Replacement::begin(index) {
+            Err(Failure::Fatal(text)) => text,
+            _ => String::new(),
+        }
+    }
+
+    #[test]
+    fn what_another_has_put_in_the_way_is_refused() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (index, target) = (folder.path().join("table.db"), folder.path().join("target"));
+        std::fs::write(&target, "precious").unwrap();
+        symlink(&target, &index).unwrap();
+        lchown(&index, Some(4321), None).unwrap();
+        assert!(refusal(&index).contains("a symbolic link of uid 4321"), "{}", refusal(&index));
+        std::fs::remove_file(&index).unwrap();
+        let temporary = folder.path().join("table.db.new");
+        std::fs::hard_link(&target, &temporary).unwrap();
+        assert!(refusal(&index).contains("with 2 names"), "{}", refusal(&index));
+        std::fs::remove_file(&temporary).unwrap();
+        std::fs::write(&temporary, "").unwrap();
+        chown(&temporary, Some(4321), None).unwrap();
+        assert!(refusal(&index).contains("a file of uid 4321"), "{}", refusal(&index));
+        assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+    }
 }

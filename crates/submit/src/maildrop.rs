@@ -18,6 +18,7 @@ use std::time::SystemTime;
 
 use mail::QueueId;
 use nix::fcntl::OFlag;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 /// The mode while the file is written.
@@ -41,6 +42,8 @@ impl Maildrop {
     /// What `open` says; `PermissionDenied` for those who need postdrop to do this for them.
     pub(crate) fn create(queue_directory: &Path) -> io::Result<Self> {
         let path = folder(queue_directory).join(QueueId::generate(SystemTime::now()).as_str());
+        // A limit to the size of files ends this with an error, not with a death that leaves a piece behind.
+        SigSet::from(Signal::SIGXFSZ).thread_block()?;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(UNFINISHED).custom_flags(OFlag::O_NOFOLLOW.bits());
         let file = options.open(&path)?;
