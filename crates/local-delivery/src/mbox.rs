@@ -2,11 +2,14 @@
 //!
 //! Contract: runs with the rights of whoever the delivery is for. Readers never see a part of a message while they
 //! honour the locks; a failed write is taken back by truncating the file to its former length. The message and, for a
-//! new file, its name survive a power cut after `Ok`.
+//! new file, its name survive a power cut after `Ok`. What a crash leaves of a message is seen until the message is
+//! delivered again, and is then cut off (`torn`).
 //!
 //! A mailbox is not followed through a symbolic link (but for one that root made), is not written when it has a second
 //! hard link, and, with `strict_mailbox_ownership`, is not written when it is somebody else's: each would let a user
 //! direct mail, and with it bytes of the sender's choice, into another's file.
+
+mod torn;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -59,24 +62,43 @@ pub(crate) fn deliver(
     let (file, created) = open_locked(path, rules)?;
     let headers = preamble.mbox_headers(&jiff::Zoned::now());
     let stat = file.metadata().map_err(|error| Failure::from_io(&error, "fstat"))?;
+    let append = || write_message(letter, &headers, |bytes| (&file).write_all(bytes));
     if !stat.is_file() {
-        return write_message(&file, letter, &headers)
-            .map_err(|error| Failure::from_io(&error, "error writing message"));
+        return append().map_err(|error| Failure::from_io(&error, "error writing message"));
     }
-    if rules.limit > 0 && stat.len() + headers.len() as u64 + letter.size() > rules.limit {
+    let end = cut_off_torn(&file, path, stat.len(), letter, &headers);
+    if rules.limit > 0 && end + headers.len() as u64 + letter.size() > rules.limit {
         let text = format!("error writing message: the file would exceed the limit of {} bytes", rules.limit);
         return Err(Failure::bounce(Dsn::new(5, 2, 2), text));
     }
-    let written = write_message(&file, letter, &headers)
+    let written = append()
         .and_then(|()| file.sync_data())
         .and_then(|()| if created { sync_name(&file, path) } else { Ok(()) });
     written.map_err(|error| {
         let mut failure = Failure::from_io(&error, "error writing message");
-        if let Err(error) = file.set_len(stat.len()) {
+        if let Err(error) = file.set_len(end) {
             failure.text += &format!("; truncate to the former length: {}", describe(&error));
         }
         failure
     })
+}
+
+/// Cuts off what a crash has left of an earlier attempt at this message, and says where the mailbox ends then.
+///
+/// Best effort: a mailbox that its user may write and not read takes mail all the same.
+fn cut_off_torn(file: &File, path: &Path, size: u64, letter: &Letter<'_>, headers: &[u8]) -> u64 {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let end = options.open(path).and_then(|mailbox| {
+        let (opened, locked) = (mailbox.metadata()?, file.metadata()?);
+        let is_same = (opened.dev(), opened.ino()) == (locked.dev(), locked.ino());
+        let end = if is_same { torn::whole_end(&mailbox, size, letter, headers)? } else { size };
+        if end < size {
+            file.set_len(end)?;
+        }
+        Ok(end)
+    });
+    end.unwrap_or(size)
 }
 
 fn take_lock_file(path: &Path, rules: &Rules<'_>) -> Result<Option<LockFile>, Failure> {
@@ -196,19 +218,24 @@ fn check(file: &File, path: &Path, rules: &Rules<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_message(mut file: &File, letter: &Letter<'_>, headers: &[u8]) -> io::Result<()> {
+/// Gives the message piece by piece, as it stands in a mailbox.
+fn write_message(
+    letter: &Letter<'_>,
+    headers: &[u8],
+    mut write: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let mut out = Vec::with_capacity(headers.len() + 8192);
     out.extend_from_slice(headers);
     let mut quoting = Quoting::default();
     letter.for_each_chunk(|chunk| {
         quoting.push(&mut out, chunk);
-        file.write_all(&out)?;
+        write(&out)?;
         out.clear();
         Ok(())
     })?;
     quoting.finish(&mut out);
     out.extend_from_slice(if letter.ends_with_newline()? { b"\n" } else { b"\n\n" });
-    file.write_all(&out)
+    write(&out)
 }
 
 fn sync_name(file: &File, path: &Path) -> io::Result<()> {

@@ -174,3 +174,62 @@ fn a_fifo_without_a_reader_does_not_hold_up() {
     let alias = Rules { regular_only: false, owner: None, ..rules(&locking) };
     assert!(deliver_text(&fifo, b"x\n", &alias).unwrap_err().is_temporary());
 }
+
+/// A mailbox with two messages, the text of the second, and where that begins.
+fn two_messages(path: &Path, rules: &Rules<'_>) -> (Vec<u8>, Vec<u8>, usize) {
+    deliver_text(path, b"Subject: first\n\nFirst.\n", rules).unwrap();
+    let before = std::fs::read(path).unwrap().len();
+    let lines = (0..300).map(|n| format!("{n} From here on\n\nFrom there {n}\n")).collect::<String>();
+    let text = format!("Subject: second\n\n{lines}").into_bytes();
+    deliver_text(path, &text, rules).unwrap();
+    (std::fs::read(path).unwrap(), text, before)
+}
+
+/// The mailbox without the dates of its first lines.
+fn undated(mailbox: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(mailbox);
+    let lines = text.lines().map(|line| match line.strip_prefix("From ") {
+        Some(rest) => rest[..rest.len() - 24].to_owned(),
+        None => line.to_owned(),
+    });
+    lines.collect()
+}
+
+#[test]
+fn what_a_crash_left_of_a_message_goes_when_it_is_delivered_again() {
+    let (scratch, locking) = (Scratch::new(), locking());
+    let path = scratch.path("box");
+    let (whole, text, before) = two_messages(&path, &rules(&locking));
+    let mut torn: Vec<Vec<u8>> = [1, 3, 5, 30, 100, 4000, whole.len() - before - 1]
+        .iter()
+        .map(|length| whole[..before + length].to_vec())
+        .collect();
+    for (from, to) in [(0, 4096), (4096, 8192), (8192, whole.len()), (0, whole.len())] {
+        let mut holed = whole.clone();
+        holed[from.max(before)..to].fill(0);
+        torn.push(holed);
+    }
+    for torn in torn {
+        std::fs::write(&path, &torn).unwrap();
+        deliver_text(&path, &text, &rules(&locking)).unwrap();
+        let mailbox = std::fs::read(&path).unwrap();
+        assert!(undated(&mailbox) == undated(&whole), "{}", String::from_utf8_lossy(&torn));
+    }
+}
+
+#[test]
+fn nothing_but_a_part_of_the_same_message_is_cut_off() {
+    let (scratch, locking) = (Scratch::new(), locking());
+    let path = scratch.path("box");
+    let (whole, text, before) = two_messages(&path, &rules(&locking));
+    let other = b"Subject: third\n\nThird.\n";
+    let mut altered = whole[..whole.len() - 10].to_vec();
+    altered[before + 200] = b'#';
+    let tails = [whole.clone(), altered, [&whole[..], b"\0\0\0"].concat(), [&whole[..], b"From "].concat()];
+    for (tail, text) in tails.iter().zip([&text, &text, &text, &other.to_vec()]) {
+        std::fs::write(&path, tail).unwrap();
+        deliver_text(&path, text, &rules(&locking)).unwrap();
+        let kept = tail.strip_suffix(b"\0\0\0").or(tail.strip_suffix(b"From ")).unwrap_or(tail);
+        assert!(std::fs::read(&path).unwrap().starts_with(kept));
+    }
+}
