@@ -5,9 +5,11 @@
 //! written anew, and nothing of it reaches the other syntax unquoted. What remains different: of several alternatives the
 //! first that matches is taken, where POSIX takes the longest. That does not change whether an expression matches, only
 //! what its groups hold in rare cases. Back-references (`\1`) are refused; no linear-time matcher can have them.
+//!
+//! A character is a byte, as for a mail system in the C locale: `.` matches one byte of an `ü`, and case means ASCII's.
 
-use std::iter::Peekable;
-use std::str::Chars;
+use std::iter::{Map, Peekable};
+use std::str::Bytes;
 
 /// Which of the two syntaxes of POSIX.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub(super) struct Translation {
 /// # Errors
 /// What the C library would refuse, and back-references.
 pub(super) fn translate(expression: &str, dialect: Dialect, lines: bool) -> Result<Translation, String> {
-    let chars = expression.chars().peekable();
+    let chars = expression.bytes().map(char::from as fn(u8) -> char).peekable();
     let mut input = Input { chars, dialect, lines, fresh: true, repeatable: false, odd_escape: None };
     let mut output = String::new();
     // Where the groups that are still open begin in the output.
@@ -101,7 +103,8 @@ pub(super) fn translate(expression: &str, dialect: Dialect, lines: bool) -> Resu
 }
 
 struct Input<'a> {
-    chars: Peekable<Chars<'a>>,
+    /// Its bytes, each as the character of that number.
+    chars: Peekable<Map<Bytes<'a>, fn(u8) -> char>>,
     dialect: Dialect,
     lines: bool,
     /// At the beginning of the expression, of a group or of an alternative: there the basic syntax takes `^` for an anchor.
@@ -275,11 +278,19 @@ impl Input<'_> {
 }
 
 fn literal(c: char) -> Token {
-    Token::Atom(regex::escape(c.encode_utf8(&mut [0; 4])))
+    Token::Atom(quoted(c))
 }
 
 fn push_member(class: &mut String, c: char) {
-    class.push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
+    class.push_str(&quoted(c));
+}
+
+fn quoted(byte: char) -> String {
+    if byte.is_ascii() {
+        regex::escape(byte.encode_utf8(&mut [0; 4]))
+    } else {
+        format!("\\x{:02X}", u32::from(byte))
+    }
 }
 
 #[cfg(test)]
@@ -314,7 +325,7 @@ mod tests {
             }
             for dialect in [Dialect::Basic, Dialect::Extended] {
                 if let Ok(translation) = translate(&expression, dialect, false) {
-                    let compiled = regex::Regex::new(&translation.text);
+                    let compiled = regex::bytes::RegexBuilder::new(&translation.text).unicode(false).build();
                     assert!(compiled.is_ok(), "{expression} became {}", translation.text);
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 
 use super::ere::{Dialect, translate};
 use super::{Request, rules};
@@ -69,21 +69,22 @@ impl rules::Pattern for Expression {
     }
 
     fn matches(&self, key: &str) -> bool {
-        self.0.is_match(key)
+        self.0.is_match(key.as_bytes())
     }
 
     fn answer(&self, value: &Template, key: &str) -> String {
         if let [Part::Text(text)] = value.0.as_slice() {
             return text.clone();
         }
-        let groups = self.0.captures(key);
+        let groups = self.0.captures(key.as_bytes());
         let mut answer = String::new();
         for part in &value.0 {
             match part {
                 Part::Text(text) => answer.push_str(text),
                 Part::Group(number) => {
                     let group = groups.as_ref().and_then(|groups| groups.get(*number));
-                    answer.push_str(group.map_or("", |group| group.as_str()));
+                    // A group of single bytes may end within a character.
+                    answer.push_str(&String::from_utf8_lossy(group.map_or(b"", |group| group.as_bytes())));
                 }
             }
         }
@@ -124,6 +125,7 @@ fn compile(expression: &str, flags: &str, doubt: &dyn Fn(&str)) -> Result<Regex,
         ));
     }
     RegexBuilder::new(&translated.text)
+        .unicode(false)
         .case_insensitive(ignore_case)
         .multi_line(lines)
         .dot_matches_new_line(!lines)
