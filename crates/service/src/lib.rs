@@ -18,7 +18,6 @@ mod lifecycle;
 mod mailbox;
 mod outcome_rules;
 pub mod pass;
-pub mod sandbox;
 mod sessions;
 mod startup;
 pub mod transcript;
