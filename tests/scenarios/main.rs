@@ -30,6 +30,7 @@ mod reload;
 mod reports;
 mod rights;
 mod schedule;
+mod screened_out;
 mod screening;
 mod site;
 mod smtp_client;

@@ -10,7 +10,7 @@ use scenarios::{Builder, Host, Instance, Network, Postfix, Smtp, free_port, is_r
 const SCREENED: u16 = 2525;
 
 /// master.cf as existing configurations have it.
-fn services(listener: &str) -> String {
+pub(crate) fn services(listener: &str) -> String {
     format!(
         "{listener} inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n\
          dnsblog unix - - n - 0 dnsblog\ntlsproxy unix - - n - 0 tlsproxy\n"

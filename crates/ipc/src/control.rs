@@ -84,6 +84,15 @@ const KEY_FILES: [&str; 7] = [
 /// itself to servers cannot ask for what is shown to clients.
 #[must_use]
 pub fn key_files(config: &Config, program: &str) -> Vec<PathBuf> {
-    let lists = KEY_FILES.iter().filter_map(|name| config.text(&format!("{program}{name}")));
-    lists.flat_map(|list| config::split_list(&list)).map(PathBuf::from).collect()
+    // What postscreen lets through becomes a session in its process, with the settings of a service of its own.
+    let holds_sessions = program == "postscreen";
+    let program = if holds_sessions { "smtpd" } else { program };
+    let names = KEY_FILES.map(|name| format!("{program}{name}"));
+    let mut lists: Vec<String> = names.iter().filter_map(|name| config.text(name)).collect();
+    if holds_sessions {
+        let passed = config.services().iter().filter(|entry| entry.kind == config::ServiceKind::Pass);
+        let settings = passed.flat_map(|entry| &entry.overrides).filter(|(name, _)| names.contains(name));
+        lists.extend(settings.filter_map(|(name, value)| config.with_text(name, value).text(name)));
+    }
+    lists.iter().flat_map(|list| config::split_list(list)).map(PathBuf::from).collect()
 }

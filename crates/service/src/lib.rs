@@ -13,6 +13,7 @@
 
 mod agent;
 mod connection;
+mod debug_peers;
 mod judgement;
 mod lifecycle;
 mod mailbox;
@@ -27,6 +28,7 @@ use std::fmt;
 
 pub use agent::{Agent, Delivery, DeliveryRecipient, Results, SiteAgent};
 pub use connection::{Connection, Stream};
+pub use debug_peers::DebugPeers;
 pub use judgement::judge;
 pub use lifecycle::{Event, Lifecycle};
 pub use mailbox::Mailbox;

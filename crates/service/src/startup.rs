@@ -224,6 +224,12 @@ impl Service {
         ipc::queue_manager::Client::new(self.socket_of(false, &name))
     }
 
+    /// How many open files the system would allow this process; none where it does not say.
+    #[must_use]
+    pub fn most_files() -> Option<u64> {
+        sys::process::most_files().ok()
+    }
+
     /// Lets this process have as many open files as the system allows it, for who has one for each message or session;
     /// gives the number. What it starts would inherit that, which some programs do not expect.
     #[must_use]

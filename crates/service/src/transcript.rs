@@ -98,7 +98,7 @@ impl Notices {
     #[must_use]
     pub const fn begin(&self, classes: Classes) -> Transcript {
         let wants = self.classes & classes != 0;
-        Transcript { wants, text: String::new(), classes: 0, is_cut: false }
+        Transcript { wants, shown: None, text: String::new(), classes: 0, is_cut: false }
     }
 
     /// Whether this is the sender of notices: trouble with them is told in no further ones.
@@ -151,16 +151,23 @@ impl Notices {
 #[derive(Debug, Default)]
 pub struct Transcript {
     wants: bool,
+    /// The other side's name, where `debug_peer_list` has what is said logged.
+    shown: Option<Box<str>>,
     text: String,
     classes: Classes,
     is_cut: bool,
 }
 
 impl Transcript {
-    /// Whether anything is kept.
+    /// Whether anybody wants to hear what is said.
     #[must_use]
     pub const fn wants(&self) -> bool {
-        self.wants
+        self.wants || self.shown.is_some()
+    }
+
+    /// From here on the log shows what is said to and by `peer`; what is secret is left out there as well.
+    pub fn show(&mut self, peer: Option<String>) {
+        self.shown = peer.map(String::into_boxed_str);
     }
 
     /// What was said so far.
@@ -182,18 +189,24 @@ impl Transcript {
 
     /// The same of a session that goes on; what was said up to here is given away.
     #[must_use]
-    pub const fn split(&mut self) -> Self {
-        let next = Self { wants: self.wants, text: String::new(), classes: 0, is_cut: false };
+    pub fn split(&mut self) -> Self {
+        let next = Self { wants: self.wants, shown: self.shown.clone(), ..Self::default() };
         std::mem::replace(self, next)
     }
 
     /// This host said the line.
     pub fn out(&mut self, line: &str) {
+        if let Some(peer) = &self.shown {
+            log::info!("> {peer}: {line}");
+        }
         self.push(" Out: ", line);
     }
 
     /// The other side said the line.
     pub fn heard(&mut self, line: &str) {
+        if let Some(peer) = &self.shown {
+            log::info!("< {peer}: {line}");
+        }
         self.push(" In:  ", line);
     }
 

@@ -6,6 +6,7 @@ use ipc::log;
 use lookup::{Generic, Maps, MatchList};
 use net::dns::mail_hosts::HostFinder;
 use net::tls::client::Context;
+use service::DebugPeers;
 use service::transcript::Notices;
 use service::{Delivery, Fatal, Results, Service, SiteAgent};
 use smtp_proto::client::Protocol;
@@ -32,6 +33,7 @@ pub(crate) struct Client {
     pub(crate) reply_filter: Maps,
     /// `notify_classes`, and the way to the postmaster.
     pub(crate) notices: Notices,
+    pub(crate) debug_peers: DebugPeers,
     pub(crate) cleanup: ipc::cleanup::Client,
     /// `smtp_discard_ehlo_keyword_address_maps`.
     pub(crate) discard_maps: Maps,
@@ -74,6 +76,7 @@ impl Client {
             checks: Checks::new(&own)?,
             logins: Logins::new(&own)?,
             notices: Notices::new(config).map_err(|error| error.to_string())?,
+            debug_peers: DebugPeers::new(config).map_err(|error| error.to_string())?,
             cleanup: service.cleanup(),
             reply_filter: Maps::open(&config::split_list(&own.get(param::SMTP_REPLY_FILTER)))
                 .map_err(|error| format!("{}: {error}", own.name(param::SMTP_REPLY_FILTER)))?,

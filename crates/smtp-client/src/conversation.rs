@@ -58,6 +58,9 @@ pub(crate) struct Conversation {
 impl Conversation {
     pub(crate) fn new(plain: Plain, server: Server, client: &Client) -> Self {
         let settings = &client.settings;
+        let mut transcript = client.notices.begin(PROTOCOL);
+        let level = server.address().map_or(0, |ip| client.debug_peers.level_of(&server.host, ip));
+        transcript.show((level > 0).then(|| server.with_port()));
         let session = Session::new(SessionSettings {
             protocol: settings.protocol,
             discard_keywords: client.discarded_keywords(server.address()),
@@ -76,7 +79,7 @@ impl Conversation {
             began: Instant::now(),
             uses: 0,
             spoiled: false,
-            transcript: client.notices.begin(PROTOCOL),
+            transcript,
             is_best: false,
         }
     }

@@ -46,6 +46,8 @@ pub(crate) struct Client {
     pub(crate) login: Option<Login>,
     /// How the session is encrypted.
     pub(crate) tls: Option<Encryption>,
+    /// How much the log shows of the session: see [`service::DebugPeers::level_of`].
+    pub(crate) debug_level: u32,
 }
 
 impl Client {
@@ -67,6 +69,7 @@ impl Client {
                 server_port: 0,
                 login: None,
                 tls: None,
+                debug_level: 0,
             };
         };
         // A client of a socket that takes both families comes as ::ffff:192.0.2.1: it is an IPv4 client.
@@ -88,6 +91,7 @@ impl Client {
             server_port: local.map_or(0, |local| local.port()),
             login: None,
             tls: None,
+            debug_level: 0,
         }
     }
 }

@@ -12,11 +12,13 @@
 
 mod access;
 mod block_lists;
+mod encrypted;
 mod lookout;
 mod passed;
 mod peer;
 mod refusing;
 mod settings;
+mod turn;
 
 use std::sync::Arc;
 
@@ -47,6 +49,9 @@ pub fn run(mut service: Service) -> Result<(), Fatal> {
     servers.stressed.proxy_timeout = None;
     // One process, in Postfix, whose limits are the parameters postscreen_pre_queue_limit and its like.
     service.max_sessions = limit;
+    // A client under test has one file, one with a session no more than two.
+    let tested = u32::try_from(service.config.get(param::POSTSCREEN_PRE_QUEUE_LIMIT)).unwrap_or(u32::MAX);
+    crate::allow_files_for(&service, limit.map(|limit| limit.saturating_add(tested / 2)));
     service.drop_privileges()?;
     let (servers, stress) = (Arc::new(servers), Stress::new(&name, limit));
     let serving = Arc::clone(&servers);
@@ -57,8 +62,7 @@ pub fn run(mut service: Service) -> Result<(), Fatal> {
         session::serve(server, &connection, &|| lifecycle.stopping());
     });
     service.lifecycle.ready();
-    let lookout =
-        Lookout::new(settings, sessions, Arc::clone(&service.lifecycle), servers.calm.names.dns().clone());
+    let lookout = Lookout::new(settings, sessions, Arc::clone(&service.lifecycle), Arc::clone(&servers));
     let result = lookout.serve(service.listeners);
     servers.calm.finish();
     result

@@ -10,6 +10,7 @@ use ipc::{cleanup, log, queue_manager};
 use lookup::domain::Parents;
 use lookup::{LookupError, Maps, MatchList, OpenError};
 use net::tls::server::Opener;
+use service::DebugPeers;
 use smtp_proto::content::BareNewline;
 use smtp_proto::parameter::Extensions;
 use smtp_proto::server::{Policy, Settings};
@@ -49,6 +50,7 @@ pub struct Server {
     /// `transport:nexthop` that all mail goes through; `None` for none.
     pub(crate) content_filter: Option<String>,
     pub(crate) notices: Notices,
+    pub(crate) debug_peers: DebugPeers,
     pub(crate) names: Arc<HostNames>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) space: Space,
@@ -132,6 +134,7 @@ impl Server {
             },
             content_filter: Some(config.get(param::CONTENT_FILTER)).filter(|filter| !filter.is_empty()),
             notices: Notices::new(config)?,
+            debug_peers: DebugPeers::new(config)?,
             names,
             limits,
             space: Space::new(&queue_directory, config.get(param::QUEUE_MINFREE), message_size_limit),

@@ -54,12 +54,15 @@ pub(crate) fn serve(server: &Server, connection: &Connection, stopping: &dyn Fn(
         stopping,
         transcript: server.notices.begin(),
     };
-    conversation.proto.set_site_rules(server.site.rules_for(&conversation.dialogue.client));
+    let client = &conversation.dialogue.client;
+    conversation.proto.set_site_rules(server.site.rules_for(&client.address, client.port));
     if server.tls.as_ref().is_some_and(|tls| tls.wrapper)
         && let Err(lost) = conversation.encrypt()
     {
         return conversation.end(Err(lost));
     }
+    let shown = conversation.dialogue.client.debug_level > 0;
+    conversation.transcript.show(shown.then(|| named.clone()));
     conversation.look_for_early_talker(&connection.stream);
     conversation.proto.greet(&opening.greeting, &named);
     let ending = conversation.run();

@@ -38,6 +38,11 @@ pub(crate) struct Transcript {
 }
 
 impl Transcript {
+    /// From here on the log shows what is said to and by this client.
+    pub(crate) fn show(&mut self, client: Option<String>) {
+        self.kept.show(client);
+    }
+
     /// The server said this.
     pub(crate) fn said(&mut self, output: &[u8]) {
         if !self.kept.wants() {

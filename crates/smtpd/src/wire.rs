@@ -94,7 +94,11 @@ impl<'a> Wire<'a> {
         // session as long as that lives.
         let stream = self.socket.stream;
         let session = thread::scope(|scope| {
-            let handshake = || tls.context.handshake(&mut Raw(stream), &client, deadline);
+            let speaker = ipc::log::speaker();
+            let handshake = || {
+                ipc::log::speak_as(speaker);
+                tls.context.handshake(&mut Raw(stream), &client, deadline)
+            };
             let thread = thread::Builder::new().stack_size(HANDSHAKE_STACK).spawn_scoped(scope, handshake);
             thread.map_or_else(
                 |e| Err(e.to_string()),

@@ -125,6 +125,15 @@ pub fn end_with_parent() -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM).map_err(io::Error::from)
 }
 
+/// How many open files the system would allow this process.
+///
+/// # Errors
+/// What the system says.
+pub fn most_files() -> io::Result<u64> {
+    use nix::sys::resource::{Resource, getrlimit};
+    getrlimit(Resource::RLIMIT_NOFILE).map(|(_, most)| most).map_err(io::Error::from)
+}
+
 /// Lets this process have as many open files as the system allows it, and gives that number.
 ///
 /// # Errors

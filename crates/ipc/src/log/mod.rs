@@ -152,6 +152,12 @@ pub fn speak_as(name: Option<Arc<str>>) {
     SPEAKER.with(|speaker| *speaker.borrow_mut() = name);
 }
 
+/// As whom this thread logs, if not as the process: for a thread that works for it.
+#[must_use]
+pub fn speaker() -> Option<Arc<str>> {
+    SPEAKER.with(|speaker| speaker.borrow().clone())
+}
+
 /// Logs one line. Control characters in it are shown as `?`, so that no peer can forge a line.
 pub fn line(level: Level, text: fmt::Arguments<'_>) {
     let Some(log) = LOG.get() else {

@@ -50,7 +50,15 @@ impl Level {
     /// # Errors
     /// A word that is no level.
     pub fn from_config(config: &Config) -> Result<Self, String> {
-        let settings = Settings { config, prefix: "smtpd" };
+        Self::of(config, "smtpd")
+    }
+
+    /// The same of `PREFIX_tls_security_level`.
+    ///
+    /// # Errors
+    /// A word that is no level.
+    pub fn of(config: &Config, prefix: &str) -> Result<Self, String> {
+        let settings = Settings { config, prefix };
         match settings.text("tls_security_level").to_ascii_lowercase().as_str() {
             "" if settings.flag("enforce_tls") => Ok(Self::Encrypt),
             "" if settings.flag("use_tls") => Ok(Self::May),
@@ -60,7 +68,7 @@ impl Level {
             // Postfix takes what is a level of its client for the strongest of its server.
             "fingerprint" | "verify" | "secure" | "dane" | "dane-only" => Ok(Self::Encrypt),
             other => Err(format!(
-                "smtpd_tls_security_level = {other}: there is no such level; they are none, may and encrypt"
+                "{prefix}_tls_security_level = {other}: there is no such level; they are none, may and encrypt"
             )),
         }
     }

@@ -29,6 +29,17 @@ pub(crate) enum Decision {
     DeferIfReject(Reply),
 }
 
+impl Decision {
+    /// The number that Postfix's verbose log has for it.
+    const fn status(&self) -> u8 {
+        match self {
+            Self::Dunno | Self::DeferIfPermit(_) | Self::DeferIfReject(_) => 0,
+            Self::Permit => 1,
+            Self::Refuse(_) => 2,
+        }
+    }
+}
+
 /// The evaluation of the lists of one stage.
 pub(super) struct Evaluation<'a> {
     pub(super) judge: &'a Judge,
@@ -56,7 +67,9 @@ impl<'a> Evaluation<'a> {
     /// A deferral that waits for a refusal waits within its list only; one that waits for a permission waits on.
     pub(super) fn list(&mut self, list: &List, class: Class) -> Option<Reply> {
         self.defer_if_reject = None;
+        self.show(|| format!(">>> START {} RESTRICTIONS <<<", class.words()));
         let decision = self.decide(list, class);
+        self.show(|| format!(">>> END {} RESTRICTIONS <<<", class.words()));
         self.reply(decision, class)
     }
 
@@ -115,7 +128,9 @@ impl<'a> Evaluation<'a> {
         match rule {
             Rule::Verb { verb, argument } => match verb.ask() {
                 Some(ask) => {
+                    self.show(|| format!("generic_checks: name={}", verb.name));
                     let decision = ask(self, class, argument)?;
+                    self.show(|| format!("generic_checks: name={} status={}", verb.name, decision.status()));
                     if decision == Decision::Permit
                         && !matches!(argument, Argument::Table { .. } | Argument::Certificate { .. })
                     {
@@ -134,6 +149,13 @@ impl<'a> Evaluation<'a> {
                 }
                 decision => Ok(decision),
             },
+        }
+    }
+
+    /// Logs how a decision comes about, for a client in `debug_peer_list`.
+    fn show(&self, text: impl FnOnce() -> String) {
+        if self.subject.client.debug_level >= 2 {
+            ipc::log::info!("{}", text());
         }
     }
 

@@ -12,19 +12,28 @@ use net::dns::{Answer, DnsError, Resolver};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use service::{Connection, Fatal, Lifecycle, Listener, Sessions, Stream, accept_one};
+use smtp_proto::parameter::Extensions;
 
 use super::access::Verdict;
+use super::encrypted;
 use super::passed::Passed;
 use super::peer::{Peer, Shown, Stage, Tests};
-use super::refusing::{Refusing, Step};
+use super::refusing::{Refusing, with_footer};
 use super::settings::{Action, Settings};
+use super::turn::{Turn, escaped, turn};
+use crate::Servers;
 use crate::proxy::{self, Header};
+use crate::tls::Tls;
+use crate::wire::{Lost, Wire};
 
 /// What a client is told whose tests are no reason to refuse it for good.
 const COME_AGAIN: &str = "450 4.3.2 Service currently unavailable";
 
 /// Before the greeting, in the log.
 const EARLY: &str = "tests before SMTP handshake";
+/// What a thread needs that talks to one client.
+const STACK: usize = 512 * 1024;
+
 /// Behind it.
 const LATE: &str = "tests after SMTP handshake";
 
@@ -32,7 +41,8 @@ const LATE: &str = "tests after SMTP handshake";
 type ListAnswer = (u64, IpAddr, String, Result<Answer<Vec<IpAddr>>, DnsError>);
 
 pub(super) struct Lookout {
-    settings: Settings,
+    settings: Arc<Settings>,
+    servers: Arc<Servers>,
     sessions: Sessions,
     lifecycle: Arc<Lifecycle>,
     dns: Resolver,
@@ -44,6 +54,10 @@ pub(super) struct Lookout {
     waiting: VecDeque<Connection>,
     answered: Sender<ListAnswer>,
     answers: Receiver<ListAnswer>,
+    /// How many clients are refused encrypted, on threads of their own, and who of them has gone.
+    encrypted: usize,
+    gone: Sender<IpAddr>,
+    left: Receiver<IpAddr>,
     stress: bool,
     cleaned: Instant,
     blogger: Arc<str>,
@@ -54,21 +68,25 @@ impl Lookout {
         settings: Settings,
         sessions: Sessions,
         lifecycle: Arc<Lifecycle>,
-        dns: Resolver,
+        servers: Arc<Servers>,
     ) -> Self {
-        let (answered, answers) = channel();
+        let ((answered, answers), (gone, left)) = (channel(), channel());
         let blogger = format!("{}/dnsblog", settings.syslog_name).into();
         Self {
-            settings,
+            settings: Arc::new(settings),
             sessions,
             lifecycle,
-            dns,
+            dns: servers.calm.names.dns().clone(),
+            servers,
             peers: HashMap::new(),
             next: 0,
             counts: HashMap::new(),
             waiting: VecDeque::new(),
             answered,
             answers,
+            encrypted: 0,
+            gone,
+            left,
             stress: false,
             cleaned: Instant::now(),
             blogger,
@@ -79,7 +97,7 @@ impl Lookout {
     pub(super) fn serve(mut self, listeners: Vec<Listener>) -> Result<(), Fatal> {
         loop {
             let draining = self.lifecycle.draining();
-            if draining && (self.lifecycle.stopping() || self.peers.is_empty()) {
+            if draining && (self.lifecycle.stopping() || self.peers.len() + self.encrypted == 0) {
                 break;
             }
             self.feed_sessions();
@@ -91,6 +109,7 @@ impl Lookout {
                 }
             }
             self.take_answers();
+            self.take_leave();
             for number in speaking {
                 self.spoke(number);
             }
@@ -173,13 +192,18 @@ impl Lookout {
 
     fn take(&mut self, number: u64) -> Option<Peer> {
         let peer = self.peers.remove(&number)?;
-        if let Some(count) = self.counts.get_mut(&peer.ip) {
+        self.forget(peer.ip);
+        Some(peer)
+    }
+
+    /// There is one connection less of this client.
+    fn forget(&mut self, ip: IpAddr) {
+        if let Some(count) = self.counts.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
-                self.counts.remove(&peer.ip);
+                self.counts.remove(&ip);
             }
         }
-        Some(peer)
     }
 
     /// Looks at a client for the first time.
@@ -189,10 +213,15 @@ impl Lookout {
         log::screening(&peer.shown, &local.map(|local| local.to_string()).unwrap_or_default());
         let count = self.counts.get(&peer.ip).copied().unwrap_or_default() + 1;
         if settings.count_limit > 0 && count > settings.count_limit {
-            return turn_away(peer, "too many connections", "421 4.7.0 Error: too many connections");
+            return turn_away(
+                settings,
+                peer,
+                "too many connections",
+                "421 4.7.0 Error: too many connections",
+            );
         }
         if settings.post_queue_limit > 0 && self.waiting.len() >= settings.post_queue_limit {
-            return turn_away(peer, "all server ports busy", "421 4.3.2 All server ports are busy");
+            return turn_away(settings, peer, "all server ports busy", "421 4.3.2 All server ports are busy");
         }
         let mut tests = Tests::default();
         match settings.access.verdict(peer.ip) {
@@ -203,7 +232,9 @@ impl Lookout {
             Verdict::Reject => {
                 log::screened(&format!("{}LISTED", settings.words.1), &peer.shown);
                 match settings.denylist_action {
-                    Action::Drop => return end(peer, "521 5.3.2 Service currently unavailable"),
+                    Action::Drop => {
+                        return drop_with(settings, peer, "521 5.3.2 Service currently unavailable");
+                    }
                     Action::Enforce => {
                         tests.refusal = Some("550 5.3.2 Service currently unavailable".to_owned());
                     }
@@ -225,8 +256,15 @@ impl Lookout {
             log::screened(&format!("{}LIST VETO", self.settings.words.0), &peer.shown);
             tests.vetoed = true;
         }
-        if self.settings.pre_queue_limit > 0 && self.peers.len() >= self.settings.pre_queue_limit {
-            return turn_away(peer, "all screening ports busy", "421 4.3.2 All screening ports are busy");
+        if self.settings.pre_queue_limit > 0
+            && self.peers.len() + self.encrypted >= self.settings.pre_queue_limit
+        {
+            return turn_away(
+                &self.settings,
+                peer,
+                "all screening ports busy",
+                "421 4.3.2 All screening ports are busy",
+            );
         }
         self.test(peer, tests);
     }
@@ -328,7 +366,7 @@ impl Lookout {
                 Stage::Refused(_) => {
                     let Some(peer) = self.take(number) else { continue };
                     log::info!("COMMAND TIME LIMIT from {} after CONNECT", peer.shown);
-                    end(peer, &format!("421 4.4.2 {} Error: timeout exceeded", self.settings.hostname));
+                    drop_with(&self.settings, peer, &timed_out(&self.settings));
                 }
             }
         }
@@ -389,7 +427,7 @@ impl Lookout {
         match self.settings.greet_action {
             Action::Drop => {
                 let Some(peer) = self.take(number) else { return };
-                return end(peer, "521 5.5.1 Protocol error");
+                return drop_with(&self.settings, peer, "521 5.5.1 Protocol error");
             }
             Action::Enforce => tests.refusal = Some("550 5.5.1 Protocol error".to_owned()),
             Action::Ignore => {}
@@ -430,7 +468,7 @@ impl Lookout {
             let name = settings.block_lists.name_for(&tests.score);
             let text = format!("5.7.1 Service unavailable; client [{}] blocked using {name}", peer.ip);
             match settings.block_list_action {
-                Action::Drop => return end(peer, &format!("521 {text}")),
+                Action::Drop => return drop_with(settings, peer, &format!("521 {text}")),
                 Action::Enforce => tests.refusal = Some(format!("550 {text}")),
                 Action::Ignore => {}
             }
@@ -456,7 +494,13 @@ impl Lookout {
             return hang_up(peer, LATE);
         }
         let refusal = if self.settings.soft_bounce { softened(&refusal) } else { refusal };
-        peer.stage = Stage::Refused(Box::new(Refusing::new(&self.settings, refusal)));
+        let address = peer.ip.to_string();
+        let mut offered = self.settings.offered_to(&address);
+        if self.servers.calm.tls.is_none() {
+            offered = offered.without(Extensions::STARTTLS);
+        }
+        let dialogue = Refusing::new(&self.settings, (&address, peer.shown.0.port()), offered, refusal);
+        peer.stage = Stage::Refused(Box::new(dialogue));
         peer.deadline = Instant::now() + self.settings.command_time_limit.with(self.stress);
         self.put(peer);
     }
@@ -474,32 +518,56 @@ impl Lookout {
         dialogue.heard(said);
         loop {
             let Stage::Refused(dialogue) = &mut peer.stage else { return };
-            let (reply, is_last) = match dialogue.step() {
-                Step::Read => return,
-                Step::Hurry(verb, rest) => {
-                    let rest = escaped(rest.as_bytes());
-                    log::info!("COMMAND PIPELINING from {} after {verb:.100}: {rest}", peer.shown);
-                    continue;
-                }
-                Step::Say(reply) => (reply, false),
-                Step::Reject(reply, context) => {
-                    log::info!("NOQUEUE: reject: RCPT from {}: {reply}; {context}", peer.shown);
-                    (reply, false)
-                }
-                Step::Offence(what, reply) => {
-                    log::info!("{what} from {}", peer.shown);
-                    (reply, true)
-                }
-                Step::End(reply) => (reply, true),
-            };
+            let turn = turn(dialogue, &peer.shown);
+            if matches!(turn, Turn::Wait) {
+                return;
+            }
             peer.deadline = deadline;
-            if is_last {
-                let Some(peer) = self.take(number) else { return };
-                return end(peer, &reply);
+            match turn {
+                Turn::Wait => return,
+                Turn::Say(reply) if peer.say(&reply) => {}
+                Turn::Say(_) => return self.lost(number, LATE),
+                Turn::StartTls(reply) => return self.encrypt(number, &reply),
+                Turn::End(reply) => {
+                    let Some(peer) = self.take(number) else { return };
+                    return end(peer, &reply);
+                }
             }
-            if !peer.say(&format!("{reply}\r\n")) {
-                return self.lost(number, LATE);
+        }
+    }
+
+    /// A client that has failed goes on encrypted. It counts as one under test until it is gone.
+    fn encrypt(&mut self, number: u64, reply: &str) {
+        let Some(mut peer) = self.peers.remove(&number) else { return };
+        let ip = peer.ip;
+        let (servers, settings) = (Arc::clone(&self.servers), Arc::clone(&self.settings));
+        let (gone, lifecycle) = (self.gone.clone(), Arc::clone(&self.lifecycle));
+        let limit = settings.command_time_limit.with(self.stress);
+        let said = peer.say(reply);
+        let talk = move || {
+            let stage = std::mem::replace(&mut peer.stage, Stage::Proxy(Vec::new()));
+            if let (Stage::Refused(mut dialogue), Some(tls), true) = (stage, &servers.calm.tls, said) {
+                refuse_encrypted(&settings, tls, &peer, &mut dialogue, limit);
             }
+            log::screened("DISCONNECT", &peer.shown);
+            peer.close();
+            // A lookout that has ended counts nobody.
+            let _ = gone.send(ip);
+            lifecycle.wake();
+        };
+        self.encrypted += 1;
+        if let Err(error) = std::thread::Builder::new().stack_size(STACK).spawn(talk) {
+            log::warning!("start a thread for TLS: {error}; the client is turned away");
+            self.forget(ip);
+            self.encrypted -= 1;
+        }
+    }
+
+    /// Clients that were refused encrypted are gone.
+    fn take_leave(&mut self) {
+        while let Ok(ip) = self.left.try_recv() {
+            self.forget(ip);
+            self.encrypted -= 1;
         }
     }
 
@@ -510,7 +578,7 @@ impl Lookout {
 
     /// With seven tenths of the places free again, there is time for everybody.
     fn note_stress(&mut self) {
-        let (count, limit) = (self.peers.len(), self.settings.pre_queue_limit);
+        let (count, limit) = (self.peers.len() + self.encrypted, self.settings.pre_queue_limit);
         if !self.stress && limit > 0 && count * 10 >= limit * 9 {
             self.stress = true;
             log::info!("entering STRESS mode with {count} connections");
@@ -538,14 +606,41 @@ impl Lookout {
     }
 }
 
-fn turn_away(peer: Peer, why: &str, reply: &str) {
+fn turn_away(settings: &Settings, peer: Peer, why: &str, reply: &str) {
     log::info!("NOQUEUE: reject: CONNECT from {}: {why}", peer.shown);
-    end(peer, reply);
+    drop_with(settings, peer, reply);
 }
 
+/// Ends with a reply that no dialogue has made.
+fn drop_with(settings: &Settings, peer: Peer, reply: &str) {
+    let rules = settings.site.rules_for(&peer.ip.to_string(), peer.shown.0.port());
+    end(peer, &with_footer(rules.as_deref(), reply));
+}
+
+/// The dialogue behind STARTTLS, until it is over.
+fn refuse_encrypted(settings: &Settings, tls: &Tls, peer: &Peer, dialogue: &mut Refusing, limit: Duration) {
+    let Ok(mut wire) = Wire::new(&peer.connection.stream, encrypted::patience(limit)) else { return };
+    let ended = encrypted::converse(tls, &mut wire, dialogue, (&peer.shown, &settings.syslog_name));
+    match ended {
+        Ok(()) => {}
+        Err(Lost::Connection) => log::hung_up(peer.began.elapsed(), &peer.shown, LATE),
+        Err(Lost::Patience) => {
+            log::info!("COMMAND TIME LIMIT from {} after CONNECT", peer.shown);
+            wire.hurry();
+            // Whoever does not hear it is gone anyway.
+            let _ = wire.write(dialogue.wire(&timed_out(settings)).as_bytes());
+        }
+    }
+}
+
+fn timed_out(settings: &Settings) -> String {
+    format!("421 4.4.2 {} Error: timeout exceeded", settings.hostname)
+}
+
+/// Ends with this, which is ready for the wire.
 fn end(peer: Peer, reply: &str) {
     // Whoever does not hear it is gone anyway.
-    let _ = peer.say(&format!("{reply}\r\n"));
+    let _ = peer.say(reply);
     log::screened("DISCONNECT", &peer.shown);
     peer.close();
 }
@@ -570,26 +665,6 @@ fn softened(reply: &str) -> String {
     }
 }
 
-/// As Postfix shows what is not printable: `\r\n`, `\000`.
-fn escaped(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes.iter().take(100) {
-        match byte {
-            b'\\' => text.push_str("\\\\"),
-            b'\r' => text.push_str("\\r"),
-            b'\n' => text.push_str("\\n"),
-            b'\t' => text.push_str("\\t"),
-            7 => text.push_str("\\a"),
-            8 => text.push_str("\\b"),
-            11 => text.push_str("\\v"),
-            12 => text.push_str("\\f"),
-            32..=126 => text.push(char::from(*byte)),
-            _ => text.push_str(&format!("\\{byte:03o}")),
-        }
-    }
-    text
-}
-
 fn seconds_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -599,8 +674,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_bots_say_is_shown_as_text() {
-        assert_eq!(escaped(b"EHLO x\r\n\0\\\xff"), "EHLO x\\r\\n\\000\\\\\\377");
+    fn a_refusal_can_be_softened() {
         assert_eq!(softened("550 5.7.1 no"), "450 4.7.1 no");
         assert_eq!(softened("450 4.3.2 later"), "450 4.3.2 later");
     }

@@ -1,13 +1,18 @@
 //! The parameters of the screening.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Config, Param, param};
+use ipc::log;
 use lookup::domain::Parents;
-use lookup::{Cache, MatchList, OpenError};
+use lookup::{Cache, Maps, MatchList, OpenError};
+use net::tls::server::Level;
+use smtp_proto::parameter::Extensions;
 
 use super::access::AccessList;
 use super::block_lists::BlockLists;
+use crate::session::site::Site;
 
 /// What happens to a client that fails a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,14 @@ pub(super) struct Settings {
     pub(super) greeting: String,
     pub(super) size_limit: u64,
     pub(super) helo_required: bool,
+    pub(super) disable_vrfy: bool,
+    /// Nothing but a greeting goes without TLS.
+    pub(super) must_encrypt: bool,
+    /// What a client hears besides, and what it says is taken for.
+    pub(super) site: Arc<Site>,
+    offered: Extensions,
+    discard_keywords: Vec<String>,
+    discard_keyword_maps: Maps,
     pub(super) soft_bounce: bool,
     /// `ALLOW` and `DENY`, or what these words were.
     pub(super) words: (&'static str, &'static str),
@@ -106,6 +119,7 @@ impl Settings {
             let text = format!("postscreen_upstream_proxy_protocol = {proxy}: it must be haproxy or empty");
             return Err(OpenError::Configuration(text));
         }
+        let level = Level::of(config, "postscreen").map_err(OpenError::Configuration)?;
         Ok(Self {
             access: AccessList::new(config)?,
             denylist_action: action("postscreen_denylist_action")?,
@@ -138,9 +152,38 @@ impl Settings {
             greeting: config.get(param::SMTPD_BANNER),
             size_limit: config.get(param::MESSAGE_SIZE_LIMIT),
             helo_required: config.get(param::POSTSCREEN_HELO_REQUIRED),
+            disable_vrfy: config.get(param::POSTSCREEN_DISABLE_VRFY_COMMAND),
+            must_encrypt: level == Level::Encrypt,
+            site: Arc::new(Site::of_screening(config)?),
+            offered: offered(config, level),
+            discard_keywords: config.get(param::POSTSCREEN_DISCARD_EHLO_KEYWORDS),
+            discard_keyword_maps: Maps::open(
+                &config.get(param::POSTSCREEN_DISCARD_EHLO_KEYWORD_ADDRESS_MAPS),
+            )?,
             soft_bounce: config.get(param::SOFT_BOUNCE),
             words: if config.get(param::RESPECTFUL_LOGGING) { ("ALLOW", "DENY") } else { ("WHITE", "BLACK") },
             syslog_name: config.get(param::SYSLOG_NAME),
         })
     }
+
+    /// What is offered to the client at this address. A table that cannot be asked keeps nothing from it.
+    pub(super) fn offered_to(&self, address: &str) -> Extensions {
+        let mapped = self.discard_keyword_maps.get(address).unwrap_or_else(|error| {
+            log::warning!("postscreen_discard_ehlo_keyword_address_maps: {error}");
+            None
+        });
+        let mapped = mapped.map(|value| config::split_list(&value));
+        let keywords = mapped.as_deref().unwrap_or(&self.discard_keywords);
+        let discarded = keywords.iter().filter_map(|word| Extensions::from_keyword(word));
+        discarded.fold(self.offered, Extensions::without)
+    }
+}
+
+/// What anybody may be offered.
+fn offered(config: &Config, level: Level) -> Extensions {
+    let mut offered = Extensions::ALL_PLAIN;
+    if level != Level::None {
+        offered = offered.and(Extensions::STARTTLS);
+    }
+    if config.get(param::SMTPUTF8_ENABLE) { offered } else { offered.without(Extensions::SMTPUTF8) }
 }

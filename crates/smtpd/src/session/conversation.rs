@@ -131,7 +131,8 @@ impl Conversation<'_> {
     fn begin_anew(&mut self, helo: Option<Helo>) {
         let opening = greeting::opening(&mut self.dialogue, None);
         let client = &self.dialogue.client;
-        self.proto.set_site_rules(self.dialogue.server.site.rules_for(client));
+        self.transcript.show((client.debug_level > 0).then(|| client.to_string()));
+        self.proto.set_site_rules(self.dialogue.server.site.rules_for(&client.address, client.port));
         self.proto.set_authenticated(client.login.is_some());
         self.proto.start_over(&opening.greeting, opening.policy, &client.to_string(), helo);
     }

@@ -20,6 +20,8 @@ pub(super) struct Opening {
 /// Looks at the client for the first time.
 pub(super) fn opening(dialogue: &mut Dialogue<'_>, counted: Option<&Counted>) -> Opening {
     let server = dialogue.server;
+    let client = &mut dialogue.client;
+    client.debug_level = client.ip.map_or(0, |ip| server.debug_peers.level_of(&client.name, ip));
     match server.policy_for(&dialogue.client) {
         Ok(policy) => {
             dialogue.discarded = policy.discarded;

@@ -1,14 +1,14 @@
-//! What a site changes about the dialogue: `smtpd_command_filter`, `smtpd_reject_footer` and its tables.
+//! What a site changes about the dialogue: `smtpd_command_filter`, `smtpd_reject_footer` and its tables; the same of
+//! `postscreen_`.
 
 use std::sync::Arc;
 
-use config::{Config, param};
+use config::{Config, Param, param};
 use ipc::log;
 use lookup::{Maps, OpenError};
 use smtp_proto::Reply;
 use smtp_proto::server::{SAME_LINE, SiteRules};
 
-use crate::client::Client;
 use crate::expansion::{Censor, expand};
 
 /// The rules of a service.
@@ -17,6 +17,8 @@ pub(crate) struct Site {
     command_filter: Option<Table>,
     footer: String,
     footer_maps: Option<Table>,
+    /// The parameter of the footer, for the log.
+    footer_name: &'static str,
     censor: Censor,
     hostname: String,
 }
@@ -49,27 +51,50 @@ impl Table {
 }
 
 impl Site {
+    /// The rules of sessions.
     pub(crate) fn new(config: &Config) -> Result<Self, OpenError> {
-        let filter: String = config.get(param::SMTPD_COMMAND_FILTER);
-        let filter: Vec<String> = config::split_list(&filter);
+        let filter = config::split_list(&config.get::<String>(param::SMTPD_COMMAND_FILTER));
+        let footer_maps: Vec<String> = config.get(param::SMTPD_REJECT_FOOTER_MAPS);
         Ok(Self {
             command_filter: Table::open("smtpd_command_filter", &filter)?,
             footer: config.get(param::SMTPD_REJECT_FOOTER),
-            footer_maps: Table::open(
-                "smtpd_reject_footer_maps",
-                &config.get(param::SMTPD_REJECT_FOOTER_MAPS),
-            )?,
+            footer_maps: Table::open("smtpd_reject_footer_maps", &footer_maps)?,
+            footer_name: "smtpd_reject_footer",
             censor: Censor::new(&config.get(param::SMTPD_EXPANSION_FILTER)),
             hostname: config.get(param::MYHOSTNAME),
         })
     }
 
+    /// The rules for clients that never get a session.
+    pub(crate) fn of_screening(config: &Config) -> Result<Self, OpenError> {
+        let filter = config::split_list(&config.get::<String>(param::POSTSCREEN_COMMAND_FILTER));
+        let footer_maps: Vec<String> = config.get(param::POSTSCREEN_REJECT_FOOTER_MAPS);
+        Ok(Self {
+            command_filter: Table::open("postscreen_command_filter", &filter)?,
+            footer: raw(config, param::POSTSCREEN_REJECT_FOOTER, param::SMTPD_REJECT_FOOTER),
+            footer_maps: Table::open("postscreen_reject_footer_maps", &footer_maps)?,
+            footer_name: "postscreen_reject_footer",
+            censor: Censor::new(&raw(
+                config,
+                param::POSTSCREEN_EXPANSION_FILTER,
+                param::SMTPD_EXPANSION_FILTER,
+            )),
+            hostname: config.get(param::MYHOSTNAME),
+        })
+    }
+
     /// The rules for one client; none where there are none.
-    pub(crate) fn rules_for(self: &Arc<Self>, client: &Client) -> Option<Arc<dyn SiteRules>> {
+    pub(crate) fn rules_for(self: &Arc<Self>, address: &str, port: u16) -> Option<Arc<dyn SiteRules>> {
         let silent = self.command_filter.is_none() && self.footer.is_empty() && self.footer_maps.is_none();
-        let rules = || Rules { site: Arc::clone(self), address: client.address.clone(), port: client.port };
+        let rules = || Rules { site: Arc::clone(self), address: address.to_owned(), port };
         (!silent).then(|| Arc::new(rules()) as Arc<dyn SiteRules>)
     }
+}
+
+/// A parameter that is not expanded when it is read, whose default is the value of `other`.
+fn raw(config: &Config, parameter: Param<String>, other: Param<String>) -> String {
+    let text: String = config.get(parameter);
+    if text == format!("${}", other.name()) { config.get(other) } else { text }
 }
 
 /// The rules, with what they show of the client.
@@ -106,7 +131,7 @@ impl SiteRules for Rules {
         };
         let lines: Vec<String> = template
             .split("\\n")
-            .map(|line| expand(line, &self.site.censor, &attribute, "smtpd_reject_footer"))
+            .map(|line| expand(line, &self.site.censor, &attribute, self.site.footer_name))
             .collect();
         Some(start + &lines.join("\n"))
     }
