@@ -1,0 +1,363 @@
+//! What a power cut may leave: of all that was done since it was last synced, a file system keeps some.
+//!
+//! | | [`Model::Ordered`]: a journal, data before the names that lead to it (ext4's default) | [`Model::Any`]: whatever was not synced itself |
+//! |---|---|---|
+//! | names, modes, times, sizes | kept in the order in which they were done, up to some point; a sync of a node keeps all up to the node's last change | any of them kept, any lost; of a rename nothing, all, or both names |
+//! | data that was not synced | each block of 4 KiB as of any write to it; what lies before a block that was kept, and was not kept itself, reads as zeros | the same, and the file may have its full length without any of its data |
+//! | fsync of a file | its data, its mode | the same, and the name that it was made with, as ext4, XFS and Btrfs all do; not what it was renamed to |
+//! | fdatasync | its data, its length | the same |
+//! | fsync of a folder | the names in it | the same |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::disk::{Disk, Node, Operation};
+
+/// What a file system loses and keeps as a whole.
+const BLOCK: u64 = 4096;
+
+/// How a file system keeps what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Model {
+    Ordered,
+    Any,
+}
+
+/// Numbers that are the same in each run (xorshift).
+#[derive(Debug)]
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// Below `bound`, which is not 0.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % bound
+    }
+}
+
+/// The states that a cut after these operations may leave: all of them where there are at most `most`, otherwise so
+/// many that chance picks, the two extremes among them. The same state may come more than once.
+pub(crate) fn states(base: &Disk, done: &[Operation], model: Model, most: u64, seed: u64) -> Vec<Disk> {
+    let open = Open::of(done, model);
+    let digits = open.digits(done);
+    let count = digits.iter().try_fold(1_u64, |count, digit| count.checked_mul(digit.choices));
+    let mut chance = Chance::new(seed);
+    let picks: Vec<Vec<u64>> = match count {
+        Some(count) if count <= most => (0..count).map(|number| spell(number, &digits)).collect(),
+        _ => {
+            let lowest = digits.iter().map(|_| 0).collect();
+            let highest = digits.iter().map(|digit| digit.choices - 1).collect();
+            let some = (2..most).map(|_| digits.iter().map(|digit| chance.below(digit.choices)).collect());
+            [lowest, highest].into_iter().chain(some).collect()
+        }
+    };
+    picks.iter().map(|pick| build(base, done, &open, &digits, pick)).collect()
+}
+
+/// A number, written with as many values for each place as there are choices.
+fn spell(mut number: u64, digits: &[Digit]) -> Vec<u64> {
+    let places = digits.iter().map(|digit| {
+        let value = number % digit.choices;
+        number /= digit.choices;
+        value
+    });
+    places.collect()
+}
+
+/// Something that may have come out in several ways.
+#[derive(Debug, PartialEq, Eq)]
+struct Digit {
+    what: Doubt,
+    /// How many ways.
+    choices: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Doubt {
+    /// How many of the open changes of names and nodes the journal had.
+    Journal,
+    /// Whether this operation is kept; a third way is that a rename left both names.
+    Change(usize),
+    /// How many of the open writes to this block of a file were made.
+    Block(Node, u64),
+    /// Whether the file has its full length whatever was written of it.
+    Length(Node),
+}
+
+/// Which operations a cut may undo.
+#[derive(Debug, Default)]
+struct Open {
+    /// Changes of names and nodes, in order.
+    changes: Vec<usize>,
+    /// Renames whose new name is safe, and whose old one may still be there.
+    half: BTreeSet<usize>,
+    writes: BTreeSet<usize>,
+    ordered: bool,
+}
+
+impl Open {
+    fn of(done: &[Operation], model: Model) -> Self {
+        let mut open = Self { ordered: model == Model::Ordered, ..Self::default() };
+        for (at, operation) in done.iter().enumerate() {
+            match operation {
+                Operation::Write { .. } => drop(open.writes.insert(at)),
+                Operation::Sync { node, data_only } => open.sync(done, *node, *data_only),
+                Operation::SyncAll => {
+                    open = Self { ordered: open.ordered, ..Self::default() };
+                }
+                _ => open.changes.push(at),
+            }
+        }
+        open
+    }
+
+    fn sync(&mut self, done: &[Operation], node: Node, data_only: bool) {
+        self.writes.retain(|at| !matches!(&done[*at], Operation::Write { node: of, .. } if *of == node));
+        if self.ordered {
+            let last = self.changes.iter().rposition(|at| touches(&done[*at], node, data_only));
+            self.changes.drain(..last.map_or(0, |last| last + 1));
+            return;
+        }
+        self.changes.retain(|at| match &done[*at] {
+            Operation::Add { name, node: of } => {
+                !(name.0 == node || *of == node && is_making(done, *at, node))
+            }
+            Operation::Remove { name } => name.0 != node,
+            // The old name is gone for good, and both were one change.
+            Operation::Move { from, .. } if from.0 == node => false,
+            Operation::Move { to, .. } if to.0 == node => {
+                self.half.insert(*at);
+                true
+            }
+            Operation::Size { node: of, .. } => *of != node,
+            Operation::Mode { node: of, .. } | Operation::Time { node: of, .. } => *of != node || data_only,
+            _ => true,
+        });
+    }
+
+    fn digits(&self, done: &[Operation]) -> Vec<Digit> {
+        let mut digits = Vec::new();
+        if self.ordered {
+            digits.push(Digit { what: Doubt::Journal, choices: self.changes.len() as u64 + 1 });
+        } else {
+            digits.extend(self.changes.iter().map(|at| {
+                let is_rename = matches!(done[*at], Operation::Move { .. }) && !self.half.contains(at);
+                Digit { what: Doubt::Change(*at), choices: if is_rename { 3 } else { 2 } }
+            }));
+        }
+        let mut blocks: BTreeMap<(Node, u64), u64> = BTreeMap::new();
+        for at in &self.writes {
+            let Operation::Write { node, offset, bytes } = &done[*at] else { continue };
+            for block in blocks_of(*offset, bytes.len() as u64) {
+                *blocks.entry((*node, block)).or_default() += 1;
+            }
+        }
+        let nodes: BTreeSet<Node> = blocks.keys().map(|(node, _)| *node).collect();
+        digits.extend(
+            blocks.into_iter().map(|((node, block), writes)| Digit {
+                what: Doubt::Block(node, block),
+                choices: writes + 1,
+            }),
+        );
+        if !self.ordered {
+            digits.extend(nodes.into_iter().map(|node| Digit { what: Doubt::Length(node), choices: 2 }));
+        }
+        digits
+    }
+}
+
+/// Whether this is where a node gets its first name.
+fn is_making(done: &[Operation], at: usize, node: Node) -> bool {
+    !done[..at].iter().any(|earlier| matches!(earlier, Operation::Add { node: of, .. } if *of == node))
+}
+
+/// Whether a change is written down with this node.
+fn touches(change: &Operation, node: Node, data_only: bool) -> bool {
+    match change {
+        Operation::Add { name, node: of } => *of == node || name.0 == node,
+        Operation::Remove { name } => name.0 == node,
+        Operation::Move { from, to, node: of } => from.0 == node || to.0 == node || *of == node && !data_only,
+        Operation::Mode { node: of, .. } | Operation::Time { node: of, .. } => *of == node && !data_only,
+        Operation::Size { node: of, .. } => *of == node,
+        Operation::Write { .. } | Operation::Sync { .. } | Operation::SyncAll => false,
+    }
+}
+
+fn blocks_of(offset: u64, length: u64) -> std::ops::Range<u64> {
+    offset / BLOCK..(offset + length).div_ceil(BLOCK)
+}
+
+/// The disk after what is safe and what was picked of the rest.
+fn build(base: &Disk, done: &[Operation], open: &Open, digits: &[Digit], pick: &[u64]) -> Disk {
+    let chosen = |what: &Doubt| digits.iter().position(|digit| digit.what == *what).map(|place| pick[place]);
+    let journal = chosen(&Doubt::Journal).map(|kept| usize::try_from(kept).unwrap_or_default());
+    let lost: BTreeSet<usize> =
+        journal.map(|kept| open.changes[kept..].iter().copied().collect()).unwrap_or_default();
+    let mut disk = base.clone();
+    let mut made: BTreeMap<(Node, u64), u64> = BTreeMap::new();
+    for (at, operation) in done.iter().enumerate() {
+        match operation {
+            Operation::Write { node, offset, bytes } if open.writes.contains(&at) => {
+                for block in blocks_of(*offset, bytes.len() as u64) {
+                    let earlier = made.entry((*node, block)).or_default();
+                    *earlier += 1;
+                    if chosen(&Doubt::Block(*node, block)).is_some_and(|kept| *earlier <= kept) {
+                        let start = offset.max(&(block * BLOCK)) - offset;
+                        let end = ((block + 1) * BLOCK).min(offset + bytes.len() as u64) - offset;
+                        let range = usize::try_from(start).unwrap_or(0)..usize::try_from(end).unwrap_or(0);
+                        disk.write(*node, offset + start, &bytes[range]);
+                    }
+                }
+                if chosen(&Doubt::Length(*node)) == Some(1) {
+                    let end = usize::try_from(offset + bytes.len() as u64).unwrap_or(0);
+                    let data = &mut disk.nodes[*node].data;
+                    data.resize(data.len().max(end), 0);
+                }
+            }
+            _ if lost.contains(&at) => {}
+            Operation::Move { to, node, .. } => match chosen(&Doubt::Change(at)) {
+                // With a safe new name the question is only whether the old one is gone.
+                Some(0) if !open.half.contains(&at) => {}
+                Some(0 | 2) => disk.apply(&Operation::Add { name: to.clone(), node: *node }),
+                _ => disk.apply(operation),
+            },
+            _ if chosen(&Doubt::Change(at)) == Some(0) => {}
+            _ => disk.apply(operation),
+        }
+    }
+    disk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::ROOT;
+
+    const FILE: Node = 1;
+    const FOLDER: Node = 2;
+
+    /// A disk with a folder, and a file that has no name yet.
+    fn base() -> Disk {
+        let mut disk = Disk::new();
+        assert_eq!(disk.new_node(false, 0o600, (0, 0)), FILE);
+        assert_eq!(disk.new_node(true, 0o700, (0, 0)), FOLDER);
+        disk.names.insert((ROOT, "d".into()), FOLDER);
+        disk
+    }
+
+    fn name(text: &str) -> crate::disk::Name {
+        (ROOT, text.to_owned())
+    }
+
+    fn make() -> Operation {
+        Operation::Add { name: name("a"), node: FILE }
+    }
+
+    fn fill(offset: u64, letter: u8, length: usize) -> Operation {
+        Operation::Write { node: FILE, offset, bytes: vec![letter; length] }
+    }
+
+    fn sync(node: Node, data_only: bool) -> Operation {
+        Operation::Sync { node, data_only }
+    }
+
+    fn rename() -> Operation {
+        Operation::Move { from: name("a"), to: (FOLDER, "b".into()), node: FILE }
+    }
+
+    /// What each disk has: the file's names, its mode, and its length and a letter for each of its blocks.
+    fn left(done: &[Operation], model: Model) -> Vec<String> {
+        let look = |disk: &Disk| {
+            let tree = disk.tree();
+            let names: Vec<&str> =
+                tree.iter().filter(|(_, node)| node.is_some()).map(|(name, _)| &**name).collect();
+            let inode = &disk.nodes[FILE];
+            let blocks: String =
+                inode.data.chunks(4096).map(|block| char::from(block[0].max(b'0'))).collect();
+            format!("{} {:o} {}{blocks}", names.join(","), inode.mode, inode.data.len())
+        };
+        let found: BTreeSet<String> = states(&base(), done, model, 1000, 1).iter().map(look).collect();
+        found.into_iter().collect()
+    }
+
+    #[test]
+    fn nothing_is_safe_before_a_sync() {
+        let done = [make(), fill(0, b'x', 5000), Operation::Mode { node: FILE, mode: 0o700 }];
+        // With the journal: no name, a name, a name and its mode; with none, each or both of two blocks.
+        let ordered =
+            [" 600 0", "a 600 0", "a 600 4096x", "a 600 5000xx", "a 600 50000x", "a 700 0", "a 700 4096x"];
+        let found = left(&done, Model::Ordered);
+        assert!(ordered.iter().all(|state| found.contains(&(*state).to_owned())), "{found:?}");
+        assert!(!found.iter().any(|state| state.starts_with(" 700")), "a mode overtook a name: {found:?}");
+        let found = left(&done, Model::Any);
+        assert!(
+            found.contains(&"a 700 500000".to_owned()),
+            "all of the length and nothing of the data: {found:?}"
+        );
+        assert!(found.iter().any(|state| state.starts_with(" 700")), "{found:?}");
+    }
+
+    #[test]
+    fn fsync_keeps_name_mode_and_data_and_fdatasync_no_mode() {
+        let done =
+            [make(), fill(0, b'x', 10), Operation::Mode { node: FILE, mode: 0o700 }, sync(FILE, false)];
+        for model in [Model::Ordered, Model::Any] {
+            assert_eq!(left(&done, model), ["a 700 10x"]);
+        }
+        let done = [&done[..3], &[sync(FILE, true)]].concat();
+        for model in [Model::Ordered, Model::Any] {
+            assert_eq!(left(&done, model), ["a 600 10x", "a 700 10x"]);
+        }
+    }
+
+    #[test]
+    fn a_rename_is_lost_or_done_or_leaves_both_names() {
+        let done = [make(), sync(FILE, false), rename()];
+        assert_eq!(left(&done, Model::Ordered), ["a 600 0", "d/b 600 0"]);
+        assert_eq!(left(&done, Model::Any), ["a 600 0", "a,d/b 600 0", "d/b 600 0"]);
+        let done = [&done[..], &[sync(FOLDER, false)]].concat();
+        assert_eq!(left(&done, Model::Ordered), ["d/b 600 0"]);
+        assert_eq!(left(&done, Model::Any), ["a,d/b 600 0", "d/b 600 0"]);
+        let done = [&done[..3], &[sync(ROOT, false)]].concat();
+        assert_eq!(left(&done, Model::Any), ["d/b 600 0"]);
+    }
+
+    #[test]
+    fn a_file_that_is_written_over_has_old_blocks_and_changed_ones() {
+        let done = [make(), fill(0, b'x', 8192), sync(FILE, false), fill(0, b'y', 8192)];
+        for model in [Model::Ordered, Model::Any] {
+            let wanted = ["a 600 8192xx", "a 600 8192xy", "a 600 8192yx", "a 600 8192yy"];
+            assert_eq!(left(&done, model), wanted);
+        }
+        let done = [&done[..], &[sync(FILE, true)]].concat();
+        assert_eq!(left(&done, Model::Any), ["a 600 8192yy"]);
+    }
+
+    #[test]
+    fn a_removal_comes_back_until_its_folder_is_synced() {
+        let done = [make(), sync(FILE, false), Operation::Remove { name: name("a") }];
+        for model in [Model::Ordered, Model::Any] {
+            assert_eq!(left(&done, model), [" 600 0", "a 600 0"]);
+        }
+        let done = [&done[..], &[sync(ROOT, false)]].concat();
+        assert_eq!(left(&done, Model::Ordered), [" 600 0"]);
+        assert_eq!(left(&[&done[..3], &[Operation::SyncAll]].concat(), Model::Any), [" 600 0"]);
+    }
+
+    #[test]
+    fn where_there_are_too_many_states_the_extremes_are_among_those_picked() {
+        let done: Vec<Operation> =
+            [make()].into_iter().chain((0..40).map(|n| fill(n * 4096, b'x', 4096))).collect();
+        let picked = states(&base(), &done, Model::Any, 20, 7);
+        assert_eq!(picked.len(), 20);
+        let sizes: Vec<usize> = picked.iter().map(|disk| disk.nodes[FILE].data.len()).collect();
+        assert!(sizes.contains(&0) && sizes.contains(&(40 * 4096)), "{sizes:?}");
+        let again = states(&base(), &done, Model::Any, 20, 7);
+        assert!(picked.iter().zip(&again).all(|(one, other)| one.print() == other.print()));
+    }
+}

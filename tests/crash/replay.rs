@@ -1,0 +1,177 @@
+//! A power cut after every call: the disk is as a file system may leave it, and the mail system is started on that.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use scenarios::{PATIENCE, wait_for};
+
+use crate::disk::Disk;
+use crate::plan;
+use crate::power_cut::{Model, states};
+use crate::recording::{Recording, Step};
+use crate::site::Site;
+use crate::ways::{End, Letter, Way, copies, way};
+
+/// The folders that mail is kept in.
+const FOLDERS: [&str; 2] = ["queue", "mail"];
+
+/// How many states are made of one cut, where not all of them are.
+const MOST_STATES: u64 = 64;
+const MOST_STATES_OF_ALL: u64 = 512;
+
+/// A disk after a power cut, and what had been said before it.
+struct Case {
+    model: Model,
+    /// After how many steps.
+    steps: usize,
+    disk: Disk,
+    promises: usize,
+    handed_over: usize,
+}
+
+/// What all recoveries together came to.
+#[derive(Default)]
+struct Tally {
+    promised: usize,
+    /// Mailboxes that ended with a part of a message before the start.
+    half: usize,
+    twice: usize,
+}
+
+fn cut_after_every_call_of(name: &str) {
+    let way = way(name);
+    let site = Site::prepare(way);
+    site.start();
+    let letter = Letter::new(0);
+    let recording = record(&site, way, &letter);
+    site.abort();
+    site.defer_later(false);
+    let (made, cases) = cases(&recording);
+    let mut tally = Tally::default();
+    let tried = plan::try_out(&cases, |case| recover(&site, way, &letter, case, &mut tally));
+    println!(
+        "{name}: {} steps, {made} disks, {} of them different; {tried} tried, {} with a promise, {} delivered twice, \
+         {} with half a message in a mailbox before the start",
+        recording.steps.len(),
+        cases.len(),
+        tally.promised,
+        tally.twice,
+        tally.half
+    );
+}
+
+/// Lets a message go its way and notes what was done to the disk.
+fn record(site: &Site, way: &Way, letter: &Letter) -> Recording {
+    let base = Disk::read(site.instance.root(), &FOLDERS).expect("read the disk of the mail system");
+    site.watch.set(None);
+    let id = (way.prepare)(site, letter);
+    assert!((way.act)(site, letter, id.as_deref().unwrap_or_default()), "{}", site.instance.log());
+    wait_for("the message to arrive", || {
+        let there = way.end == End::Deleted || copies(site, way.end, letter).is_ok_and(|copies| copies == 1);
+        if !there {
+            site.instance.try_all();
+        }
+        (there && site.queue_is_empty()).then_some(())
+    });
+    let recording = Recording::of(&base, site.instance.root(), &site.watch.seen());
+    let promises = recording.steps.iter().filter(|step| matches!(step, Step::Promised)).count();
+    assert!(promises > 0, "nothing was promised: {:?}", recording.steps);
+    recording
+}
+
+/// How many disks there are, and those that differ.
+fn cases(recording: &Recording) -> (usize, Vec<Case>) {
+    let most = if plan::is_exhaustive() { MOST_STATES_OF_ALL } else { MOST_STATES };
+    let (mut known, mut cases, mut made) = (HashSet::new(), Vec::new(), 0);
+    for steps in 0..=recording.steps.len() {
+        let said =
+            |what: fn(&Step) -> bool| recording.steps[..steps].iter().filter(|step| what(step)).count();
+        let promises = said(|step| matches!(step, Step::Promised));
+        let handed_over = said(|step| matches!(step, Step::HandedOver));
+        let operations = recording.operations(steps);
+        for model in [Model::Ordered, Model::Any] {
+            for disk in states(&recording.base, &operations, model, most, steps as u64) {
+                made += 1;
+                if known.insert((disk.print(), promises, handed_over)) {
+                    cases.push(Case { model, steps, disk, promises, handed_over });
+                }
+            }
+        }
+    }
+    (made, cases)
+}
+
+fn recover(site: &Site, way: &Way, letter: &Letter, case: &Case, tally: &mut Tally) {
+    let root = site.instance.root();
+    case.disk.materialise(root, &FOLDERS).expect("make the disk that the power cut left");
+    let what = format!("{}: {:?} after {} steps", way.name, case.model, case.steps);
+    let before = match copies(site, way.end, letter) {
+        Ok(before) => before,
+        // It goes when the message comes again, which it must.
+        Err(half) if way.end == End::Mbox => {
+            tally.half += 1;
+            half.whole
+        }
+        Err(half) => panic!("{what}: {half}"),
+    };
+    let waiting = queued(&case.disk, letter);
+    site.instance.start();
+    let is_deleted = way.end == End::Deleted && case.promises == way.promises;
+    let must_be_there = case.promises > 0 && way.end != End::Deleted && case.handed_over == 0;
+    let began = Instant::now();
+    let after = loop {
+        let is_empty = site.queue_is_empty();
+        let enough = if way.end == End::Peer { before } else { 0 };
+        let found = copies(site, way.end, letter);
+        match found {
+            Ok(found) if is_empty && (!must_be_there || found > enough) => break found,
+            Err(half) if is_empty || way.end != End::Mbox => {
+                panic!("{what}: {half}\n{}", site.instance.log())
+            }
+            _ => {}
+        }
+        site.instance.run("postsuper", &["-H", "ALL"], "");
+        site.instance.try_all();
+        assert!(
+            began.elapsed() < PATIENCE / 2,
+            "{what}: {} promises, {before} copies before and {found:?} after the start, {waiting} in the queue:\n{:#?}\n{}\n{}",
+            case.promises,
+            case.disk.tree().keys().collect::<Vec<_>>(),
+            site.instance.run("postqueue", &["-j"], "").stdout,
+            site.instance.log()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    // What was delivered and not removed is delivered again; what is in the queue once is not delivered twice.
+    assert!(
+        after - before <= waiting,
+        "{what}: {} copies of {waiting} messages:\n{:#?}\n{}",
+        after - before,
+        case.disk.tree().keys().collect::<Vec<_>>(),
+        site.instance.log()
+    );
+    assert!(!is_deleted || after == before, "{what}: what was deleted is delivered");
+    site.abort();
+    tally.promised += usize::from(case.promises > 0);
+    tally.twice += (after - before + usize::from(before + case.handed_over > 0)).saturating_sub(1);
+}
+
+/// How many files in the queue have the message, whatever their names.
+fn queued(disk: &Disk, letter: &Letter) -> usize {
+    let nodes: HashSet<_> = disk
+        .tree()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("queue/"))
+        .filter_map(|(_, node)| node)
+        .filter(|node| String::from_utf8_lossy(&disk.nodes[*node].data).contains(&letter.mark))
+        .collect();
+    nodes.len()
+}
+
+macro_rules! power_cut_tests {
+    ($($name:ident)*) => { $(#[test] fn $name() { cut_after_every_call_of(stringify!($name)); })* };
+}
+
+power_cut_tests! {
+    smtp_to_virtual sendmail_to_local smtp_to_mbox relay bounce hold_and_release requeue delete reload deferred
+}

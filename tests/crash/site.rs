@@ -1,0 +1,131 @@
+//! A mail system whose programs are followed.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scenarios::{Builder, Instance, PATIENCE, Scripted, Smtp};
+
+use crate::calls::Effect;
+use crate::tracer::{Tracer, Watch, on_word};
+use crate::ways::{HANDED_OVER, Way};
+
+/// A mail system in a scratch folder, and the mail system that it relays to.
+pub(crate) struct Site {
+    pub(crate) instance: Instance,
+    pub(crate) peer: Scripted,
+    pub(crate) watch: Arc<Watch>,
+}
+
+impl Site {
+    /// A mail system that is not started, with what this way of mail needs.
+    pub(crate) fn prepare(way: &Way) -> Self {
+        let peer = Scripted::start(&[(".", HANDED_OVER)]);
+        let builder = Builder::new()
+            .main("virtual_mailbox_domains = box.example.com")
+            .main("virtual_mailbox_base = $root/mail")
+            .main("virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ } }")
+            .main("virtual_uid_maps = static:$uid")
+            .main("virtual_gid_maps = static:$gid")
+            .main("virtual_minimum_uid = 1")
+            .main("smtpd_error_sleep_time = 0")
+            // A server that is killed breaks sessions off, and that is nobody's business here.
+            .main("notify_classes =")
+            .main("minimal_backoff_time = 1s")
+            .main("queue_run_delay = 1s")
+            .main(&format!("relayhost = [127.0.0.1]:{}", peer.address.port()))
+            .master("smtp unix - - n - - smtp")
+            .file("aliases", ALIASES_THAT_DEFER);
+        let builder = way.settings.iter().fold(builder, |builder, line| builder.main(line));
+        Self { instance: builder.prepare(), peer, watch: Arc::default() }
+    }
+
+    /// Starts it, followed.
+    pub(crate) fn start(&self) {
+        let status = self.follow("postroad", &["start"], b"");
+        assert_eq!(status, 0, "it does not start\n{}", self.instance.log());
+    }
+
+    /// Ends it at once.
+    pub(crate) fn abort(&self) {
+        self.instance.postroad(&["abort"]);
+        let began = Instant::now();
+        while !self.instance.pids("master").is_empty() || !self.instance.pids("qmgr").is_empty() {
+            assert!(began.elapsed() < PATIENCE, "it does not end\n{}", self.instance.log());
+            for program in ["master", "qmgr"] {
+                self.instance.kill(program);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Removes all mailboxes, so that each delivery makes the same calls.
+    pub(crate) fn forget_mail(&self) {
+        let mail = self.instance.path("mail");
+        for entry in fs::read_dir(mail).expect("read mail/").filter_map(Result::ok) {
+            let removed = match entry.path() {
+                folder if folder.is_dir() => fs::remove_dir_all(folder),
+                file => fs::remove_file(file),
+            };
+            removed.expect("remove a mailbox");
+        }
+    }
+
+    /// Runs one of its commands, followed, to its end: the exit status.
+    pub(crate) fn follow(&self, program: &str, arguments: &[&str], input: &[u8]) -> i32 {
+        let path = self.instance.path("sbin").join(program).display().to_string();
+        let mut command = self.instance.command("/bin/sh");
+        command.args(on_word(&path, arguments));
+        Tracer::start(&self.watch, command, input).wait()
+    }
+
+    /// Has mail for `later@example.com` deferred, or delivered to the user of the mail system.
+    pub(crate) fn defer_later(&self, defer: bool) {
+        let user = format!("later: {}\n", self.instance.user());
+        self.instance.write("etc/aliases", if defer { ALIASES_THAT_DEFER } else { &user });
+        self.instance.run("postalias", &["etc/aliases"], "").ok();
+    }
+
+    /// Sends a message: whether the mail system has taken it, and by which id.
+    pub(crate) fn send(&self, sender: &str, recipient: &str, content: &str) -> Option<String> {
+        let mut client = Smtp::try_connect(self.instance.port)?;
+        client.try_read_reply().filter(|greeting| greeting.code == 220)?;
+        for line in [
+            "EHLO client.example",
+            &format!("MAIL FROM:<{sender}>"),
+            &format!("RCPT TO:<{recipient}>"),
+            "DATA",
+        ] {
+            client.try_command(line).filter(|reply| reply.code < 400)?;
+        }
+        let reply = client.try_command(&format!("{content}.")).filter(|reply| reply.code == 250)?;
+        reply.text().rsplit(' ').next().map(str::to_owned)
+    }
+
+    /// Whether the queue is empty, as the mail system itself says.
+    pub(crate) fn queue_is_empty(&self) -> bool {
+        let list = self.instance.run("postqueue", &["-j"], "");
+        list.status == 0 && list.stdout.trim().is_empty()
+    }
+
+    /// How many calls were seen that a crash may come at.
+    pub(crate) fn calls(&self) -> usize {
+        self.watch.seen().len()
+    }
+
+    /// The calls of the disk among them, by program.
+    pub(crate) fn programs(&self) -> Vec<String> {
+        let mut programs: Vec<String> = self
+            .watch
+            .seen()
+            .into_iter()
+            .filter(|seen| !matches!(seen.effect, Effect::Said(_) | Effect::Heard(_) | Effect::Ends(_)))
+            .map(|seen| seen.program)
+            .collect();
+        programs.sort();
+        programs.dedup();
+        programs
+    }
+}
+
+const ALIASES_THAT_DEFER: &str = "later: \"|exit 75\"\nastray: no-such-user\n";
