@@ -272,7 +272,9 @@ fn next_token(value: &[u8], at: usize) -> Option<(Kind, usize)> {
         b'[' => (Kind::DomainLiteral, delimited_end(value, at, b']')),
         b'<' | b'>' | b',' | b';' | b':' | b'@' | b'.' => (Kind::Operator(first), at + 1),
         // A closing bracket that was never opened means as little as a blank.
-        b' ' | b'\t' | b'\r' | b'\n' | b')' | b']' => (Kind::Blank, at + 1),
+        b')' | b']' => (Kind::Blank, at + 1),
+        // Exactly what ends an atom: a byte that were neither would be an atom of no length, read again for ever.
+        byte if byte.is_ascii_whitespace() => (Kind::Blank, at + 1),
         _ => (Kind::Atom, atom_end(value, at)),
     };
     Some(token)
@@ -356,6 +358,15 @@ mod tests {
             let keep = rewrite(value.as_bytes(), &mut out, |_| Ok::<_, Infallible>(None));
             assert_eq!((keep, out.as_slice()), (Ok(false), value.as_bytes()));
         }
+    }
+
+    #[test]
+    fn every_byte_is_passed() {
+        for byte in 0..=255 {
+            let value = [b'a', byte, b'b', byte];
+            assert!(Mailboxes::new(&value).count() <= 2, "{byte:#x}");
+        }
+        assert_eq!(list("a\u{c}b, c"), ["a", "b", "c"]);
     }
 
     #[test]

@@ -120,9 +120,9 @@ impl Head {
             Trace::None | Trace::Verification => {}
         }
         for recipient in &self.recipients {
-            push_line(&mut text, "recipient", recipient.address.as_str());
+            // Writing to a String cannot fail. As it is, like the sender: an address with a byte changed is somebody else's.
+            let _ = writeln!(text, "recipient {}", recipient.address);
             if recipient.notify != Notify::UNSET {
-                // Writing to a String cannot fail.
                 let _ = writeln!(text, "notify {}", recipient.notify.bits());
             }
             push_line(&mut text, "orcpt", recipient.orcpt.as_deref().unwrap_or_default());
@@ -241,6 +241,15 @@ impl std::error::Error for SubmissionError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_with_control_characters_stays_the_same() {
+        let address = |text: &str| Address::new(text).unwrap();
+        let recipients = vec![Recipient::new(address("jan\u{1b}e\u{7}@example.com"))];
+        let head = Head { recipients, ..Head::new(address("j\u{1}oe")) };
+        let bytes = head.encode();
+        assert_eq!(Head::decode(&bytes), Ok(Some((head, bytes.len()))));
+    }
 
     fn sample() -> Head {
         let address = |text: &str| Address::new(text).unwrap();

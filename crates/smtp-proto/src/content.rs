@@ -169,7 +169,10 @@ impl Chunk {
     pub fn owed(&mut self, next: u8) -> &'static [u8] {
         match next {
             b'\n' => &[],
-            _ => &CARRIAGE_RETURNS[..std::mem::take(&mut self.held)],
+            _ => {
+                self.size += count(self.held);
+                &CARRIAGE_RETURNS[..std::mem::take(&mut self.held)]
+            }
         }
     }
 
@@ -342,6 +345,18 @@ mod tests {
         }
         content.extend_from_slice(chunk.finish());
         (content, chunk.bare_newline())
+    }
+
+    #[test]
+    fn carriage_returns_at_the_end_of_chunks_count() {
+        let mut chunk = Chunk::new(BareNewline::Normalize);
+        for _ in 0..100 {
+            chunk.owed(b'\r');
+            assert_eq!(chunk.decode(&mut [b'\r'], 0), Decoded { used: 1, made: 0, end: false });
+        }
+        assert_eq!(chunk.size(), 99);
+        chunk.finish();
+        assert_eq!(chunk.size(), 101);
     }
 
     #[test]

@@ -173,13 +173,21 @@ fn without_negation(mut text: &str) -> (&str, bool) {
 impl<P: Pattern> Table for Ruled<P> {
     fn get(&self, key: &str) -> Result<Option<String>, LookupError> {
         let rules = self.rules.current().map_err(|error| LookupError::opening(&self.label, &error))?;
-        let Some(key) = P::key(key) else { return Ok(None) };
+        let Some(subject) = P::key(key) else { return Ok(None) };
         let mut at = 0;
         while let Some(rule) = rules.get(at) {
             at += 1;
-            let applies = rule.pattern.as_ref().filter(|pattern| pattern.matches(key) != rule.negated);
+            let applies = rule.pattern.as_ref().filter(|pattern| pattern.matches(subject) != rule.negated);
             match (&rule.action, applies) {
-                (Action::Answer(value), Some(pattern)) => return Ok(Some(pattern.answer(value, key))),
+                (Action::Answer(value), Some(pattern)) => {
+                    // What a pattern has matched may be nothing; to take it for "not there" could let somebody in.
+                    return match pattern.answer(value, subject) {
+                        value if value.is_empty() => {
+                            Err(LookupError::new(&self.label, format!("the value of \"{key}\" is empty")))
+                        }
+                        value => Ok(Some(value)),
+                    };
+                }
                 (Action::Guard(end), None) => at = *end,
                 _ => {}
             }
@@ -193,5 +201,16 @@ impl<P: Pattern> Table for Ruled<P> {
 
     fn is_pattern(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_answer_that_comes_out_empty_is_an_error() {
+        let table = crate::open("regexp:{ {/^(a|b)*c$/ $1} }").unwrap();
+        assert_eq!(table.get("ac").unwrap().as_deref(), Some("a"));
+        assert_eq!(table.get("c").unwrap_err().cause, "the value of \"c\" is empty");
+        assert_eq!(table.get("d").unwrap(), None);
     }
 }
