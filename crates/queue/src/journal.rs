@@ -22,8 +22,9 @@ pub struct Journal {
 }
 
 impl Journal {
-    pub(crate) fn new(file: Arc<File>, offset: u64, file_size: u64) -> Self {
-        Self { file, offset, file_size, buffer: Vec::new(), used: 0, ended: false }
+    /// `known`: what is in memory already of what begins at `offset`.
+    pub(crate) fn new(file: Arc<File>, offset: u64, file_size: u64, known: Vec<u8>) -> Self {
+        Self { file, offset, file_size, buffer: known, used: 0, ended: false }
     }
 
     /// Where the whole records end; known when the iterator has ended.

@@ -51,6 +51,8 @@ pub struct Stored {
     ready: bool,
     /// The file's first bytes, at most up to the content.
     prefix: Vec<u8>,
+    /// The journal, where the first read brought all of it and nothing was appended since.
+    journal: Vec<u8>,
     /// A recipient's number and the offset of its record: where the last reading of recipients ended.
     cursor: Cell<(u32, u64)>,
 }
@@ -80,11 +82,13 @@ impl Stored {
         let flags = Flags::from_head(bytes);
         let content = usize::try_from(head.content_offset).unwrap_or(usize::MAX);
         let prefix = bytes[..content.min(read)].to_vec();
+        let journal = usize::try_from(head.journal_offset()).ok().and_then(|start| bytes.get(start..));
+        let journal = journal.filter(|_| read as u64 == file_size).unwrap_or_default().to_vec();
         let cursor = Cell::new((0, head.recipients_offset));
         let envelope = Envelope::new(mail::Address::null(), Vec::new(), std::time::Duration::ZERO);
         let (modified, ready) = (modified(&stat), is_ready(&stat));
         let mut stored =
-            Self { file, path, head, flags, envelope, file_size, modified, ready, prefix, cursor };
+            Self { file, path, head, flags, envelope, file_size, modified, ready, prefix, journal, cursor };
         stored.read_envelope()?;
         Ok(stored)
     }
@@ -240,7 +244,7 @@ impl Stored {
     /// The attempts so far, oldest first.
     #[must_use]
     pub fn journal(&self) -> Journal {
-        Journal::new(Arc::clone(&self.file), self.head.journal_offset(), self.file_size)
+        Journal::new(Arc::clone(&self.file), self.head.journal_offset(), self.file_size, self.journal.clone())
     }
 
     /// The last attempt for each recipient that had one: one entry in memory for each of them.
@@ -341,6 +345,7 @@ impl Stored {
     /// Keeps what is in memory in step with a journal that was just written.
     pub(crate) fn note_file_size(&mut self, file_size: u64) {
         self.file_size = file_size;
+        self.journal = Vec::new();
     }
 
     /// Where the state of a recipient is, if there is such a recipient.

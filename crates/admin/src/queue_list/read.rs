@@ -1,6 +1,9 @@
 //! The queue on disk → parts of a listing.
 
 use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipc::log;
@@ -14,6 +17,18 @@ const SLICE: usize = 1000;
 
 /// What is shown of a reason. A remote server may have sent four kilobytes of it for each of ten thousand recipients.
 const REASON_LIMIT: usize = 1024;
+
+/// Threads that read: opening files is what takes the time, and the reader of the listing needs a processor, too.
+const THREADS: usize = 2;
+
+/// Messages that a thread reads before it gives them on.
+const BATCH: usize = 32;
+
+/// Messages that were read together, and the rest of the last of them where that is long.
+struct Run {
+    parts: Vec<Part>,
+    more: Option<Receiver<Part>>,
+}
 
 /// The folders that are listed, in the order in which mail passes them: what moves on meanwhile is listed twice rather than
 /// not at all. `corrupt/` is none of them, as in Postfix.
@@ -46,16 +61,90 @@ pub(crate) fn list(queue: &ReadOnly, null_sender: &str, to: &mut impl Listing) -
         Err(error) => log::warning!("{error}; submissions are not listed"),
     }
     for (folder, place) in PLACES {
-        for id in queue.ids(folder) {
-            match id.and_then(|id| Ok((id, queue.open(folder, id)?))) {
-                Ok((id, stored)) if stored.is_ready() => list_message(id, place, &stored, null_sender, to)?,
-                // Not committed yet, or moved on: it has been listed or will be.
-                Ok(_) | Err(QueueError::NotFound(_)) => {}
-                Err(error) => log::warning!("{error}; left out of the listing"),
-            }
-        }
+        list_folder(queue, folder, place, null_sender, to)?;
     }
     to.take(Part::End)
+}
+
+/// Lists a folder, with some threads that open files: that is what takes the time.
+fn list_folder(
+    queue: &ReadOnly,
+    folder: Folder,
+    place: Place,
+    null_sender: &str,
+    to: &mut impl Listing,
+) -> io::Result<()> {
+    let ids = Mutex::new(queue.ids(folder));
+    thread::scope(|scope| {
+        let (runs, received) = sync_channel(THREADS);
+        for _ in 0..THREADS {
+            let (ids, runs) = (&ids, runs.clone());
+            scope.spawn(move || read(queue, folder, place, null_sender, ids, &runs));
+        }
+        drop(runs);
+        received.into_iter().try_for_each(|Run { parts, more }| {
+            parts.into_iter().chain(more.into_iter().flatten()).try_for_each(|part| to.take(part))
+        })
+    })
+}
+
+/// Reads messages until there are no more, or nobody wants them any more.
+fn read(
+    queue: &ReadOnly,
+    folder: Folder,
+    place: Place,
+    null_sender: &str,
+    ids: &Mutex<impl Iterator<Item = Result<QueueId, QueueError>>>,
+    runs: &SyncSender<Run>,
+) {
+    loop {
+        let batch: Vec<_> = ids.lock().unwrap_or_else(PoisonError::into_inner).by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            return;
+        }
+        let mut parts = Vec::new();
+        for id in batch {
+            let sent = match id.and_then(|id| Ok((id, queue.open(folder, id)?))) {
+                Ok((id, stored)) if stored.is_ready() && is_long(&stored) => {
+                    let (part, more) = sync_channel(1);
+                    let run = Run { parts: std::mem::take(&mut parts), more: Some(more) };
+                    runs.send(run).map_err(|_| gone()).and_then(|()| {
+                        let mut to = |listed| part.send(listed).map_err(|_| gone());
+                        list_message(id, place, &stored, null_sender, &mut to)
+                    })
+                }
+                Ok((id, stored)) if stored.is_ready() => {
+                    let mut to = |listed| {
+                        parts.push(listed);
+                        Ok(())
+                    };
+                    list_message(id, place, &stored, null_sender, &mut to)
+                }
+                // Not committed yet, or moved on: it has been listed or will be.
+                Ok(_) | Err(QueueError::NotFound(_)) => Ok(()),
+                Err(error) => {
+                    log::warning!("{error}; left out of the listing");
+                    Ok(())
+                }
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+        if runs.send(Run { parts, more: None }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether a message has more recipients than are in memory at a time.
+fn is_long(stored: &Stored) -> bool {
+    usize::try_from(stored.recipient_count()).unwrap_or(usize::MAX) > SLICE
+}
+
+/// Who wanted the listing is gone.
+fn gone() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
 }
 
 fn list_message(
