@@ -25,7 +25,7 @@ mod value;
 pub use config::{Config, Snapshot};
 pub use diagnostic::{Diagnostic, Severity, cause, without_numbers};
 pub use expand::ExpandError;
-pub use master_cf::{Presence, ServiceEntry, ServiceKind, Wakeup, port_number};
+pub use master_cf::{PROGRAMS, Presence, ServiceEntry, ServiceKind, Wakeup, port_number};
 pub use near::nearest;
 pub use pace::{Feedback, Rate};
 pub use parameter::{Kind, Param, Parameter, Words, find, param, parameters};

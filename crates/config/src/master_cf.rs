@@ -81,8 +81,8 @@ pub enum Presence {
     Missing,
 }
 
-/// Programs of this suite that master starts.
-const PROGRAMS: &[&str] = &[
+/// Programs of this suite that master starts, sorted.
+pub const PROGRAMS: &[&str] = &[
     "anvil",
     "bounce",
     "cleanup",

@@ -2,9 +2,11 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use nix::fcntl::OFlag;
 
 use crate::folder::{Directory, Folder};
 use crate::{Active, Incoming, Maildrop, Operator, QueueError, ReadOnly};
@@ -37,7 +39,10 @@ impl Root {
     /// # Errors
     /// What the system says of that directory.
     pub fn open(queue_directory: &Path) -> io::Result<Self> {
-        let name_survives_fsync = sys::fs::name_survives_fsync(File::open(queue_directory)?)?;
+        // Not to read it: who works in some of its folders need not list the others.
+        let directory =
+            File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(queue_directory)?;
+        let name_survives_fsync = sys::fs::name_survives_fsync(directory)?;
         Ok(Self { path: queue_directory.to_owned(), name_survives_fsync })
     }
 

@@ -19,6 +19,7 @@ mod lifecycle;
 mod mailbox;
 mod outcome_rules;
 pub mod pass;
+pub mod sandbox;
 mod sessions;
 mod startup;
 pub mod transcript;
@@ -34,6 +35,7 @@ pub use lifecycle::{Event, Lifecycle};
 pub use mailbox::Mailbox;
 pub use sessions::{Sessions, accept_one};
 pub use startup::{Listener, Opener, Service, daemon, daemon_with_judgement};
+pub use workers::rest;
 
 /// Why a daemon ends that should not: printed once, by [`daemon`]. Master starts it again, with back-off.
 #[derive(Debug)]

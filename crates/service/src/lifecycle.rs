@@ -16,6 +16,8 @@ use ipc::control::{ToChild, ToMaster};
 use ipc::{frame, log};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::sandbox::Sandbox;
+
 /// A word of master's for the program's own loop.
 #[derive(Debug)]
 pub enum Event {
@@ -38,6 +40,7 @@ pub struct Lifecycle {
     opened: Mutex<Option<SyncSender<io::Result<File>>>>,
     /// Held by who asks: there is one question at a time.
     opening: Mutex<()>,
+    sandbox: Arc<Sandbox>,
 }
 
 /// How long a child waits for a file from master.
@@ -59,7 +62,11 @@ impl Lifecycle {
     ///
     /// # Errors
     /// What the system says to a new descriptor or thread.
-    pub(crate) fn start(control: UnixStream, receiver: frame::Receiver) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(
+        control: UnixStream,
+        receiver: frame::Receiver,
+        sandbox: Arc<Sandbox>,
+    ) -> io::Result<Arc<Self>> {
         let lifecycle = Arc::new(Self {
             control,
             draining: AtomicBool::new(false),
@@ -70,6 +77,7 @@ impl Lifecycle {
             events: Mutex::new(Events::Kept(Vec::new())),
             opened: Mutex::new(None),
             opening: Mutex::new(()),
+            sandbox,
         });
         let listening = Arc::clone(&lifecycle);
         let thread = std::thread::Builder::new().name("control".into()).stack_size(128 * 1024);
@@ -176,14 +184,21 @@ impl Lifecycle {
     fn listen(&self, mut receiver: frame::Receiver) {
         loop {
             match receiver.next_message(&self.control) {
-                Ok(Some(ToChild::Reload(snapshot))) => {
+                Ok(Some(ToChild::Reload(snapshot))) if self.sandbox.admits(&snapshot) => {
                     self.happened(Event::Reload(snapshot));
                     self.wake();
                 }
+                // Master starts the program again once it has ended.
+                Ok(Some(ToChild::Reload(_))) => {
+                    log::info!("the configuration names what this process is confined from; it begins anew");
+                    self.begin_drain();
+                }
                 Ok(Some(ToChild::Ask)) => {
                     let describe = self.describe.lock().unwrap_or_else(PoisonError::into_inner);
-                    let text = describe.as_ref().map_or_else(String::new, |describe| describe());
+                    let text = describe.as_ref().map(|describe| describe());
                     drop(describe);
+                    let text = text.into_iter().filter(|text| !text.is_empty());
+                    let text = text.chain([self.sandbox.state()]).collect::<Vec<_>>().join(", ");
                     let _ = frame::send(&self.control, &ToMaster::Status { busy: self.busy(), text }, None);
                 }
                 Ok(Some(ToChild::Log)) => match frame::expect_descriptor(&mut receiver) {

@@ -17,6 +17,7 @@ use nix::unistd::{Uid, User};
 
 use crate::Fatal;
 use crate::lifecycle::Lifecycle;
+use crate::sandbox::Sandbox;
 
 /// Descriptors a child is born with: the control socket, the log, then its listening sockets.
 const CONTROL: i32 = 3;
@@ -55,6 +56,9 @@ pub struct Service {
     /// The listening sockets, non-blocking.
     pub listeners: Vec<Listener>,
     pub(crate) unprivileged: bool,
+    /// Whom to become, where this process is root's and is to become somebody.
+    pub(crate) owner: Option<User>,
+    pub(crate) sandbox: Arc<Sandbox>,
 }
 
 /// Opens a file that this process may not open itself, or no longer.
@@ -150,11 +154,22 @@ fn birth(program: &'static str) -> Result<Service, (u8, String)> {
         let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
         (CONFIG, list.join("; "))
     })?;
+    let failed = |error: Fatal| (SOFTWARE, error.to_string());
+    // Looked up before the process is confined to its files.
+    let owner = birth.unprivileged.then(|| owner_of(&config)).transpose().map_err(failed)?.flatten();
+    let sandbox = Sandbox::new(program, &config, &birth.overrides, birth.unprivileged).map_err(failed)?;
+    // Before the log starts its thread: what confines a thread does not reach those that there are.
+    sandbox.enter().map_err(failed)?;
     start_log(&config, program, birth.log_file.then_some(log_file));
+    if let Some(warning) = sandbox.warning() {
+        log::warning!("{warning}");
+    }
+    let sandbox = Arc::new(sandbox);
     lookup::report_warnings_to(|text| log::warning!("{text}"));
     let listeners =
         take_listeners(birth.listeners).map_err(|e| (SOFTWARE, format!("listening sockets: {e}")))?;
-    let lifecycle = Lifecycle::start(control, receiver).map_err(|e| (SOFTWARE, e.to_string()))?;
+    let lifecycle =
+        Lifecycle::start(control, receiver, Arc::clone(&sandbox)).map_err(|e| (SOFTWARE, e.to_string()))?;
     Ok(Service {
         name: birth.service,
         program,
@@ -166,7 +181,21 @@ fn birth(program: &'static str) -> Result<Service, (u8, String)> {
         lifecycle,
         listeners,
         unprivileged: birth.unprivileged,
+        owner,
+        sandbox,
     })
+}
+
+/// `mail_owner`, where this process is root's.
+fn owner_of(config: &Config) -> Result<Option<User>, Fatal> {
+    if !Uid::effective().is_root() {
+        return Ok(None);
+    }
+    let owner = config.get(param::MAIL_OWNER);
+    let user = User::from_name(&owner).map_err(|e| Fatal::new(format!("look up mail_owner {owner}: {e}")))?;
+    let missing =
+        || Fatal::new(format!("mail_owner = {owner}: no such user; create it or name another in main.cf"));
+    user.ok_or_else(missing).map(Some)
 }
 
 fn start_log(config: &Config, program: &str, file: Option<File>) {
@@ -238,27 +267,18 @@ impl Service {
         allowed.inspect_err(|error| log::warning!("raise the limit of open files: {error}")).ok()
     }
 
-    /// Phase 2: becomes `mail_owner` where master.cf says so and this process is root's. The `serve_…` functions call
-    /// it; a program with a loop of its own (qmgr, pickup) calls it itself.
+    /// Phase 2: becomes `mail_owner` where master.cf says so and this process is root's, and confines the process for
+    /// good. The `serve_…` functions call it; a program with a loop of its own (qmgr, pickup) calls it itself.
     ///
     /// # Errors
-    /// An unknown `mail_owner`; a system call that fails. The program must end then.
+    /// A system call that fails. The program must end then.
     pub fn drop_privileges(&self) -> Result<(), Fatal> {
-        if !self.unprivileged {
-            return Ok(());
+        if let Some(owner) = &self.owner {
+            sys::credentials::drop_privileges(owner.uid, owner.gid, &[owner.gid])?;
         }
-        if Uid::effective().is_root() {
-            let owner = self.config.get(param::MAIL_OWNER);
-            let user = User::from_name(&owner)
-                .map_err(|e| Fatal::new(format!("look up mail_owner {owner}: {e}")))?;
-            let user = user.ok_or_else(|| {
-                Fatal::new(format!(
-                    "mail_owner = {owner}: no such user; create it or name another in main.cf"
-                ))
-            })?;
-            sys::credentials::drop_privileges(user.uid, user.gid, &[user.gid])?;
+        if self.unprivileged {
+            sys::process::forbid_new_privileges()?;
         }
-        sys::process::forbid_new_privileges()?;
-        Ok(())
+        self.sandbox.finish()
     }
 }

@@ -111,7 +111,10 @@ fn arguments_of_base() -> io::Result<Rules> {
         ),
         (libc::SYS_mprotect, vec![rule(vec![condition(2, SeccompCmpOp::MaskedEq(executable), 0)?])?]),
         // What the C library and the standard library ask of these.
-        (libc::SYS_prctl, any_of(0, &[prctl(libc::PR_SET_NAME), prctl(libc::PR_SET_VMA)])?),
+        (
+            libc::SYS_prctl,
+            any_of(0, &[prctl(libc::PR_SET_NAME), prctl(libc::PR_SET_VMA), prctl(libc::PR_CAPBSET_READ)])?,
+        ),
         (libc::SYS_ioctl, any_of(1, &[libc::FIONBIO, libc::FIOCLEX, libc::FIONREAD, libc::TCGETS])?),
         (libc::SYS_prlimit64, any_of(0, &[0])?),
         // abort(3).
