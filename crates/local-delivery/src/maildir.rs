@@ -1,14 +1,21 @@
-//! Delivery into a Maildir: `tmp/` → `new/`, durable before it is said to be done.
+//! Delivery into a Maildir: `tmp/` → `new/`, safe from a power cut before it is said to be done.
 //!
-//! Contract: runs as the mailbox's owner (the caller's [`AsUser`](sys::credentials::AsUser) guard). After `Ok` the
-//! message and its name in `new/` survive a power cut. After `Err`, and after a crash at any point, `new/` holds
-//! either the whole message or nothing of it: the data is synced before the name appears. What a crash leaves in
-//! `tmp/` is removed by mail readers after 36 hours, as the format's definition asks.
+//! Contract: runs as the mailbox's owner (the caller's [`AsUser`](sys::credentials::AsUser) guard). After `Err`, and
+//! after a crash at any point, `new/` holds either the whole message or nothing of it: the data is on the disk before the
+//! name appears. What a crash leaves in `tmp/` is removed by mail readers after 36 hours, as the format's definition
+//! asks. After `Ok` the mail is not lost in a power cut, for one of two reasons ([`Lasting`]):
 //!
-//! A small message takes ten system calls: open and fstat `new/`, create, writev, fdatasync, rename, fsync of the
-//! folder (shared, see [`FolderSync`]), two closes, and the read of the queue file.
+//! - [`Lasting::Synced`]: the message and its name in `new/` are durable. A small message takes ten system calls: open
+//!   and fstat `new/`, create, writev, fdatasync, rename, fsync of the folder (shared, see [`FolderSync`]), two closes, and
+//!   the read of the queue file. Two commits of a journal in a row are waited for.
+//! - [`Lasting::Ordered`]: a power cut that takes the name in `new/` back gives the queue file back, because both are in
+//!   one journal, the name comes first, and of two changes of names the journal never keeps the later one alone. The data is
+//!   written out before the name is made. Nothing is waited for but that data, and mail that a power cut would deliver
+//!   twice is little: mostly the name in `new/` and the end of the queue file are committed together. It is chosen only
+//!   where the removal of the queue file is all that the queue manager does next: a mark that a recipient has the message is
+//!   data, which may reach the disk before the names do.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,10 +23,13 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use config::{Config, param};
+use ipc::agent::Request;
 use mail::Dsn;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags};
 use nix::libc;
+use queue::Folder;
 
 use crate::failure::{Delivered, Failure};
 use crate::folder_sync::FolderSync;
@@ -30,26 +40,68 @@ const MAX_NAMES: usize = 10;
 
 static FOLDER_SYNC: LazyLock<FolderSync> = LazyLock::new(FolderSync::default);
 
+/// What a delivery that is done relies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lasting {
+    /// Everything is synced.
+    Synced,
+    /// A Maildir on this device: its journal has the mail in the mailbox before it is out of the queue.
+    Ordered(u64),
+}
+
+impl Lasting {
+    /// What deliveries of this process may rely on where the queue manager does nothing but remove the queue file.
+    pub(crate) fn from_config(config: &Config) -> Self {
+        let queue: PathBuf = config.get(param::QUEUE_DIRECTORY);
+        let trusts = config.get(param::MAILDIR_TRUSTS_JOURNAL);
+        let device = trusts.then(|| sys::fs::ordering_device(&queue.join(Folder::Active.as_str())));
+        // What cannot be found out is not relied on.
+        device.and_then(Result::ok).flatten().map_or(Self::Synced, Self::Ordered)
+    }
+
+    /// What this delivery may rely on.
+    pub(crate) fn of(self, request: &Request) -> Self {
+        if request.ends_when_sent { self } else { Self::Synced }
+    }
+
+    fn is_ordered_with(self, folder: &Metadata) -> bool {
+        self == Self::Ordered(folder.dev())
+    }
+}
+
 /// Delivers one message into the Maildir at `folder`, which is made, with its parents, where it is missing. `limit` is
 /// the largest message in bytes, 0 for none.
 ///
 /// # Errors
 /// [`Failure`]; nothing was delivered then.
-pub(crate) fn deliver(folder: &Path, letter: &Letter<'_>, preamble: &Preamble<'_>, limit: u64) -> Delivered {
+pub(crate) fn deliver(
+    folder: &Path,
+    letter: &Letter<'_>,
+    preamble: &Preamble<'_>,
+    limit: u64,
+    lasting: Lasting,
+) -> Delivered {
     let headers = preamble.headers();
     if limit > 0 && letter.size() + headers.len() as u64 > limit {
         let text =
             format!("maildir delivery failed: message is larger than the mailbox limit of {limit} bytes");
         return Err(Failure::bounce(Dsn::new(5, 2, 2), text));
     }
-    store(folder, letter, &headers).map_err(|failure| failure.within("maildir delivery failed: "))?;
+    store(folder, letter, &headers, lasting)
+        .map_err(|failure| failure.within("maildir delivery failed: "))?;
     Ok("delivered to maildir".to_owned())
 }
 
-fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8]) -> Result<(), Failure> {
+fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8], lasting: Lasting) -> Result<(), Failure> {
     let new = open_new(folder)?;
+    let stat = new
+        .metadata()
+        .map_err(|error| Failure::from_io(&error, format_args!("stat {}", folder.join("new").display())))?;
+    let is_ordered = lasting.is_ordered_with(&stat);
     let (mut file, name, path) = create(folder)?;
-    let written = letter.write_to(&mut file, headers).and_then(|()| file.sync_data());
+    let written = letter
+        .write_to(&mut file, headers)
+        .and_then(|()| if is_ordered { sys::fs::write_out(&file) } else { file.sync_data() });
     let result = written.map_err(|error| Failure::from_io(&error, "error writing message"));
     let result = result.and_then(|()| {
         publish(&path, &new, &name)
@@ -60,7 +112,10 @@ fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8]) -> Result<(), Failu
         let _ = std::fs::remove_file(&path);
         return Err(failure);
     }
-    make_durable(&new, &folder.join("new").join(&name))
+    if is_ordered {
+        return Ok(());
+    }
+    make_durable(&new, &stat, &folder.join("new").join(&name))
 }
 
 /// Opens `new/` before anything is delivered: a folder that cannot be synced later takes no mail now.
@@ -144,9 +199,8 @@ fn publish(path: &Path, new: &File, name: &str) -> io::Result<()> {
 
 /// Syncs `new/`. Where the folder's file system knows no such thing (`EINVAL`) its names are as durable as they get;
 /// on any other error the mail is taken back, as it will be delivered again.
-fn make_durable(new: &File, delivered: &Path) -> Result<(), Failure> {
-    let synced = new.metadata().and_then(|stat| FOLDER_SYNC.sync(new, (stat.dev(), stat.ino())));
-    match synced {
+fn make_durable(new: &File, stat: &Metadata, delivered: &Path) -> Result<(), Failure> {
+    match FOLDER_SYNC.sync(new, (stat.dev(), stat.ino())) {
         Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
             let _ = std::fs::remove_file(delivered);
             Err(Failure::from_io(&error, format_args!("sync the folder of {}", delivered.display())))
@@ -167,9 +221,13 @@ mod tests {
     const TEXT: &[u8] = b"Subject: hello\n\nbody\n";
 
     fn deliver_to(folder: &Path, limit: u64) -> Delivered {
+        deliver_lasting(folder, limit, Lasting::Synced)
+    }
+
+    fn deliver_lasting(folder: &Path, limit: u64, lasting: Lasting) -> Delivered {
         let sender = Address::new("s@example.org").unwrap();
         let preamble = Preamble { sender: &sender, original: Some("o@x"), delivered: Some("d@x") };
-        deliver(folder, &Letter::open(&TEXT).unwrap(), &preamble, limit)
+        deliver(folder, &Letter::open(&TEXT).unwrap(), &preamble, limit, lasting)
     }
 
     fn files(folder: &Path) -> Vec<PathBuf> {
@@ -188,6 +246,20 @@ mod tests {
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         assert!(files(&folder.join("tmp")).is_empty() && folder.join("cur").is_dir());
+    }
+
+    #[test]
+    fn a_delivery_that_a_journal_keeps_safe_is_the_same_to_who_reads_it() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("Maildir");
+        let device = home.path().metadata().unwrap().dev();
+        for lasting in [Lasting::Ordered(device), Lasting::Ordered(device + 1), Lasting::Synced] {
+            deliver_lasting(&folder, 0, lasting).unwrap();
+        }
+        let texts: Vec<Vec<u8>> =
+            files(&folder.join("new")).iter().map(|file| std::fs::read(file).unwrap()).collect();
+        assert!(texts.len() == 3 && texts.iter().all(|text| *text == texts[0] && text.ends_with(TEXT)));
+        assert!(files(&folder.join("tmp")).is_empty());
     }
 
     #[test]

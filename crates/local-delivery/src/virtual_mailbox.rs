@@ -18,6 +18,7 @@ use crate::failure::{Delivered, Failure, outcome};
 use crate::letter::{self, Letter, Preamble};
 use crate::local::settings::{locking, open_maps};
 use crate::lock::Locking;
+use crate::maildir::Lasting;
 use crate::rights::Instance;
 use crate::{maildir, mbox};
 
@@ -45,6 +46,7 @@ struct VirtualAgent {
     strict_ownership: bool,
     enable_original_recipient: bool,
     instance: Instance,
+    lasting: Lasting,
 }
 
 impl VirtualAgent {
@@ -65,6 +67,7 @@ impl VirtualAgent {
             strict_ownership: config.get(param::STRICT_MAILBOX_OWNERSHIP),
             enable_original_recipient: config.get(param::ENABLE_ORIGINAL_RECIPIENT),
             instance: Instance::current(),
+            lasting: Lasting::from_config(config),
         })
     }
 
@@ -94,7 +97,9 @@ impl VirtualAgent {
         }
         let _guard = self.instance.act_as(Uid::from_raw(uid), Gid::from_raw(gid))?;
         if path.ends_with('/') {
-            return self.deliver_maildir(Path::new(&path), &letter, &preamble, uid, gid);
+            let lasting = self.lasting.of(&delivery.request);
+            let delivered = maildir::deliver(Path::new(&path), &letter, &preamble, self.limit, lasting);
+            return explained(delivered, uid, gid);
         }
         self.deliver_mbox(Path::new(&path), &letter, &preamble, uid)
     }
@@ -130,24 +135,6 @@ impl VirtualAgent {
         Ok(path)
     }
 
-    fn deliver_maildir(
-        &self,
-        folder: &Path,
-        letter: &Letter<'_>,
-        preamble: &Preamble<'_>,
-        uid: u32,
-        gid: u32,
-    ) -> Delivered {
-        let delivered = maildir::deliver(folder, letter, preamble, self.limit);
-        if let Err(failure) = &delivered
-            && failure.text.ends_with("Permission denied")
-        {
-            log::warning!("maildir access problem for UID/GID={uid}/{gid}: {}", failure.text);
-            log::warning!("perhaps you need to create the maildirs in advance");
-        }
-        delivered
-    }
-
     fn deliver_mbox(&self, path: &Path, letter: &Letter<'_>, preamble: &Preamble<'_>, uid: u32) -> Delivered {
         let rules = mbox::Rules {
             locking: &self.locking,
@@ -163,6 +150,17 @@ impl VirtualAgent {
         })?;
         Ok("delivered to mailbox".to_owned())
     }
+}
+
+/// What the log says besides of a Maildir that may not be written in.
+fn explained(delivered: Delivered, uid: u32, gid: u32) -> Delivered {
+    if let Err(failure) = &delivered
+        && failure.text.ends_with("Permission denied")
+    {
+        log::warning!("maildir access problem for UID/GID={uid}/{gid}: {}", failure.text);
+        log::warning!("perhaps you need to create the maildirs in advance");
+    }
+    delivered
 }
 
 impl Agent for VirtualAgent {

@@ -13,6 +13,7 @@ use super::served::Served;
 use super::settings::Settings;
 use crate::failure::{Failure, outcome};
 use crate::letter::{self, Letter};
+use crate::maildir::Lasting;
 use crate::rights::{Instance, SystemUsers, Users};
 
 /// What `relay=` says.
@@ -26,6 +27,7 @@ pub(super) struct LocalAgent {
     pub(super) served: Served,
     pub(super) cleanup: ipc::cleanup::Client,
     pub(super) queue_directory: PathBuf,
+    pub(super) lasting: Lasting,
 }
 
 impl LocalAgent {
@@ -53,6 +55,7 @@ impl LocalAgent {
             served: Served::default(),
             cleanup,
             queue_directory: config.get(param::QUEUE_DIRECTORY),
+            lasting: Lasting::from_config(config),
         })
     }
 }

@@ -187,7 +187,8 @@ impl Attempt<'_> {
         }
         let settings = &self.agent.settings;
         let preamble = self.preamble(context, settings.delivered_header.file);
-        let delivered = maildir::deliver(folder, self.letter, &preamble, settings.limit);
+        let lasting = self.agent.lasting.of(&self.delivery.request);
+        let delivered = maildir::deliver(folder, self.letter, &preamble, settings.limit, lasting);
         if let Err(failure) = &delivered
             && failure.text.ends_with("Permission denied")
         {
