@@ -3,11 +3,13 @@
 //! Contract: runs as the mailbox's owner (the caller's [`AsUser`](sys::credentials::AsUser) guard). After `Err`, and
 //! after a crash at any point, `new/` holds either the whole message or nothing of it: the data is on the disk before the
 //! name appears. What a crash leaves in `tmp/` is removed by mail readers after 36 hours, as the format's definition
-//! asks. After `Ok` the mail is not lost in a power cut, for one of two reasons ([`Lasting`]):
+//! asks. After `Ok` the mail is not lost in a power cut, for one of three reasons ([`Lasting`]):
 //!
 //! - [`Lasting::Synced`]: the message and its name in `new/` are durable. A small message takes ten system calls: open
 //!   and fstat `new/`, create, writev, fdatasync, rename, fsync of the folder (shared, see [`FolderSync`]), two closes, and
-//!   the read of the queue file. Two commits of a journal in a row are waited for.
+//!   the read of the queue file. Two commits of a journal in a row are waited for, and more where folders are made.
+//! - [`Lasting::Committed`]: the same with one commit. The data is written out before the name is made, and with the name
+//!   in `new/` the journal keeps all changes of names before it, among them those of folders that were made.
 //! - [`Lasting::Ordered`]: a power cut that takes the name in `new/` back gives the queue file back, because both are in
 //!   one journal, the name comes first, and of two changes of names the journal never keeps the later one alone. The data is
 //!   written out before the name is made. Nothing is waited for but that data, and mail that a power cut would deliver
@@ -40,12 +42,15 @@ const MAX_NAMES: usize = 10;
 
 static FOLDER_SYNC: LazyLock<FolderSync> = LazyLock::new(FolderSync::default);
 
-/// What a delivery that is done relies on.
+/// What a delivery that is done relies on. The device, of the queue's file system, is one whose journal keeps changes of
+/// names in their order ([`sys::fs::ordering_device`]); a Maildir elsewhere is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lasting {
     /// Everything is synced.
     Synced,
-    /// A Maildir on this device: its journal has the mail in the mailbox before it is out of the queue.
+    /// What happened before the folder `new/` was synced lasts with it.
+    Committed(u64),
+    /// The mail is in the mailbox before it is out of the queue.
     Ordered(u64),
 }
 
@@ -61,11 +66,18 @@ impl Lasting {
 
     /// What this delivery may rely on.
     pub(crate) fn of(self, request: &Request) -> Self {
-        if request.ends_when_sent { self } else { Self::Synced }
+        match self {
+            Self::Ordered(device) if !request.ends_when_sent => Self::Committed(device),
+            lasting => lasting,
+        }
     }
 
-    fn is_ordered_with(self, folder: &Metadata) -> bool {
-        self == Self::Ordered(folder.dev())
+    /// The same for this folder.
+    fn within(self, folder: &Metadata) -> Self {
+        match self {
+            Self::Committed(device) | Self::Ordered(device) if device == folder.dev() => self,
+            _ => Self::Synced,
+        }
     }
 }
 
@@ -93,15 +105,16 @@ pub(crate) fn deliver(
 }
 
 fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8], lasting: Lasting) -> Result<(), Failure> {
-    let new = open_new(folder)?;
+    let new = open_new(folder, lasting)?;
     let stat = new
         .metadata()
         .map_err(|error| Failure::from_io(&error, format_args!("stat {}", folder.join("new").display())))?;
-    let is_ordered = lasting.is_ordered_with(&stat);
-    let (mut file, name, path) = create(folder)?;
-    let written = letter
-        .write_to(&mut file, headers)
-        .and_then(|()| if is_ordered { sys::fs::write_out(&file) } else { file.sync_data() });
+    let lasting = lasting.within(&stat);
+    let (mut file, name, path) = create(folder, lasting)?;
+    let written = letter.write_to(&mut file, headers).and_then(|()| match lasting {
+        Lasting::Synced => file.sync_data(),
+        Lasting::Committed(_) | Lasting::Ordered(_) => sys::fs::write_out(&file),
+    });
     let result = written.map_err(|error| Failure::from_io(&error, "error writing message"));
     let result = result.and_then(|()| {
         publish(&path, &new, &name)
@@ -112,19 +125,19 @@ fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8], lasting: Lasting) -
         let _ = std::fs::remove_file(&path);
         return Err(failure);
     }
-    if is_ordered {
+    if matches!(lasting, Lasting::Ordered(_)) {
         return Ok(());
     }
     make_durable(&new, &stat, &folder.join("new").join(&name))
 }
 
 /// Opens `new/` before anything is delivered: a folder that cannot be synced later takes no mail now.
-fn open_new(folder: &Path) -> Result<File, Failure> {
+fn open_new(folder: &Path, lasting: Lasting) -> Result<File, Failure> {
     let path = folder.join("new");
     let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&path);
     let opened = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_folders(folder)?;
+            make_folders(folder, lasting)?;
             open()
         }
         result => result,
@@ -132,7 +145,7 @@ fn open_new(folder: &Path) -> Result<File, Failure> {
     opened.map_err(|error| Failure::from_io(&error, format_args!("open {}", path.display())))
 }
 
-fn make_folders(folder: &Path) -> Result<(), Failure> {
+fn make_folders(folder: &Path, lasting: Lasting) -> Result<(), Failure> {
     let there = folder.ancestors().position(Path::exists);
     for name in ["tmp", "cur", "new"] {
         let path = folder.join(name);
@@ -140,8 +153,12 @@ fn make_folders(folder: &Path) -> Result<(), Failure> {
             Failure::from_io(&error, format_args!("create maildir folder {}", path.display()))
         })?;
     }
-    // The names of the folders must last as long as the mail in them: every folder that holds a new one is synced. One
-    // that this user may not even open cannot have got a new name from him.
+    // The names of the folders must last as long as the mail in them: every folder that holds a new one is synced, unless
+    // all are before the mail in one journal. One that this user may not even open cannot have got a new name from him.
+    let holder = there.and_then(|depth| folder.ancestors().nth(depth)?.metadata().ok());
+    if holder.is_some_and(|holder| lasting.within(&holder) != Lasting::Synced) {
+        return Ok(());
+    }
     for holder in folder.ancestors().take(there.map_or(usize::MAX, |depth| depth + 1)) {
         let _ = sys::fs::sync_directory(holder);
     }
@@ -149,7 +166,7 @@ fn make_folders(folder: &Path) -> Result<(), Failure> {
 }
 
 /// Makes the file in `tmp/`: new, nobody else's, not through a link.
-fn create(folder: &Path) -> Result<(File, String, PathBuf), Failure> {
+fn create(folder: &Path, lasting: Lasting) -> Result<(File, String, PathBuf), Failure> {
     let mut made_folders = false;
     let mut tries = 0;
     loop {
@@ -163,7 +180,7 @@ fn create(folder: &Path) -> Result<(File, String, PathBuf), Failure> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < MAX_NAMES => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && !made_folders => {
                 made_folders = true;
-                make_folders(folder)?;
+                make_folders(folder, lasting)?;
             }
             Err(error) => {
                 return Err(Failure::from_io(&error, format_args!("create maildir file {}", path.display())));
@@ -253,7 +270,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("Maildir");
         let device = home.path().metadata().unwrap().dev();
-        for lasting in [Lasting::Ordered(device), Lasting::Ordered(device + 1), Lasting::Synced] {
+        let ways = [Lasting::Ordered(device), Lasting::Committed(device), Lasting::Ordered(device + 1)];
+        for lasting in ways {
             deliver_lasting(&folder, 0, lasting).unwrap();
         }
         let texts: Vec<Vec<u8>> =
