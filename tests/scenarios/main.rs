@@ -28,6 +28,8 @@ mod relay_peers;
 mod relay_wire;
 mod reload;
 mod reports;
+mod relay_rules;
+mod relay_stages;
 mod rights;
 mod schedule;
 mod screened_out;

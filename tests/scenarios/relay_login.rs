@@ -294,3 +294,52 @@ fn tokens_come_from_files_and_commands() {
         );
     }
 }
+
+/// A token that has served and is refused one day is asked for anew at once; so is one whose time is over.
+#[test]
+fn a_token_that_is_refused_or_expires_is_replaced_at_once() {
+    let login = |number: u8| {
+        let said = base64(&format!("user=jane@x.example\x01auth=Bearer token-{number}\x01\x01"));
+        format!("AUTH XOAUTH2 {said}")
+    };
+    let refused = format!("334 {}", base64("{\"status\":\"401\"}"));
+    for (lifetime, withdrawn) in [(3600, true), (2, false)] {
+        let server = token_server("XOAUTH2", &[]);
+        let at = server.address.port();
+        let site = Builder::new()
+            .main("smtp_sasl_auth_enable = yes")
+            .main(&format!("smtp_sasl_password_maps = inline:{{ {{ [127.0.0.1]:{at} = jane@x.example:token-command:/bin/sh $config_directory/refresh }} }}"))
+            .main("smtp_sasl_security_options = noanonymous")
+            .main("smtp_connection_cache_on_demand = no")
+            .main(&format!("relayhost = [127.0.0.1]:{at}"))
+            .master("smtp unix - - n - - smtp")
+            .file("refresh", &format!("echo x >> $root/runs\necho \"{{\\\"access_token\\\": \\\"token-$(wc -l < $root/runs)\\\", \\\"expires_in\\\": {lifetime}}}\"\n"))
+            .start();
+        let send = |recipient: &str| {
+            let mut smtp = site.smtp();
+            smtp.expect("EHLO client.example", 250);
+            assert_eq!(smtp.message("joe@example.com", &[recipient], "Subject: x\r\n\r\nx\r\n").code, 250);
+            site.wait_for_log(&[&format!("to=<{recipient}>"), "status="])
+        };
+        assert!(send("one@far.test").contains("status=sent"), "{}", site.log());
+        if withdrawn {
+            let ehlo = ("EHLO", "250-s.example\n250 AUTH XOAUTH2");
+            server.say(&[
+                ehlo,
+                ("AUTH", &refused),
+                ("+", "535 5.7.8 expired"),
+                (&login(2), "235 2.7.0 fine"),
+            ]);
+            assert!(send("two@far.test").contains("status=sent"), "{}", site.log());
+        } else {
+            let mut number = 0;
+            wait_for("another token", || {
+                number += 1;
+                send(&format!("user{number}@far.test"));
+                (server.count(&login(2)) > 0).then_some(())
+            });
+        }
+        assert!(server.count(&login(1)) > 0 && server.count(&login(2)) > 0);
+        assert!(!site.log().contains("token-1"), "{}", site.log());
+    }
+}

@@ -217,6 +217,43 @@ fn fallback_relays_and_lists_of_places_serve_as_in_postfix() {
     senders.compare(WITH_FALLBACK);
 }
 
+/// Where answers of the DNS are passed over, and mail that came to its best host is delivered: the domains, and what must
+/// be said.
+const RULED: &[(&str, &str)] = &[
+    ("preference", "relay=good2.example.com"),
+    ("refused-first", "DNS reply filter drops all results"),
+    ("address-only", "DNS reply filter drops all results"),
+    ("alias", "relay=good2.example.com"),
+    ("best-self", "passing <user@best-self.example.com> to transport=discard"),
+    ("second-self-down", "status=deferred"),
+    ("namesake-best", "dsn="),
+    ("hard-first", "status=bounced"),
+    ("soft-first", "status=sent"),
+];
+
+#[test]
+fn dns_reply_filters_and_best_mx_transport_do_as_in_postfix() {
+    if !is_root("hosts with a DNS") {
+        return;
+    }
+    let mut network = Network::new();
+    let own: String = [11, 12].iter().map(|number| format!("self A {}\n", address(*number))).collect();
+    let _servers = Servers::start(&mut network, &(records() + &own));
+    let senders = senders(
+        &mut network,
+        &[
+            "smtp_dns_reply_filter = regexp:{{/^preference[.]example[.]com[.] [0-9]+ IN MX 10 / IGNORE}, \
+             {/^refused-first[.]example[.]com[.] [0-9]+ in mx / ignore}, \
+             {/^address-only[.]example[.]com[.] [0-9]+ IN A 192[.]0[.]2[.]100$$/ IGNORE}}",
+            "best_mx_transport = discard:for us",
+        ],
+    );
+    for (name, _) in RULED {
+        senders.send(&format!("user@{name}.example.com"));
+    }
+    senders.compare(RULED);
+}
+
 /// A sender of ours alone.
 fn sender(network: &mut Network, lines: &[&str]) -> (Host, Instance) {
     let host = network.host("relay.sender.example");

@@ -111,7 +111,7 @@ fn send(port: u16, way: &str) {
 }
 
 /// What the log says of the first attempt for each recipient: all but times and numbers that differ from run to run.
-fn results(log: &str) -> BTreeMap<String, String> {
+pub(super) fn results(log: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for line in log.lines().filter(|line| line.contains(": to=<") && line.contains(".test>")) {
         let (_, rest) = line.split_once(": to=<").unwrap_or_default();

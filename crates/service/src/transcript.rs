@@ -139,7 +139,7 @@ impl Notices {
         format!(
             "From: Mail Delivery System <MAILER-DAEMON@{host}>\nTo: Postmaster <{}>\n\
              Subject: {name} {program}: errors from {peer}\nAuto-Submitted: auto-generated\n\n\
-             {before}Transcript of session follows.\n\n{}{cut}\n{after}\n\
+             {before}Transcript of session follows.\n\n{}{cut}\n{after}\
              For other details, see the local mail logfile\n",
             to.to_path(),
             transcript.text

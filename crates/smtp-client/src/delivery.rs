@@ -190,11 +190,11 @@ impl<'a, 'r> Attempt<'a, 'r> {
         positions: &[usize],
         site: bool,
     ) {
-        if failure.breaks_protocol {
-            conversation.transcript.note(PROTOCOL);
-        }
         if positions.is_empty() {
             return;
+        }
+        if failure.breaks_protocol {
+            conversation.transcript.note(PROTOCOL);
         }
         let relay = conversation.server.with_port();
         if failure.is_temporary() && !self.final_server {
@@ -268,6 +268,9 @@ impl<'a, 'r> Attempt<'a, 'r> {
         let left = self.results.undecided();
         let all = std::mem::take(&mut request.recipients);
         request.recipients = left.iter().filter_map(|position| all.get(*position).cloned()).collect();
+        for recipient in &request.recipients {
+            log::info!("{}: passing <{}> to transport={transport}", request.id, recipient.address);
+        }
         let results = &mut *self.results;
         let passed = service::pass::deliver(
             &settings.queue_directory,

@@ -45,7 +45,7 @@ impl Failure {
             return Self { dsn: response.dsn(), text, said, is_loop: false, breaks_protocol };
         }
         // A success where there can be none: who answers like this will do so the next time.
-        let text = format!("Protocol error: {text}");
+        let text = if response.code() / 100 == 2 { format!("Protocol error: {text}") } else { text };
         Self { dsn: Dsn::new(5, 5, 0), text, said, is_loop: false, breaks_protocol: true }
     }
 

@@ -4,7 +4,7 @@ use ipc::agent::Request;
 use ipc::log;
 use mail::Dsn;
 use net::tls::client::{Level, Peer, Policy};
-use smtp_proto::client::{Event, Protocol, Response};
+use smtp_proto::client::{Event, Protocol, Response, Stage};
 
 use crate::agent::Client;
 use crate::conversation::{Conversation, Trouble};
@@ -129,7 +129,11 @@ impl Opening<'_> {
                 let text = format!("TLS is required, but host {server} refused to start TLS: {response}");
                 return Err(Failure::said(&server, &response, text).into());
             }
-            return Ok(());
+            // With 421 it has closed the connection (RFC 5321 section 3.8).
+            return match conversation.session.is_open() {
+                true => Ok(()),
+                false => Err(Failure::reply(&server, &response, Stage::StartTls).into()),
+            };
         }
         match event(conversation)? {
             Event::Handshake => {}

@@ -24,7 +24,8 @@ impl Notices {
 
     /// The session is over: tells the postmaster, where there is something to tell.
     pub(crate) fn end(&self, transcript: &Transcript, client: &str, reason: Option<&str>, cleanup: &Client) {
-        let after = reason.map_or_else(String::new, |reason| format!("Session aborted, reason: {reason}\n"));
+        let after =
+            reason.map_or_else(String::new, |reason| format!("Session aborted, reason: {reason}\n")) + "\n";
         let ended = Ended { program: "SMTP server", peer: client, before: "", after: &after };
         self.0.tell(&transcript.kept, &ended, cleanup);
     }

@@ -48,7 +48,10 @@ impl ReplyFilter {
     pub(super) fn apply(&self, found: Found) -> Result<Found, Refused> {
         let mut left = Vec::with_capacity(found.records.len());
         for (ttl, data) in found.records {
-            if !self.ignores(&line(&found.canonical, ttl, &data))? {
+            let line = line(&found.canonical, ttl, &data);
+            if self.ignores(&line)? {
+                ipc::log::info!("ignoring DNS RR: {line}");
+            } else {
                 left.push((ttl, data));
             }
         }

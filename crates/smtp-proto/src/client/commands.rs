@@ -7,7 +7,7 @@ use super::Stage;
 use crate::parameter::{Mail, Rcpt};
 use crate::xtext;
 
-/// Where a message came from, for a server that takes XFORWARD. What is not known stands as `[UNAVAILABLE]`.
+/// Where a message came from, for a server that takes XFORWARD. What is not known is not spoken of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forward {
     /// The client's host name.
@@ -47,9 +47,9 @@ impl Forward {
         };
         let before = out.len();
         for (name, value) in attributes.iter().filter(|(name, _)| taken.iter().any(|other| other == name)) {
-            let value = value.filter(|value| !value.is_empty());
-            let value = value.map_or_else(|| "[UNAVAILABLE]".to_owned(), xtext::encode);
-            out.push_str(&format!(" {name}={value}"));
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                out.push_str(&format!(" {name}={}", xtext::encode(value)));
+            }
         }
         out.len() > before
     }

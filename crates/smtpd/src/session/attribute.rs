@@ -83,7 +83,7 @@ impl Attribute {
     /// Printable text without blanks and what has a meaning in headers.
     pub(super) fn word(&self) -> Option<String> {
         let neutral = |c: char| match c {
-            '(' | ')' | '<' | '>' | ';' | ':' | ',' | '"' | '\\' => '?',
+            '(' | ')' | '<' | '>' | ';' | ':' | ',' | '"' | '\\' | '@' => '?',
             c if c.is_whitespace() => '?',
             c => c,
         };

@@ -167,8 +167,8 @@ impl Dialogue<'_> {
         if let Some(forwarded) = &self.forwarded {
             let _ = write!(shown, "{forwarded}");
         }
-        let rewrite_headers = match &self.forwarded {
-            Some(forwarded) => forwarded.is_local,
+        let rewrite_headers = match self.forwarded.as_ref().and_then(|forwarded| forwarded.is_local) {
+            Some(is_local) => is_local,
             None => self.server.restrictions.rewrites_headers(subject),
         };
         let forwarded = self.forwarded.as_ref().map(Forwarded::to_pass_on);

@@ -25,8 +25,9 @@ pub(super) struct Forwarded {
     ident: Option<String>,
     /// Something was said of the client, be it that nothing is known.
     names_client: bool,
-    /// It came from that host itself: its headers are completed like those of local mail.
-    pub(super) is_local: bool,
+    /// Whether it came from that host itself, so that its headers are completed like those of local mail; none where
+    /// nothing was said of it.
+    pub(super) is_local: Option<bool>,
 }
 
 impl Dialogue<'_> {
@@ -79,8 +80,8 @@ impl Forwarded {
             }
             "IDENT" => self.ident = attribute.word(),
             "SOURCE" => match attribute.value.as_deref().map(str::to_ascii_uppercase).as_deref() {
-                Some("LOCAL") => self.is_local = true,
-                Some("REMOTE") | None => self.is_local = false,
+                Some("LOCAL") => self.is_local = Some(true),
+                Some("REMOTE") | None => self.is_local = Some(false),
                 Some(_) => return Err(attribute.bad()),
             },
             _ => return Err(attribute.unknown(Verb::Xforward)),
