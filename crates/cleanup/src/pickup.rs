@@ -162,8 +162,15 @@ impl Pickup<'_> {
     }
 
     fn set_aside(&self, name: &OsStr, why: &str) -> bool {
-        log::warning!("maildrop/{}: moved to corrupt/: {why}", name.to_string_lossy());
-        self.done("set aside", self.maildrop.set_aside(name))
+        let shown = name.to_string_lossy();
+        match self.maildrop.set_aside(name) {
+            Ok(()) => log::warning!("maildrop/{shown}: moved to corrupt/: {why}"),
+            Err(error) => {
+                log::error!("maildrop/{shown} is {why}: {error}");
+                return false;
+            }
+        }
+        true
     }
 
     fn done(&self, operation: &str, result: Result<(), QueueError>) -> bool {

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstatat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, fchown, unlinkat};
 
 use crate::QueueError;
@@ -110,6 +110,7 @@ impl Maildrop {
 
     fn unreadable(&self, name: &OsStr) -> Dropped {
         match fstatat(&self.0.maildrop, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) if !is_regular(&found) => Dropped::Suspicious("not a regular file"),
             Ok(found) => unfinished(modified(&found)),
             Err(_) => Dropped::NotYet,
         }
@@ -172,6 +173,10 @@ impl Maildrop {
     fn error(&self, operation: &'static str, name: &OsStr, errno: Errno) -> QueueError {
         QueueError::new(operation, self.0.path.join(name), errno.into())
     }
+}
+
+fn is_regular(found: &FileStat) -> bool {
+    SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG
 }
 
 fn unfinished(modified: SystemTime) -> Dropped {
