@@ -17,6 +17,7 @@ mod postfix;
 mod scripted;
 mod sink;
 mod smtp;
+mod strace;
 
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ pub use postfix::Postfix;
 pub use scripted::{Says, Scripted};
 pub use sink::{Sink, Taken};
 pub use smtp::{Reply, Smtp};
+pub use strace::{Call, Strace, Tracing, calls, most_per_thread};
 
 /// How long a scenario waits for what must happen. Far longer than it takes, so that a loaded machine fails no test.
 pub const PATIENCE: Duration = Duration::from_secs(60);

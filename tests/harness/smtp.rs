@@ -63,6 +63,16 @@ impl Smtp {
         Self { reader: BufReader::new(stream) }
     }
 
+    /// Waits no longer than this for a reply; a server that takes longer counts as gone.
+    ///
+    /// # Panics
+    /// As [`Smtp::over`].
+    #[must_use]
+    pub fn within(self, patience: std::time::Duration) -> Self {
+        self.reader.get_ref().set_read_timeout(Some(patience)).expect("limit the time of a read");
+        self
+    }
+
     /// Sends bytes as they are.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::process::Command;
 
 use nix::unistd::{Group, User};
 use scenarios::{Builder, Instance, is_root, peer, run};
@@ -10,10 +11,10 @@ use scenarios::{Builder, Instance, is_root, peer, run};
 use crate::site::{NOTE, only_mail, send};
 
 /// Users that every Debian has and that nobody uses.
-const RECIPIENT: &str = "games";
+pub(crate) const RECIPIENT: &str = "games";
 const MAIL_OWNER: &str = "news";
 
-fn user(name: &str) -> User {
+pub(crate) fn user(name: &str) -> User {
     User::from_name(name).unwrap().unwrap()
 }
 
@@ -115,7 +116,7 @@ fn no_table_makes_virtual_act_as_root() {
 }
 
 /// Gives a program the rights that an installation gives it: a copy, as what is there is a link to what was built.
-fn make_set_gid(site: &Instance, program: &str) {
+pub(crate) fn make_set_gid(site: &Instance, program: &str) {
     let (built, copy) = (site.path("sbin").join(program), site.path("sbin/copy"));
     fs::copy(&built, &copy).unwrap();
     fs::rename(&copy, &built).unwrap();
@@ -134,6 +135,14 @@ const AS_GAMES: &str = r#"
     MAIL_CONFIG=$root/etc exec setpriv --reuid games --regid games --clear-groups "$@"
 "#;
 
+/// A command of an ordinary user, who sees a /etc in which the instance is known.
+pub(crate) fn as_games(site: &Instance, command: &[&str]) -> Command {
+    let mut shell = peer("unshare");
+    shell.args(["--mount", "sh", "-ec", AS_GAMES, "sh", &site.root().display().to_string()]).args(command);
+    shell.current_dir("/");
+    shell
+}
+
 #[test]
 fn a_user_submits_mail_through_the_set_gid_postdrop_and_cannot_look_at_others() {
     if !is_root("set-gid postdrop") {
@@ -141,14 +150,7 @@ fn a_user_submits_mail_through_the_set_gid_postdrop_and_cannot_look_at_others() 
     }
     let site = roots().start();
     ["postdrop", "postqueue"].iter().for_each(|program| make_set_gid(&site, program));
-    let as_games = |command: &[&str], input: &str| {
-        let mut shell = peer("unshare");
-        shell
-            .args(["--mount", "sh", "-ec", AS_GAMES, "sh", &site.root().display().to_string()])
-            .args(command);
-        shell.current_dir("/");
-        run(shell, input.as_bytes())
-    };
+    let as_games = |command: &[&str], input: &str| run(as_games(&site, command), input.as_bytes());
     let program = |name: &str| site.path("sbin").join(name).display().to_string();
     as_games(&[&program("sendmail"), "ann@box.example.com"], "Subject: from games\n\nHello.\n").ok();
     let mail = only_mail(&site, "ann");

@@ -5,6 +5,7 @@ mod ci;
 mod deb;
 mod man;
 mod peers;
+mod proofs;
 mod shell;
 mod test;
 mod tidy;
@@ -39,6 +40,10 @@ enum Command {
     Ci,
     /// Measure against Postfix, in turns, on fresh file systems. Needs root for loop devices.
     Bench(bench::Options),
+    /// Make every system call of the daemons fail once with every error. Needs root for strace.
+    Faults(proofs::Faults),
+    /// Load, kills, reloads and an operator for some minutes; nothing may be lost and nobody may grow.
+    Soak(proofs::Soak),
     /// Build the Debian package, `target/deb/postroad_VERSION_amd64.deb`.
     Deb(deb::Options),
     /// Write the generated parts of the manual pages.
@@ -57,6 +62,8 @@ fn main() -> ExitCode {
         Command::Test { arguments } => test::run(&arguments),
         Command::Ci => ci::run(),
         Command::Bench(options) => bench::run(&options),
+        Command::Faults(options) => proofs::faults(&options),
+        Command::Soak(options) => proofs::soak(&options),
         Command::Deb(options) => deb::run(&options),
         Command::Man { check } => man::run(check),
         Command::Tidy => tidy::run(),

@@ -43,6 +43,9 @@ const PUBLIC_DOMAIN: [&str; 2] = ["Unlicense", "CC0-1.0"];
 /// The longest file: a noun that needs more is two.
 const MAX_LINES: usize = 800;
 
+/// Who attacks whom, and which test shows that it does not work.
+const THREATS: &str = "crates/THREATS.md";
+
 /// Runs all checks and prints everything that is wrong.
 pub fn run() -> Result<()> {
     let files = tracked_files()?;
@@ -50,6 +53,7 @@ pub fn run() -> Result<()> {
     let mut wrong = Vec::new();
     wrong.extend(top_level(&files));
     wrong.extend(texts(&files));
+    wrong.extend(missing_tests(&files));
     wrong.extend(metadata.licences());
     wrong.extend(metadata.dependency_table());
     wrong.extend(metadata.programs_without_page()?);
@@ -92,6 +96,19 @@ fn texts(files: &[String]) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// The page of threats names tests in the last column of its tables; they must be there.
+fn missing_tests(files: &[String]) -> Vec<String> {
+    let page = fs::read_to_string(root().join(THREATS)).unwrap_or_default();
+    let sources = files.iter().filter(|file| file.ends_with(".rs"));
+    let sources: Vec<String> =
+        sources.filter_map(|file| fs::read_to_string(root().join(file)).ok()).collect();
+    let rows = page.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'));
+    let cells = rows.filter_map(|row| row.rsplit('|').next());
+    let named = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let missing = named.filter(|name| !sources.iter().any(|text| text.contains(&format!("fn {name}("))));
+    missing.map(|name| format!("{THREATS}: there is no test {name}")).collect()
 }
 
 /// What cargo knows of the workspace.

@@ -1,0 +1,129 @@
+//! Every call of the system fails once: what was acknowledged is delivered, what was not is refused for now and said why.
+//!
+//! Each daemon is recorded while a round of mail passes. Then the round is repeated with an error in the place of the
+//! first, second, … call of each kind, and in the place of all calls from there on; after that the fault goes away and
+//! nobody helps. The run in short has one error for each kind of call, from the first call on; `cargo xtask faults` has
+//! them all.
+
+mod points;
+pub(crate) mod round;
+
+use std::collections::BTreeMap;
+
+use scenarios::{Instance, Strace, Tracing, is_root, most_per_thread};
+
+use points::{CALLS, Point, points_of};
+use round::{Round, Site};
+
+/// Who is made to fail, and in what order.
+const DAEMONS: [&str; 10] =
+    ["cleanup", "pickup", "qmgr", "virtual", "local", "bounce", "smtp", "smtpd", "showq", "master"];
+
+/// Which points are tried: `all`, or the names of daemons; not set for the run in short.
+const WANTED: &str = "POSTROAD_FAULTS";
+
+/// What came of the points of one daemon.
+#[derive(Default)]
+struct Tally {
+    hit: usize,
+    missed: usize,
+    refused: usize,
+    duplicates: usize,
+    /// Faults of which the log says nothing.
+    silent: Vec<String>,
+    wrong: Vec<String>,
+}
+
+#[test]
+fn every_call_of_every_daemon_may_fail() {
+    if !is_root("faults in the place of system calls") {
+        return;
+    }
+    let wanted = std::env::var(WANTED).ok();
+    let daemons = DAEMONS.iter().filter(|name| {
+        wanted.as_deref().is_none_or(|wanted| wanted == "all" || wanted.split(',').any(|word| word == **name))
+    });
+    let site = Site::start();
+    // What is done once is done: sessions of the daemons with each other are open then.
+    let mut warm = Round::send(&site);
+    warm.settle(&site).expect("a round without a fault");
+    let mut wrong = Vec::new();
+    for daemon in daemons {
+        let tally = try_daemon(&site, daemon, wanted.is_some());
+        println!(
+            "{daemon}: {} faults, {} that found no such call; {} messages refused, {} delivered once more than needed; {} faults the log is silent about",
+            tally.hit,
+            tally.missed,
+            tally.refused,
+            tally.duplicates,
+            tally.silent.len()
+        );
+        tally.silent.iter().for_each(|line| println!("  silent: {line}"));
+        wrong.extend(tally.wrong);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn try_daemon(site: &Site, daemon: &str, all: bool) -> Tally {
+    let recorded = record(site, daemon);
+    let mut tally = Tally::default();
+    for point in points_of(&recorded, all) {
+        if let Err(error) = try_point(site, daemon, &point, &mut tally) {
+            println!("  WRONG {daemon} {point}: {error}");
+            tally.wrong.push(format!("{daemon} {point}: {error}"));
+        }
+    }
+    tally
+}
+
+/// How many calls of each kind the busiest thread of a daemon makes in a round.
+fn record(site: &Site, daemon: &str) -> BTreeMap<String, usize> {
+    let strace = Strace::attach(&pids(site, daemon), &Tracing::of(CALLS), &site.record());
+    let mut round = Round::send(site);
+    let settled = round.settle(site);
+    let calls = strace.detach();
+    settled.unwrap_or_else(|error| panic!("{daemon} under strace without a fault: {error}"));
+    most_per_thread(&calls)
+}
+
+/// The daemon's processes; it is there, as there was mail before, or comes up with the next.
+fn pids(site: &Instance, daemon: &str) -> Vec<i32> {
+    scenarios::wait_for(&format!("{daemon} to be there"), || {
+        if site.pids(daemon).is_empty() {
+            Round::wake(site);
+        }
+        Some(site.pids(daemon)).filter(|pids| !pids.is_empty())
+    })
+}
+
+fn try_point(site: &Site, daemon: &str, point: &Point, tally: &mut Tally) -> Result<(), String> {
+    let log_before = site.log().len();
+    let strace = Strace::attach(&pids(site, daemon), &point.tracing(), &site.record());
+    let mut round = Round::send(site);
+    round.wait_a_little(site);
+    let calls = strace.detach();
+    let settled = round.settle(site);
+    let log = site.log().get(log_before..).unwrap_or_default().to_owned();
+    let hit: Vec<_> = calls.iter().filter(|call| call.is_injected).collect();
+    let Some(first) = hit.first() else {
+        tally.missed += 1;
+        return settled.map(drop);
+    };
+    tally.hit += 1;
+    tally.refused += round.refused.len();
+    let verdict = settled.map_err(|error| format!("{error}; at {}({}", first.name, first.text));
+    tally.duplicates += verdict?;
+    if let Some(reply) = round.refused.iter().find(|reply| !point.may_be_answered(reply)) {
+        return Err(format!("was answered {reply:?}; at {}({}", first.name, first.text));
+    }
+    if log.contains("panicked") {
+        return Err(format!("a panic: {log}"));
+    }
+    if point.is_worth_a_line()
+        && !hit.iter().any(|call| call.text.contains("/log>"))
+        && !log.contains(point.cause())
+    {
+        tally.silent.push(format!("{point} at {}({}", first.name, first.text));
+    }
+    Ok(())
+}

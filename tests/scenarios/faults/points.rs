@@ -1,0 +1,150 @@
+//! Which errors take the place of which calls.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use scenarios::Tracing;
+
+/// The calls that are recorded: those of [`ERRORS`].
+pub(super) const CALLS: &str = "open,openat,write,writev,pwrite64,pwritev,read,pread64,fsync,fdatasync,rename,\
+    renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,chmod,fchmod,fchmodat,ftruncate,fallocate,stat,lstat,\
+    fstat,newfstatat,statx,getdents64,socket,accept4,pipe2,connect,sendto,sendmsg,recvfrom,recvmsg,clone,clone3,\
+    flock,poll,ppoll,epoll_wait";
+
+const STORE: &[&str] = &["ENOSPC", "EIO", "EDQUOT", "EINTR"];
+const SYNC: &[&str] = &["EIO", "ENOSPC", "EDQUOT"];
+const NAME: &[&str] = &["EIO", "EROFS", "ENOSPC"];
+const DESCRIPTOR: &[&str] = &["EMFILE", "ENFILE"];
+const TALK: &[&str] = &["ECONNRESET", "EINTR", "ENOBUFS"];
+
+/// The errors of each call; the first is the one of the run in short.
+const ERRORS: [(&str, &[&str]); 43] = [
+    ("open", &["ENOSPC", "EMFILE", "ENFILE", "EDQUOT", "EROFS", "EIO"]),
+    ("openat", &["ENOSPC", "EMFILE", "ENFILE", "EDQUOT", "EROFS", "EIO"]),
+    ("write", STORE),
+    ("writev", STORE),
+    ("pwrite64", STORE),
+    ("pwritev", STORE),
+    ("read", &["EIO", "EINTR"]),
+    ("pread64", &["EIO", "EINTR"]),
+    ("fsync", SYNC),
+    ("fdatasync", SYNC),
+    ("rename", NAME),
+    ("renameat", NAME),
+    ("renameat2", NAME),
+    ("link", NAME),
+    ("linkat", NAME),
+    ("unlink", NAME),
+    ("unlinkat", NAME),
+    ("mkdir", NAME),
+    ("mkdirat", NAME),
+    ("chmod", NAME),
+    ("fchmod", NAME),
+    ("fchmodat", NAME),
+    ("ftruncate", NAME),
+    ("fallocate", NAME),
+    ("stat", &["EIO"]),
+    ("lstat", &["EIO"]),
+    ("fstat", &["EIO"]),
+    ("newfstatat", &["EIO"]),
+    ("statx", &["EIO"]),
+    ("getdents64", &["EIO"]),
+    ("socket", DESCRIPTOR),
+    ("accept4", DESCRIPTOR),
+    ("pipe2", DESCRIPTOR),
+    ("connect", &["ECONNREFUSED", "EAGAIN"]),
+    ("sendto", TALK),
+    ("sendmsg", TALK),
+    ("recvfrom", TALK),
+    ("recvmsg", &["ECONNRESET", "EINTR"]),
+    ("clone", &["EAGAIN"]),
+    ("clone3", &["EAGAIN"]),
+    ("flock", &["ENOLCK", "EINTR"]),
+    ("poll", &["EINTR"]),
+    ("ppoll", &["EINTR"]),
+];
+
+/// What the C library says to an error.
+const CAUSES: [(&str, &str); 13] = [
+    ("ENOSPC", "No space left on device"),
+    ("EIO", "nput/output error"),
+    ("EDQUOT", "quota exceeded"),
+    ("EMFILE", "Too many open files"),
+    ("ENFILE", "Too many open files in system"),
+    ("EROFS", "Read-only file system"),
+    ("ECONNRESET", "onnection"),
+    ("ENOBUFS", "No buffer space"),
+    ("ECONNREFUSED", "Connection refused"),
+    ("EAGAIN", "temporarily unavailable"),
+    ("ENOLCK", "No locks available"),
+    ("EROFS", "Read-only file system"),
+    ("EINTR", "Interrupted"),
+];
+
+/// One fault.
+pub(super) struct Point {
+    call: String,
+    error: &'static str,
+    number: usize,
+    /// Every call from this one on.
+    lasts: bool,
+}
+
+/// The points of a program that makes so many calls of each kind.
+pub(super) fn points_of(calls: &BTreeMap<String, usize>, all: bool) -> Vec<Point> {
+    let mut points = Vec::new();
+    for (call, most) in calls {
+        let errors = ERRORS.iter().find(|(name, _)| name == call).map_or(&[][..], |(_, errors)| errors);
+        let point = |error, number, lasts| Point { call: call.clone(), error, number, lasts };
+        if !all {
+            points.extend(errors.first().map(|error| point(error, 1, *error != "EINTR")));
+            continue;
+        }
+        for error in errors {
+            points.extend((1..=*most).map(|number| point(error, number, false)));
+            // What is interrupted for ever is a machine that hangs.
+            if *error != "EINTR" {
+                points.push(point(error, 1, true));
+                points.push(point(error, 2, true));
+            }
+        }
+    }
+    points
+}
+
+impl Point {
+    pub(super) fn tracing(&self) -> Tracing {
+        Tracing {
+            calls: self.call.clone(),
+            fault: Some(format!("{}:error={}", self.call, self.error)),
+            when: format!("{}{}", self.number, if self.lasts { "+" } else { "" }),
+        }
+    }
+
+    /// What the log says of it.
+    pub(super) fn cause(&self) -> &'static str {
+        CAUSES.iter().find(|(error, _)| *error == self.error).map_or("?", |(_, cause)| cause)
+    }
+
+    /// What is interrupted is done again, and nobody need know.
+    pub(super) fn is_worth_a_line(&self) -> bool {
+        self.error != "EINTR"
+    }
+
+    /// Whether a client may be told this: not for good, and a full disk by its name.
+    pub(super) fn may_be_answered(&self, reply: &str) -> bool {
+        match reply.split_whitespace().collect::<Vec<_>>()[..] {
+            // The connection is gone, or a command ended with a status that asks to try again.
+            ["lost", ..] | ["sendmail", "75" | "71", ..] => true,
+            [code, "4.3.1", ..] => code == "452" && ["ENOSPC", "EDQUOT"].contains(&self.error),
+            [code, dsn, ..] => ["421", "450", "451", "454"].contains(&code) && dsn.starts_with("4."),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{} {}", self.call, self.number, if self.lasts { "+" } else { "" }, self.error)
+    }
+}

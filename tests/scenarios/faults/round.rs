@@ -1,0 +1,281 @@
+//! A round of mail that takes every way through the system, and the account of where each message came to.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Deref;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use scenarios::{Instance, PATIENCE, Scripted, Smtp, messages};
+
+use crate::site::usual;
+
+/// The mark that a message is known by, and the last line of each.
+pub(crate) const MARK: &str = "X-Mark: ";
+pub(crate) const END: &str = "The end.";
+
+/// How long a client waits for a server that fails.
+const SERVER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A mail system with every agent, and a server that its relay sends to.
+pub(crate) struct Site {
+    instance: Instance,
+    pub(crate) relay: Scripted,
+}
+
+impl Deref for Site {
+    type Target = Instance;
+
+    fn deref(&self) -> &Instance {
+        &self.instance
+    }
+}
+
+impl Site {
+    pub(crate) fn start() -> Self {
+        let relay = Scripted::start(&[]);
+        let instance = usual()
+            .main("virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ }, { box@box.example.com = box } }")
+            .main(&format!("relay_domains = relay.example\nrelay_transport = smtp:[127.0.0.1]:{}", relay.address.port()))
+            .main("smtpd_hard_error_limit = 100000\nsmtpd_junk_command_limit = 100000")
+            .main("minimal_backoff_time = 1s\nqueue_run_delay = 1s\ntransport_retry_time = 1s\nstale_lock_time = 2s")
+            .main("allow_mail_to_files = alias, forward, include")
+            .file(
+                "aliases",
+                "postmaster: $user\n\
+                 astray: no-such-user\n\
+                 file: $root/mail/file\n\
+                 included: :include:$root/etc/members\n",
+            )
+            .file("members", "ann@box.example.com\n")
+            .master("smtp unix - - n - - smtp")
+            .start();
+        Self { instance, relay }
+    }
+
+    /// Where a strace writes to.
+    pub(super) fn record(&self) -> PathBuf {
+        self.path("strace")
+    }
+}
+
+/// What was acknowledged, and where it must come to.
+#[derive(Default)]
+pub(super) struct Round {
+    owed: Vec<(String, &'static str)>,
+    /// Replies that were no acknowledgement.
+    pub(super) refused: Vec<String>,
+}
+
+impl Round {
+    /// Sends everything, and does not wait for what becomes of it.
+    pub(super) fn send(site: &Site) -> Self {
+        let mut round = Self::default();
+        let user = format!("{}@example.com", site.user());
+        let long = "0123456789 0123456789 0123456789 0123456789 0123456789\r\n".repeat(2000);
+        let (mut client, mut is_gone) = (None, false);
+        let messages: [(&str, &[&str], &str, &[&'static str]); 5] = [
+            ("", &["ann@box.example.com", "box@box.example.com"], "", &["ann", "box"]),
+            (&user, &[&user, "file@example.com"], &long, &["user", "file"]),
+            (&user, &["included@example.com"], "", &["ann"]),
+            (&user, &["astray@example.com"], "", &["bounce"]),
+            (&user, &["joe@relay.example"], "", &["relay"]),
+        ];
+        for (sender, recipients, text, places) in messages {
+            let mark = next_mark();
+            if client.is_none() && !is_gone {
+                client = open(site.port);
+                is_gone = client.is_none();
+            }
+            let content = format!("From: jane@client.example\r\n{MARK}{mark}\r\n\r\n{text}{END}\r\n.");
+            match client.as_mut().map(|client| transfer(client, sender, recipients, &content)) {
+                Some(Ok(())) => round.owed.extend(places.iter().map(|place| (mark.clone(), *place))),
+                Some(Err(reply)) => {
+                    if reply.starts_with("lost") || reply.starts_with("421") {
+                        client = None;
+                    }
+                    round.refused.push(reply);
+                }
+                None => round.refused.push("lost connection".into()),
+            }
+        }
+        round.submit(site);
+        site.run("postqueue", &["-j"], "");
+        round
+    }
+
+    fn submit(&mut self, site: &Site) {
+        let mark = next_mark();
+        let mail = format!("Subject: submitted\n{MARK}{mark}\n\n{END}\n");
+        let output = site.run("sendmail", &[site.user()], &mail);
+        if output.status == 0 {
+            self.owed.push((mark, "user"));
+        } else {
+            self.refused.push(format!("sendmail {} {}", output.status, output.stderr));
+        }
+    }
+
+    /// Has those programs come up that only work brings.
+    pub(super) fn wake(site: &Instance) {
+        site.run("postqueue", &["-j"], "");
+        site.try_all();
+    }
+
+    /// Gives the fault its time: until all is done, or nothing more happens.
+    pub(super) fn wait_a_little(&self, site: &Site) {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(300) && !self.missing(site).is_empty() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until everything has come to its place and nothing is on its way, and clears the places: how many were
+    /// delivered more often than once.
+    pub(super) fn settle(&mut self, site: &Site) -> Result<usize, String> {
+        let began = Instant::now();
+        loop {
+            let (missing, waiting) = (self.missing(site), waiting(site));
+            if missing.is_empty() && waiting.is_empty() {
+                break;
+            }
+            if began.elapsed() > PATIENCE / 2 {
+                let error = format!("{missing:?} are missing, {waiting:?} wait\n{}", tail(&site.log()));
+                // The next point begins anew.
+                site.run("postsuper", &["-d", "ALL"], "");
+                clear(site);
+                return Err(error);
+            }
+            if began.elapsed() > Duration::from_millis(100) {
+                site.try_all();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let found = found(site)?;
+        clear(site);
+        let twice = self.owed.iter().filter_map(|owed| found.get(owed)).map(|count| count - 1).sum();
+        Ok(twice)
+    }
+
+    fn missing(&self, site: &Site) -> Vec<(String, &'static str)> {
+        let found = found(site).unwrap_or_default();
+        self.owed.iter().filter(|owed| !found.contains_key(*owed)).cloned().collect()
+    }
+}
+
+pub(crate) fn next_mark() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(1000);
+    NEXT.fetch_add(1, Ordering::Relaxed).to_string()
+}
+
+/// The last lines of the log that tell of trouble.
+pub(crate) fn tail(log: &str) -> String {
+    let quiet = ["status=sent", "message-id=", ": removed", "client=", "from="];
+    let lines: Vec<&str> = log.lines().filter(|line| !quiet.iter().any(|word| line.contains(word))).collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}
+
+pub(crate) fn open(port: u16) -> Option<Smtp> {
+    let mut client = Smtp::try_connect(port)?.within(SERVER_PATIENCE);
+    client.try_read_reply().filter(|greeting| greeting.code == 220)?;
+    (client.try_command("EHLO client.example")?.code == 250).then_some(client)
+}
+
+/// Transfers a message; the error is the first reply that refuses it.
+pub(crate) fn transfer(
+    client: &mut Smtp,
+    sender: &str,
+    recipients: &[&str],
+    content: &str,
+) -> Result<(), String> {
+    let mut lines = vec![format!("MAIL FROM:<{sender}>")];
+    lines.extend(recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>")));
+    lines.extend(["DATA".to_owned(), content.to_owned()]);
+    for line in lines {
+        let Some(reply) = client.try_command(&line) else { return Err("lost connection".into()) };
+        if reply.code >= 400 {
+            client.try_command("RSET");
+            return Err(format!("{} {}", reply.code, reply.text()));
+        }
+    }
+    Ok(())
+}
+
+/// The messages in the queue, and in maildrop/. What was never finished is none: the next start removes it.
+pub(crate) fn waiting(site: &Site) -> Vec<String> {
+    let mut names = Vec::new();
+    for folder in ["maildrop", "incoming", "active", "deferred", "hold"] {
+        collect_finished(&site.path("queue").join(folder), &mut names);
+    }
+    names
+}
+
+fn collect_finished(folder: &Path, names: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+        let Ok(found) = entry.metadata() else { continue };
+        if found.is_dir() {
+            collect_finished(&entry.path(), names);
+        } else if found.mode() & 0o100 != 0 {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+}
+
+/// How often each message came to each place; the error is a piece of a message.
+pub(crate) fn found(site: &Site) -> Result<BTreeMap<(String, &'static str), usize>, String> {
+    let mut all: Vec<(&'static str, String)> = Vec::new();
+    let text = |mail: Vec<u8>| String::from_utf8_lossy(&mail).into_owned();
+    all.extend(messages(&site.maildir("ann")).into_iter().map(|mail| ("ann", text(mail))));
+    all.extend(
+        messages(&site.maildir(site.user()))
+            .into_iter()
+            .map(text)
+            .map(|mail| (if mail.starts_with("Return-Path: <>") { "bounce" } else { "user" }, mail)),
+    );
+    for (place, path) in [("box", site.path("mail/box")), ("file", site.path("mail/file"))] {
+        all.extend(in_mbox(&path).into_iter().map(|mail| (place, mail)));
+    }
+    for session in site.relay.sessions() {
+        let taken = session.split("\r\n.\r\n").filter(|piece| piece.contains(MARK) && piece.ends_with(END));
+        all.extend(taken.map(|mail| ("relay", mail.to_owned())));
+    }
+    let mut found = BTreeMap::new();
+    for (place, mail) in all {
+        // The postmaster is told of sessions that a fault has broken off.
+        if mail.starts_with("Return-Path: <double-bounce@") || mail.contains("Transcript of session") {
+            continue;
+        }
+        let mark = mail.lines().find_map(|line| line.strip_prefix(MARK)).unwrap_or_default().trim_end();
+        if mark.is_empty() || (place != "bounce" && !mail.trim_end().ends_with(END)) {
+            return Err(format!("half a message at {place}: {mail}"));
+        }
+        *found.entry((mark.to_owned(), place)).or_default() += 1;
+    }
+    Ok(found)
+}
+
+fn in_mbox(path: &Path) -> Vec<String> {
+    // While it is being written its end may be seen: who reads an mbox has to lock it.
+    let Ok(file) = fs::File::open(path) else { return Vec::new() };
+    if file.lock_shared().is_err() {
+        return Vec::new();
+    }
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let pieces = text.split("\n\nFrom ").filter(|piece| !piece.is_empty());
+    pieces.map(str::to_owned).collect()
+}
+
+fn clear(site: &Site) {
+    for mailbox in ["ann", site.user()] {
+        for folder in ["new", "cur"] {
+            let entries = fs::read_dir(site.maildir(mailbox).join(folder)).into_iter().flatten();
+            entries.filter_map(Result::ok).for_each(|entry| drop(fs::remove_file(entry.path())));
+        }
+    }
+    for file in ["mail/box", "mail/file"] {
+        if let Ok(file) = fs::OpenOptions::new().write(true).open(site.path(file)) {
+            file.set_len(0).expect("empty a mailbox");
+        }
+    }
+}
