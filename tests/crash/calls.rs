@@ -45,6 +45,10 @@ pub(crate) enum Effect {
         path: PathBuf,
         data_only: bool,
     },
+    /// The data of a file is on the disk, but nothing says that it can be found again.
+    WrittenOut {
+        path: PathBuf,
+    },
     AllSynced,
     Renamed {
         from: PathBuf,
@@ -122,6 +126,7 @@ enum What {
     Sync {
         data_only: bool,
     },
+    WriteOut,
     SyncAll,
     Rename,
     Link,
@@ -187,6 +192,7 @@ impl Call {
             libc::SYS_recvmsg => caller.hear(process, one, two, true),
             libc::SYS_fsync => on(What::Sync { data_only: false }, caller.file(one)),
             libc::SYS_fdatasync => on(What::Sync { data_only: true }, caller.file(one)),
+            libc::SYS_sync_file_range => on(What::WriteOut, caller.file(one)),
             libc::SYS_sync | libc::SYS_syncfs => Some(Self::without_path(What::SyncAll)),
             libc::SYS_rename => Self::between(What::Rename, caller.path(here, one), caller.path(here, two)),
             libc::SYS_renameat | libc::SYS_renameat2 => {
@@ -286,6 +292,7 @@ impl Call {
             }
             What::Resize => Effect::Resized { size: fs::metadata(&path).ok()?.len(), path },
             What::Sync { data_only } => Effect::Synced { path, data_only: *data_only },
+            What::WriteOut => Effect::WrittenOut { path },
             What::SyncAll => Effect::AllSynced,
             What::Rename => Effect::Renamed { from: path, to: self.to.clone() },
             What::Link => Effect::Linked { from: path, to: self.to.clone() },
@@ -307,7 +314,7 @@ impl Call {
 }
 
 /// The calls that are looked at.
-const NUMBERS: [i64; 40] = [
+const NUMBERS: [i64; 41] = [
     libc::SYS_open,
     libc::SYS_creat,
     libc::SYS_openat,
@@ -326,6 +333,7 @@ const NUMBERS: [i64; 40] = [
     libc::SYS_recvmsg,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
+    libc::SYS_sync_file_range,
     libc::SYS_sync,
     libc::SYS_syncfs,
     libc::SYS_rename,

@@ -57,6 +57,10 @@ pub(crate) enum Operation {
         node: Node,
         data_only: bool,
     },
+    /// The data is on the disk as soon as any later change is.
+    WriteOut {
+        node: Node,
+    },
     SyncAll,
 }
 
@@ -144,7 +148,7 @@ impl Disk {
             Operation::Time { node, time } => drop(self.times.insert(*node, *time)),
             Operation::Size { node, size } => self.nodes[*node].data.resize(index(*size), 0),
             Operation::Write { node, offset, bytes } => self.write(*node, *offset, bytes),
-            Operation::Sync { .. } | Operation::SyncAll => {}
+            Operation::Sync { .. } | Operation::WriteOut { .. } | Operation::SyncAll => {}
         }
     }
 

@@ -20,14 +20,11 @@ struct Tally {
 /// Tries the crashes that a way of mail has.
 fn crash_at_every_call_of(name: &str) {
     let way = way(name);
-    let site = Site::prepare(way);
+    let site = Site::prepare(way, &[]);
     site.start();
     let mut tally = Tally::default();
     attempt(&site, way, 0, None, &mut tally);
     let (calls, programs) = (site.calls(), site.programs());
-    for seen in site.watch.seen() {
-        println!("  {seen}");
-    }
     let crashes = crashes(calls);
     let mut number = 0;
     let tried = plan::try_out(&crashes, |crash| {

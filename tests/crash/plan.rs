@@ -2,21 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-/// How long one test goes on where it is not to try everything, and how many cases it tries however slow they are.
+/// How long one test goes on where nothing else is said, and how many cases it tries however slow they are.
 const USUAL_TIME: Duration = Duration::from_secs(4);
 const FEWEST: usize = 6;
 
-/// Whether every case is to be tried, which takes some minutes: `cargo xtask crash` says so.
-pub(crate) fn is_exhaustive() -> bool {
-    std::env::var_os("POSTROAD_CRASH").is_some_and(|word| word == "all")
+/// How long a test goes on, by `POSTROAD_CRASH`: some seconds, or as long as it takes (`all`).
+fn time() -> Duration {
+    match std::env::var("POSTROAD_CRASH").ok().as_deref() {
+        Some("all") => Duration::MAX,
+        word => word.and_then(|word| word.parse().ok()).map_or(USUAL_TIME, Duration::from_secs),
+    }
 }
 
 /// Tries these cases until they or the time is over: how many were tried.
 pub(crate) fn try_out<T>(cases: &[T], mut attempt: impl FnMut(&T)) -> usize {
-    let began = Instant::now();
+    let (began, time) = (Instant::now(), time());
     let mut tried = 0;
     for place in spread(cases.len()) {
-        if !is_exhaustive() && tried >= FEWEST && began.elapsed() > USUAL_TIME {
+        if tried >= FEWEST && began.elapsed() > time {
             break;
         }
         attempt(&cases[place]);

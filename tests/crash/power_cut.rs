@@ -6,6 +6,7 @@
 //! | data that was not synced | each block of 4 KiB as of any write to it; what lies before a block that was kept, and was not kept itself, reads as zeros | the same, and the file may have its full length without any of its data |
 //! | fsync of a file | its data, its mode | the same, and the name that it was made with, as ext4, XFS and Btrfs all do; not what it was renamed to |
 //! | fdatasync | its data, its length | the same |
+//! | sync_file_range | its data, once any later change of a name is kept | nothing |
 //! | fsync of a folder | the names in it | the same |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,6 +108,7 @@ impl Open {
             match operation {
                 Operation::Write { .. } => drop(open.writes.insert(at)),
                 Operation::Sync { node, data_only } => open.sync(done, *node, *data_only),
+                Operation::WriteOut { node } => open.write_out(done, *node),
                 Operation::SyncAll => {
                     open = Self { ordered: open.ordered, ..Self::default() };
                 }
@@ -138,6 +140,15 @@ impl Open {
             Operation::Mode { node: of, .. } | Operation::Time { node: of, .. } => *of != node || data_only,
             _ => true,
         });
+    }
+
+    /// What was written to a node takes its place among the changes that the journal keeps in order.
+    fn write_out(&mut self, done: &[Operation], node: Node) {
+        if self.ordered {
+            let is_its = |at: &usize| matches!(&done[*at], Operation::Write { node: of, .. } if *of == node);
+            self.changes.extend(self.writes.iter().filter(|at| is_its(at)));
+            self.writes.retain(|at| !is_its(at));
+        }
     }
 
     fn digits(&self, done: &[Operation]) -> Vec<Digit> {
@@ -183,8 +194,8 @@ fn touches(change: &Operation, node: Node, data_only: bool) -> bool {
         Operation::Remove { name } => name.0 == node,
         Operation::Move { from, to, node: of } => from.0 == node || to.0 == node || *of == node && !data_only,
         Operation::Mode { node: of, .. } | Operation::Time { node: of, .. } => *of == node && !data_only,
-        Operation::Size { node: of, .. } => *of == node,
-        Operation::Write { .. } | Operation::Sync { .. } | Operation::SyncAll => false,
+        Operation::Size { node: of, .. } | Operation::Write { node: of, .. } => *of == node,
+        Operation::Sync { .. } | Operation::WriteOut { .. } | Operation::SyncAll => false,
     }
 }
 
@@ -347,6 +358,13 @@ mod tests {
         let done = [&done[..], &[sync(ROOT, false)]].concat();
         assert_eq!(left(&done, Model::Ordered), [" 600 0"]);
         assert_eq!(left(&[&done[..3], &[Operation::SyncAll]].concat(), Model::Any), [" 600 0"]);
+    }
+
+    #[test]
+    fn data_that_was_written_out_is_there_when_a_later_name_is() {
+        let done = [make(), fill(0, b'x', 8192), Operation::WriteOut { node: FILE }, rename()];
+        assert_eq!(left(&done, Model::Ordered), [" 600 0", "a 600 0", "a 600 8192xx", "d/b 600 8192xx"]);
+        assert!(left(&done, Model::Any).contains(&"d/b 600 0".to_owned()));
     }
 
     #[test]

@@ -87,6 +87,11 @@ impl Recorder<'_> {
                 let node = self.node(&at);
                 self.push(Operation::Sync { node, data_only: *data_only });
             }
+            Effect::WrittenOut { path: at } => {
+                let Some(at) = path(at) else { return };
+                let node = self.node(&at);
+                self.push(Operation::WriteOut { node });
+            }
             Effect::AllSynced => self.push(Operation::SyncAll),
             Effect::Renamed { from, to } => {
                 let (Some(from), Some(to)) = (path(from), path(to)) else { return };

@@ -19,7 +19,7 @@ pub(crate) struct Site {
 
 impl Site {
     /// A mail system that is not started, with what this way of mail needs.
-    pub(crate) fn prepare(way: &Way) -> Self {
+    pub(crate) fn prepare(way: &Way, settings: &[&str]) -> Self {
         let peer = Scripted::start(&[(".", HANDED_OVER)]);
         let builder = Builder::new()
             .main("virtual_mailbox_domains = box.example.com")
@@ -33,10 +33,12 @@ impl Site {
             .main("notify_classes =")
             .main("minimal_backoff_time = 1s")
             .main("queue_run_delay = 1s")
+            // Of a mailbox whose agent is dead.
+            .main("stale_lock_time = 1s")
             .main(&format!("relayhost = [127.0.0.1]:{}", peer.address.port()))
             .master("smtp unix - - n - - smtp")
             .file("aliases", ALIASES_THAT_DEFER);
-        let builder = way.settings.iter().fold(builder, |builder, line| builder.main(line));
+        let builder = way.settings.iter().chain(settings).fold(builder, |builder, line| builder.main(line));
         Self { instance: builder.prepare(), peer, watch: Arc::default() }
     }
 
