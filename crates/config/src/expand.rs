@@ -51,6 +51,9 @@ const MAX_DEPTH: u32 = 100;
 /// Bytes of an expanded value: far beyond any real one, small enough to stop `$a$a` doublings.
 const MAX_LENGTH: usize = 1 << 20;
 
+/// What a reference counts for beside its text: some sixty thousand of them are far beyond any real value.
+const REFERENCE: usize = 32;
+
 /// Expands `template`; names without a value count as empty.
 pub(crate) fn expand(source: &dyn Source, template: &str) -> Result<String, ExpandError> {
     Expansion { source, missing: None, work: 0 }.text(template, 0)
@@ -81,7 +84,8 @@ pub(crate) fn names_in(template: &str) -> Vec<&str> {
 struct Expansion<'a> {
     source: &'a dyn Source,
     missing: Option<&'a mut Vec<String>>,
-    /// Bytes written so far over all levels: bounds the time as well as the space.
+    /// Bytes written so far over all levels, and something for each reference, of which there may be many to nothing at all:
+    /// bounds the time as well as the space.
     work: usize,
 }
 
@@ -114,7 +118,7 @@ impl Expansion<'_> {
             }
         }
         out.push_str(rest);
-        self.work += out.len();
+        self.work += out.len() + REFERENCE;
         if self.work > 2 * MAX_LENGTH || out.len() > MAX_LENGTH {
             return Err(ExpandError::TooLong);
         }
