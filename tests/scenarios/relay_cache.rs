@@ -42,6 +42,21 @@ fn a_session_is_used_as_often_as_it_may_be() {
 }
 
 #[test]
+fn a_session_is_used_no_longer_than_it_may_be() {
+    let server = Scripted::start(&[]);
+    let site = site(server.address.port(), &[ALWAYS, "smtp_connection_reuse_time_limit = 2s"]);
+    let mut lines = Vec::new();
+    wait_for("a second session", || {
+        lines.push(send(&site, &format!("user{}@box.example", lines.len())));
+        (server.sessions().len() > 1).then_some(())
+    });
+    assert!(lines.iter().all(|line| line.contains("status=sent")), "{lines:#?}");
+    // What a session was kept for is told; the last message came over one of its own.
+    assert!(lines.last().is_some_and(|line| !line.contains("conn_use=")), "{lines:#?}");
+    assert!(lines.len() > 2 && lines[1].contains("conn_use=2"), "{lines:#?}");
+}
+
+#[test]
 fn a_session_that_died_meanwhile_costs_nothing_but_a_connection() {
     // It closes whenever it has taken a message.
     for dying in [&[(".", "250 2.0.0 taken!")][..], &[("RSET", "421 4.4.2 too late!")], &[("RSET", "!")]] {
