@@ -31,6 +31,9 @@ const KEEPS_STATE: [&str; 3] = [QUEUE_MANAGER, "anvil", "verify"];
 /// acknowledged is the client's, what was is in the queue.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What it means that a daemon is ended by SIGSYS.
+const FORBIDDEN_CALL: &str = "its sandbox forbids a system call that it made, which no program of ours makes; the kernel's log has the number";
+
 pub(crate) struct Supervisor {
     options: Options,
     generation: Generation,
@@ -95,6 +98,7 @@ impl Supervisor {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let version = env!("CARGO_PKG_VERSION");
         log::info!("daemon started -- version {version}, configuration {}", self.options.directory.display());
+        sys::sandbox::lacking().iter().for_each(|part| log::warning!("sandbox: this kernel lacks {part}"));
         self.start_wanted();
         startup::report_success();
         self.notifier.ready();
@@ -186,6 +190,9 @@ impl Supervisor {
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             let (pid, how, failed) = match status {
                 WaitStatus::Exited(pid, code) => (pid, format!("exited with status {code}"), code != 0),
+                WaitStatus::Signaled(pid, Signal::SIGSYS, _) => {
+                    (pid, format!("was ended by signal SIGSYS: {FORBIDDEN_CALL}"), true)
+                }
                 WaitStatus::Signaled(pid, signal, _) => (pid, format!("was ended by signal {signal}"), true),
                 WaitStatus::StillAlive => return,
                 _ => continue,
@@ -325,6 +332,7 @@ impl Supervisor {
     pub(crate) fn status(&mut self) -> Vec<String> {
         let pid = std::process::id();
         let mut lines = vec![format!("master pid {pid}, running for {} s", self.started.elapsed().as_secs())];
+        lines.extend(sys::sandbox::lacking().iter().map(|part| format!("sandbox: this kernel lacks {part}")));
         for service in self.services.iter_mut().chain(&mut self.retired) {
             let (name, command) = (service.entry.name.clone(), service.entry.command.clone());
             if let Some(wait) = service.wait_before_start(Instant::now()) {

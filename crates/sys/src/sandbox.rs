@@ -27,5 +27,21 @@ pub fn limit_resources() -> io::Result<()> {
     none.into_iter().try_for_each(|resource| setrlimit(resource, 0, 0)).map_err(io::Error::from)
 }
 
+/// What this kernel lacks of it, for the log and for `postroad status`; empty where it has everything.
+#[must_use]
+pub fn lacking() -> Vec<String> {
+    let files = match files::version() {
+        None => Some("Landlock, so daemons are not confined to their files and ports".to_owned()),
+        Some(version) if version < files::WHOLE => Some(format!(
+            "a part of Landlock (version {version} of {}), so daemons are confined to less",
+            files::WHOLE
+        )),
+        Some(_) => None,
+    };
+    let calls =
+        (!calls::are_filtered()).then(|| "seccomp, so daemons are not confined to system calls".to_owned());
+    files.into_iter().chain(calls).collect()
+}
+
 #[cfg(test)]
 mod tests;

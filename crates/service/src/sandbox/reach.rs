@@ -104,6 +104,7 @@ impl<'a> Texts<'a> {
                         add(folder.to_owned(), FileAccess::Change);
                     });
                 }
+                Place::Journals => add(PathBuf::from("/proc/fs/jbd2"), FileAccess::List),
                 Place::Mailboxes => {
                     let base: PathBuf = config.get(param::VIRTUAL_MAILBOX_BASE);
                     if base.as_os_str().is_empty() {

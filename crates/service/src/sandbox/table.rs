@@ -50,6 +50,8 @@ pub enum Place {
     /// What the C library needs to find users, hosts and services, the DNS and the system's certificates: `/etc`,
     /// because its files are replaced by others too (nothing secret there is anybody's but root's), and libraries.
     Names,
+    /// Where the kernel lists the journals of file systems, which tell what a delivery must wait for.
+    Journals,
     /// `virtual_mailbox_base`; all of the file system where that is empty, and tables say where mailboxes are.
     Mailboxes,
 }
@@ -227,7 +229,7 @@ pub static TABLE: &[Row] = &[
     Row {
         program: "virtual",
         hold: Hold::Whole {
-            files: &[Place::Tables, Place::Names, Place::Mailboxes],
+            files: &[Place::Tables, Place::Names, Place::Mailboxes, Place::Journals],
             connects: Ports::None,
             calls: &[Write, Interfaces, Identity],
         },

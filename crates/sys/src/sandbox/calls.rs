@@ -49,6 +49,14 @@ pub fn confine(sets: &[CallSet]) -> io::Result<()> {
     install(known, SeccompAction::Errno(errno(libc::EPERM)), SeccompAction::Allow)
 }
 
+/// Whether this kernel has filters of system calls.
+#[must_use]
+pub fn are_filtered() -> bool {
+    let action = libc::SECCOMP_RET_KILL_PROCESS;
+    // SAFETY: the kernel reads one number, and answers whether it knows that action.
+    unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) == 0 }
+}
+
 fn errno(number: i32) -> u32 {
     number.unsigned_abs()
 }

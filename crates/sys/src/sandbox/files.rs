@@ -7,6 +7,7 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags, path_beneath_rules,
 };
+use nix::libc;
 
 /// What may be done with a file, or below a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +68,22 @@ pub enum Enforced {
     Partly(u32),
     /// Nothing: the kernel has no Landlock, or not switched on.
     Not,
+}
+
+/// The version of Landlock that has all of it: files since 1, moves 2, truncation 3, ports 4, devices 5, signals and
+/// abstract sockets 6.
+pub const WHOLE: i64 = 6;
+
+/// The version of the kernel's Landlock, where it has it.
+#[must_use]
+pub fn version() -> Option<i64> {
+    /// `LANDLOCK_CREATE_RULESET_VERSION`
+    const ASK: u32 = 1;
+    // SAFETY: with this flag, nothing is pointed to and nothing is made.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0_usize, ASK)
+    };
+    (answer > 0).then_some(answer)
 }
 
 /// Confines this thread and those that it starts. Signals and abstract sockets of other processes are out of reach too,

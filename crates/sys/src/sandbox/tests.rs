@@ -77,6 +77,18 @@ fn acts() {
                 assert_eq!(refused(10), std::io::ErrorKind::PermissionDenied);
             }
         }
+        "memory" => {
+            use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
+            calls::confine(&[CallSet::Internet, CallSet::Write, CallSet::Identity]).unwrap();
+            let (length, both) = (4096.try_into().unwrap(), ProtFlags::PROT_WRITE | ProtFlags::PROT_EXEC);
+            // SAFETY: fresh memory at a place of the kernel's choice, which nothing else uses.
+            unsafe {
+                assert!(mmap_anonymous(None, length, both, MapFlags::MAP_PRIVATE).is_err());
+                let memory =
+                    mmap_anonymous(None, length, ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE).unwrap();
+                assert!(mprotect(memory, 4096, ProtFlags::PROT_EXEC).is_err());
+            }
+        }
         "capabilities" => {
             capabilities::keep_only(&[capabilities::Capability::Setuid], true).unwrap();
             assert_eq!(capabilities::held().unwrap() & !(1 << 7), 0);
@@ -88,7 +100,7 @@ fn acts() {
 
 #[test]
 fn a_confined_process_can_do_what_it_is_for_and_nothing_else() {
-    for act in ["calls", "internet", "other thread", "files", "capabilities"] {
+    for act in ["calls", "internet", "other thread", "files", "memory", "capabilities"] {
         assert!(run(act).success(), "{act}");
     }
 }
