@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
+use std::net::TcpStream;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::unistd::User;
 use scenarios::postfix_peer;
@@ -47,6 +49,15 @@ impl Sink {
         command.args([&format!("127.0.0.1:{port}"), "1000"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut program = command.spawn().map_err(|e| format!("run smtp-sink: {e}"))?;
+        // Mail that was sent on before it listens would wait for minutes.
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if began.elapsed() > Duration::from_secs(30) {
+                let _ = program.kill();
+                return Err(format!("smtp-sink does not listen at port {port}"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let taken = Arc::new(AtomicUsize::new(0));
         if let Some(counts) = program.stdout.take() {
             let taken = Arc::clone(&taken);

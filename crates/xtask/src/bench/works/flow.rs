@@ -1,5 +1,7 @@
 //! Mail that comes in by SMTP and goes out at once: into a Maildir or to a relay.
 
+use std::time::{Duration, Instant};
+
 use scenarios::free_port;
 
 use super::super::Scale;
@@ -85,17 +87,20 @@ impl Flow {
         self.sink.as_ref().map_or_else(|| self.system.files("mail/user/new"), Sink::taken)
     }
 
-    /// Sends everything and waits until it has arrived.
-    fn pass(&self, load: &Load) -> Result<()> {
+    /// Sends everything and waits until it has arrived; says how long it took until all was acknowledged.
+    fn pass(&self, load: &Load) -> Result<Duration> {
+        let began = Instant::now();
         let wanted = self.arrived() + load.messages;
         let recipient = if self.sink.is_some() { "user@elsewhere.example" } else { RECIPIENT };
         load.send(self.system.port, recipient)?;
-        self.system.wait_for("all messages have arrived", |_| self.arrived() >= wanted)
+        let acknowledged = began.elapsed();
+        self.system.wait_for("all messages have arrived", |_| self.arrived() >= wanted)?;
+        Ok(acknowledged)
     }
 
     /// Everything is started and warm before the clock runs.
     fn warm_up(&self, load: &Load) -> Result<()> {
-        self.pass(&Load { messages: load.sessions, ..*load })
+        self.pass(&Load { messages: load.sessions, ..*load }).map(drop)
     }
 }
 
@@ -103,8 +108,10 @@ fn run(side: Side, load: Load, way: Way) -> Result<Vec<Figure>> {
     let flow = Flow::start(side, way)?;
     flow.warm_up(&load)?;
     let stretch = Stretch::begin(&flow.system.group);
-    flow.pass(&load)?;
-    Ok(stretch.end(load.messages))
+    let acknowledged = flow.pass(&load)?;
+    let mut figures = stretch.end(load.messages);
+    figures.push(Figure("acknowledged per second", load.messages as f64 / acknowledged.as_secs_f64()));
+    Ok(figures)
 }
 
 fn count_calls(side: Side, way: Way) -> Result<String> {
