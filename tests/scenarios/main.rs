@@ -33,6 +33,7 @@ mod reports;
 mod relay_rules;
 mod relay_stages;
 mod rights;
+mod sandbox;
 mod schedule;
 mod screened_out;
 mod screening;
