@@ -30,10 +30,10 @@ pub fn name_survives_fsync(file: impl AsFd) -> io::Result<bool> {
 /// processes. So it is with ext3, ext4 and XFS; of ext4 it is seen under `/proc` that it was not made without a journal.
 ///
 /// # Errors
-/// What `open`, `fstat` or `fstatfs` says.
+/// What `stat` or `statfs` says.
 pub fn ordering_device(folder: &Path) -> io::Result<Option<u64>> {
-    let folder = File::open(folder)?;
-    let (kind, device) = (statfs::fstatfs(&folder)?.filesystem_type(), folder.metadata()?.dev());
+    // By name: who is confined to other files may ask, and not open.
+    let (kind, device) = (statfs::statfs(folder)?.filesystem_type(), fs::metadata(folder)?.dev());
     let orders = match kind {
         statfs::EXT4_SUPER_MAGIC => has_journal(device),
         kind => kind == statfs::XFS_SUPER_MAGIC,
