@@ -1,6 +1,7 @@
 //! Who a delivery acts as: users of the system, and what this process may become.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -111,8 +112,12 @@ fn found(
     answer: nix::Result<Option<unistd::User>>,
     whom: std::fmt::Arguments<'_>,
 ) -> Result<Option<User>, Failure> {
+    let failed = |error: io::Error| {
+        let text = format!("error looking up passwd info for {whom}: {}", describe(&error));
+        Failure::defer(Dsn::new(4, 3, 0), text)
+    };
     match answer {
-        Ok(user) => Ok(user.map(|user| User {
+        Ok(Some(user)) => Ok(Some(User {
             name: user.name,
             uid: user.uid,
             gid: user.gid,
@@ -120,11 +125,10 @@ fn found(
             shell: user.shell,
         })),
         // How some sources say "not found", see getpwnam(3).
-        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
-        Err(error) => {
-            let text = format!("error looking up passwd info for {whom}: {}", describe(&error.into()));
-            Err(Failure::defer(Dsn::new(4, 3, 0), text))
+        Ok(None) | Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => {
+            sys::accounts::are_readable().map_err(failed).map(|()| None)
         }
+        Err(error) => Err(failed(error.into())),
     }
 }
 

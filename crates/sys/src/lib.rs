@@ -2,6 +2,7 @@
 //!
 //! Contract: each function is a safe wrapper whose precondition is its type. Nothing here knows of mail.
 
+pub mod accounts;
 pub mod clock;
 pub mod credentials;
 pub mod descriptors;

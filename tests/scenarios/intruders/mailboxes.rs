@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use scenarios::{Instance, is_root, messages};
+use scenarios::{Instance, Strace, Tracing, is_root, messages};
 
 use super::{SECRET, assert_kept, give, prepared, secret, site};
 use crate::rights::{RECIPIENT, user};
@@ -233,6 +233,34 @@ fn mail_for_a_home_that_is_gone_waits_and_the_log_says_what_is_missing() {
     let line = assert_refused(&site, "list@example.com", "status=deferred");
     assert!(line.contains("/var/list") && line.contains("dsn=4."), "{line}");
     assert!(!Path::new("/var/list").exists());
+}
+
+#[test]
+fn a_user_database_that_cannot_be_opened_makes_nobody_unknown() {
+    if !is_root("a user database that cannot be opened") {
+        return;
+    }
+    let check = "local_recipient_maps = unix:passwd.byname";
+    let site = prepared(site().main(check).main("smtpd_hard_error_limit = 100"));
+    send(&site, "", &[GAMES], NOTE);
+    site.wait_for_mail(RECIPIENT, 1);
+    let fault =
+        Tracing { calls: "openat".into(), fault: Some("openat:error=ENFILE".into()), when: "1+".into() };
+    // What is known of a user is forgotten after a second.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let strace = Strace::attach(&site.pids("local"), &fault, &site.path("strace"));
+    let id = send(&site, "", &[GAMES], NOTE);
+    let line = site.wait_for_log(&[&id, "to=<", "status="]);
+    drop(strace);
+    assert!(line.contains("status=deferred") && line.contains("Too many open files"), "{line}");
+    let strace = Strace::attach(&site.pids("smtpd"), &fault, &site.path("strace"));
+    let mut client = crate::site::greeted(&site);
+    client.expect("MAIL FROM:<>", 250);
+    let reply = client.command(&format!("RCPT TO:<{GAMES}>"));
+    drop(strace);
+    assert!(reply.code / 100 == 4, "{reply:?}");
+    site.try_all();
+    site.wait_for_mail(RECIPIENT, 2);
 }
 
 #[test]

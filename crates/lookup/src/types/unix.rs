@@ -46,6 +46,10 @@ impl Table for Unix {
         match line {
             // A name with a NUL is nobody's.
             Err(nix::errno::Errno::EINVAL) => Ok(None),
+            Ok(None) => match sys::accounts::are_readable() {
+                Ok(()) => Ok(None),
+                Err(error) => Err(LookupError::new(&self.label, format!("look \"{key}\" up: {error}"))),
+            },
             line => line.map_err(|errno| {
                 LookupError::new(&self.label, format!("look \"{key}\" up: {}", errno.desc()))
             }),
