@@ -467,6 +467,15 @@ impl Instance {
         pids.iter().filter(|pid| kill(Pid::from_raw(**pid), Signal::SIGKILL).is_ok()).count()
     }
 
+    /// Ends all of the instance's programs in the same way.
+    pub fn kill_all(&self) {
+        // Nobody starts one of them anew.
+        self.kill("master");
+        for program in PROGRAMS {
+            self.kill(program);
+        }
+    }
+
     /// Leaves the instance running and its folder in place.
     #[must_use]
     pub fn keep(mut self) -> PathBuf {
@@ -496,9 +505,7 @@ impl Drop for Instance {
         if self.folder.is_some() {
             let _ = self.postroad(&["abort"]);
             // What a master that was killed has left behind, or one that does not listen any more.
-            for program in PROGRAMS {
-                self.kill(program);
-            }
+            self.kill_all();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use scenarios::{Instance, Smtp, messages, wait_for};
 
@@ -15,11 +15,11 @@ use crate::site::usual;
 const MARK: &str = "X-Mark: ";
 
 /// Those who send, the marks that were acknowledged to them, and whether they may stop.
-struct Load<'a> {
+pub(crate) struct Load<'a> {
     site: &'a Instance,
     acknowledged: Mutex<Vec<String>>,
     attempts: AtomicUsize,
-    wanted: usize,
+    wanted: AtomicUsize,
     submitted: AtomicBool,
 }
 
@@ -29,17 +29,35 @@ impl<'a> Load<'a> {
             site,
             acknowledged: Mutex::default(),
             attempts: AtomicUsize::new(0),
-            wanted,
+            wanted: wanted.into(),
             submitted: AtomicBool::new(false),
         }
     }
 
-    fn count(&self) -> usize {
+    /// Goes on until it is told to [end](Self::end).
+    pub(crate) fn endless(site: &'a Instance) -> Self {
+        Self::new(site, usize::MAX)
+    }
+
+    pub(crate) fn end(&self) {
+        self.wanted.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count(&self) -> usize {
         self.acknowledged.lock().unwrap().len()
     }
 
+    /// The marks of what was acknowledged.
+    pub(crate) fn acknowledged(&self) -> Vec<String> {
+        self.acknowledged.lock().unwrap().clone()
+    }
+
+    fn has_enough(&self) -> bool {
+        self.count() >= self.wanted.load(Ordering::Relaxed)
+    }
+
     fn done(&self) -> bool {
-        self.count() >= self.wanted && self.submitted.load(Ordering::Relaxed)
+        self.has_enough() && self.submitted.load(Ordering::Relaxed)
     }
 
     fn next_mark(&self) -> String {
@@ -51,10 +69,10 @@ impl<'a> Load<'a> {
     }
 
     /// Sends one message after the other, and connects anew whenever the server is gone.
-    fn send_over_smtp(&self) {
+    pub(crate) fn send_over_smtp(&self) {
         let local = format!("{}@example.com", self.site.user());
         let mut client = None;
-        while self.count() < self.wanted {
+        while !self.has_enough() {
             let mark = self.next_mark();
             let recipient =
                 if mark.ends_with(['1', '3', '5', '7', '9']) { "ann@box.example.com" } else { &local };
@@ -68,8 +86,10 @@ impl<'a> Load<'a> {
         }
     }
 
-    fn send_with_sendmail(&self, number: usize) {
-        for _ in 0..number {
+    /// Submits so many messages, or as many as there is time for.
+    pub(crate) fn send_with_sendmail(&self, number: usize) {
+        let is_over = || self.wanted.load(Ordering::Relaxed) == 0;
+        for _ in (0..number).take_while(|_| !is_over()) {
             let mark = self.next_mark();
             let mail = format!("Subject: submitted\n{MARK}{mark}\n\nHello.\n");
             if self.site.run("sendmail", &[self.site.user()], &mail).status == 0 {
@@ -100,7 +120,7 @@ fn transfer(client: &mut Smtp, recipient: &str, mark: &str) -> Option<u16> {
 }
 
 /// How often each mark was delivered.
-fn delivered(site: &Instance) -> BTreeMap<String, usize> {
+pub(crate) fn delivered(site: &Instance) -> BTreeMap<String, usize> {
     let mut marks = BTreeMap::new();
     for mail in [site.user(), "ann"].iter().flat_map(|user| messages(&site.maildir(user))) {
         let text = String::from_utf8_lossy(&mail).into_owned();
@@ -112,6 +132,20 @@ fn delivered(site: &Instance) -> BTreeMap<String, usize> {
         *marks.entry(mark.to_owned()).or_default() += 1;
     }
     marks
+}
+
+/// What of it is not delivered, however often the queue is tried.
+pub(crate) fn missing_after_patience(site: &Instance, acknowledged: &[String]) -> Vec<String> {
+    let missing = || {
+        site.try_all();
+        let marks = delivered(site);
+        acknowledged.iter().filter(|mark| !marks.contains_key(*mark)).cloned().collect::<Vec<_>>()
+    };
+    let began = Instant::now();
+    while !missing().is_empty() && began.elapsed() < scenarios::PATIENCE {
+        thread::sleep(Duration::from_millis(200));
+    }
+    missing()
 }
 
 /// Kills the programs in turn, each at some moment after the next few messages were acknowledged.
@@ -150,17 +184,8 @@ fn no_acknowledged_message_is_lost_whatever_program_is_killed() {
         scope.spawn(|| load.send_with_sendmail(60));
         kill_in_turn(&load, &programs)
     });
-    let acknowledged = load.acknowledged.lock().unwrap();
-    let missing = || {
-        site.try_all();
-        let marks = delivered(&site);
-        acknowledged.iter().filter(|mark| !marks.contains_key(*mark)).cloned().collect::<Vec<_>>()
-    };
-    let began = std::time::Instant::now();
-    while !missing().is_empty() && began.elapsed() < scenarios::PATIENCE {
-        thread::sleep(Duration::from_millis(200));
-    }
-    let missing = missing();
+    let acknowledged = load.acknowledged();
+    let missing = missing_after_patience(&site, &acknowledged);
     assert!(
         missing.is_empty(),
         "{} of {} lost: {missing:?}\n{}",
