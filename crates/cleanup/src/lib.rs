@@ -9,6 +9,8 @@
 
 mod checks;
 mod clock;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspection;
 mod message;
 mod missing;

@@ -10,6 +10,8 @@ mod host;
 mod services;
 mod smtp;
 mod spf;
+#[doc(hidden)]
+pub use spf::is_permitted;
 #[cfg(test)]
 mod tests;
 

@@ -31,6 +31,13 @@ pub(crate) fn evaluate(dns: &dyn Dns, domain: &str, ip: IpAddr) -> Verdict {
     Evaluation { dns, ip, lookups: 0 }.domain(domain)
 }
 
+/// Whether SPF lets this address send for the domain.
+#[doc(hidden)]
+#[must_use]
+pub fn is_permitted(dns: &dyn Dns, domain: &str, ip: IpAddr) -> bool {
+    evaluate(dns, domain, ip) == Verdict::Pass
+}
+
 struct Evaluation<'a> {
     dns: &'a dyn Dns,
     ip: IpAddr,
@@ -62,13 +69,13 @@ impl Evaluation<'_> {
             if term.contains('=') && !term.contains(':') {
                 continue;
             }
-            let (verdict, mechanism) = match term.split_at(1) {
-                ("+", rest) => (Verdict::Pass, rest),
-                ("-", rest) => (Verdict::Fail, rest),
-                ("~", rest) => (Verdict::SoftFail, rest),
-                ("?", rest) => (Verdict::Neutral, rest),
-                _ => (Verdict::Pass, term),
+            let verdict = match term.as_bytes().first() {
+                Some(b'-') => Verdict::Fail,
+                Some(b'~') => Verdict::SoftFail,
+                Some(b'?') => Verdict::Neutral,
+                _ => Verdict::Pass,
             };
+            let mechanism = term.strip_prefix(['+', '-', '~', '?']).unwrap_or(term);
             match self.matches(mechanism, domain) {
                 Ok(true) => return verdict,
                 Ok(false) => {}
@@ -85,7 +92,8 @@ impl Evaluation<'_> {
     fn matches(&mut self, mechanism: &str, domain: &str) -> Result<bool, String> {
         let (name, rest) = mechanism.split_at(mechanism.find([':', '/']).unwrap_or(mechanism.len()));
         let argument = rest.strip_prefix(':').unwrap_or("");
-        match name.to_ascii_lowercase().as_str() {
+        let name = name.to_ascii_lowercase();
+        match name.as_str() {
             "all" => return Ok(true),
             "ip4" | "ip6" => {
                 let network = Network::parse(argument).map_err(|error| format!("“{mechanism}”: {error}"))?;
@@ -99,7 +107,7 @@ impl Evaluation<'_> {
         }
         // `a/24` and `a:host/24//64`; what is beside the address itself is rare, and counts as no match.
         let host = argument.split('/').next().filter(|host| !host.is_empty()).unwrap_or(domain);
-        Ok(match name {
+        Ok(match name.as_str() {
             "include" => match self.domain(argument) {
                 Verdict::Unknown(why) => return Err(why),
                 verdict => verdict == Verdict::Pass,

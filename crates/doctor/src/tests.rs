@@ -116,6 +116,8 @@ fn records_are_read_and_not_only_found() {
         ("192.0.2.1 PTR host.isp.example", "ptr", Level::Fail),
         ("example.com TXT v=spf1 ip4:192.0.2.0/24 -all", "spf", Level::Pass),
         ("example.com TXT v=spf1 ip4:198.51.100.0/24 -all", "spf", Level::Fail),
+        ("example.com TXT v=spf1 +IP4:192.0.2.0/24 -all", "spf", Level::Pass),
+        ("example.com TXT v=spf1 übel -all", "spf", Level::Warn),
         ("example.com TXT v=spf1 ip4:198.51.100.0/24 ~all", "spf", Level::Warn),
         ("example.com TXT v=spf1 -all\nexample.com TXT v=spf1 mx -all", "spf", Level::Fail),
         (

@@ -260,12 +260,18 @@ pub fn read_bans(data_directory: &Path) -> io::Result<Vec<Ban>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };
+    Ok(parse_bans(&text))
+}
+
+/// The bans that the text of the file lists.
+#[must_use]
+pub fn parse_bans(text: &str) -> Vec<Ban> {
     let ban = |line: &str| {
         let mut words = line.splitn(3, ' ');
         let (network, until) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         Some(Ban { network, until, reason: words.next().unwrap_or_default().to_owned() })
     };
-    Ok(text.lines().filter_map(ban).collect())
+    text.lines().filter_map(ban).collect()
 }
 
 /// The text of that file.

@@ -10,6 +10,8 @@ mod command_user;
 mod destination;
 mod failure;
 mod folder_sync;
+#[doc(hidden)]
+pub mod fuzzing;
 mod letter;
 pub mod local;
 mod lock;

@@ -6,6 +6,8 @@
 mod arguments;
 mod attributes;
 mod content;
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -23,6 +23,8 @@ mod conversation;
 mod delivery;
 mod destination;
 mod failure;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hosts;
 mod login;
 mod opening;

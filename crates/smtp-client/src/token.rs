@@ -180,6 +180,13 @@ fn parse(text: &str, origin: &str) -> Result<(Secret, Option<Duration>), String>
     Ok((Secret::from(granted.access_token), lifetime))
 }
 
+/// Whether this is a token as a file or command gives it.
+#[doc(hidden)]
+#[must_use]
+pub fn is_granted(text: &str) -> bool {
+    parse(text, "here").is_ok()
+}
+
 fn program_of(line: &str) -> &str {
     line.split_ascii_whitespace().next().unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 //! `smtpd_sasl_type` names the back end: [`dovecot`] asks Dovecot's authentication service; [`table`] has the mechanisms
 //! of `smtp-proto` check against a table of passwords (`postroad`).
 
-mod dovecot;
+pub(crate) mod dovecot;
 mod table;
 
 use std::path::PathBuf;

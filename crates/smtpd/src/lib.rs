@@ -7,6 +7,8 @@
 pub mod auth;
 mod client;
 mod expansion;
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod names;
 mod policy;

@@ -19,6 +19,7 @@ use ipc::log;
 
 use crate::report::Subject;
 use connection::Connection;
+pub(crate) use connection::read_action;
 pub(crate) use request::{Instance, next_instance};
 pub(crate) use service::Service;
 

@@ -13,6 +13,8 @@
 mod access;
 mod block_lists;
 mod encrypted;
+#[doc(hidden)]
+pub mod fuzzing;
 mod lookout;
 mod passed;
 mod peer;

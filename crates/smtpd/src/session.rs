@@ -3,7 +3,7 @@
 //! [`conversation`] carries bytes between the client and the protocol and passes events on; [`dialogue`] knows the client
 //! and answers them, [`transaction`] those about mail, [`extension`] the commands that `smtp-proto` leaves to the server.
 
-mod attribute;
+pub(crate) mod attribute;
 mod auth;
 mod conversation;
 mod dialogue;

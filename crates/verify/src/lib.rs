@@ -9,6 +9,8 @@
 //! program but what a probe finds out again.
 
 mod entry;
+#[doc(hidden)]
+pub mod fuzzing;
 mod probe;
 mod server;
 

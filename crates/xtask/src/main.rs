@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod deb;
+mod fuzz;
 mod man;
 mod peers;
 mod proofs;
@@ -46,6 +47,8 @@ enum Command {
     Soak(proofs::Soak),
     /// Build the Debian package, `target/deb/postroad_VERSION_amd64.deb`.
     Deb(deb::Options),
+    /// Let libFuzzer look for inputs that a parser cannot stand. Needs cargo-fuzz and a C++ compiler.
+    Fuzz(fuzz::Options),
     /// Write the generated parts of the manual pages.
     Man {
         /// Only say whether they are up to date; exit status 1 if not.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Faults(options) => proofs::faults(&options),
         Command::Soak(options) => proofs::soak(&options),
         Command::Deb(options) => deb::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Man { check } => man::run(check),
         Command::Tidy => tidy::run(),
     };

@@ -25,7 +25,7 @@ const TOP: [&str; 14] = [
 ];
 
 /// Licences that may be linked with Apache-2.0 code; an expression needs one alternative of which all parts are here.
-const LICENCES: [&str; 11] = [
+const LICENCES: [&str; 12] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -35,10 +35,14 @@ const LICENCES: [&str; 11] = [
     "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
+    "NCSA",
     "Unicode-3.0",
     "Zlib",
 ];
 const PUBLIC_DOMAIN: [&str; 2] = ["Unlicense", "CC0-1.0"];
+
+/// Packages that nobody keeps any more, or that are banned for another reason.
+const UNMAINTAINED: &str = include_str!("unmaintained.txt");
 
 /// The longest file: a noun that needs more is two.
 const MAX_LINES: usize = 800;
@@ -55,6 +59,8 @@ pub fn run() -> Result<()> {
     wrong.extend(texts(&files));
     wrong.extend(missing_tests(&files));
     wrong.extend(metadata.licences());
+    wrong.extend(metadata.unmaintained());
+    wrong.extend(metadata.careless_crates());
     wrong.extend(metadata.dependency_table());
     wrong.extend(metadata.programs_without_page()?);
     if wrong.is_empty() {
@@ -120,6 +126,7 @@ struct Package {
     name: String,
     licence: String,
     ours: bool,
+    manifest: String,
     /// Names of normal dependencies within the workspace.
     depends_on: BTreeSet<String>,
     programs: Vec<String>,
@@ -145,6 +152,24 @@ impl Metadata {
             format!("{}: licence {:?} is not one of the permitted", package.name, package.licence)
         })
         .collect()
+    }
+
+    fn unmaintained(&self) -> Vec<String> {
+        let lines = UNMAINTAINED.lines().filter(|line| !line.starts_with('#'));
+        let banned: BTreeMap<&str, &str> = lines.filter_map(|line| line.split_once(' ')).collect();
+        let found = self.packages.iter().filter_map(|package| Some((package, banned.get(&*package.name)?)));
+        found.map(|(package, why)| format!("{}: {why}", package.name)).collect()
+    }
+
+    /// `sys` alone may lift the workspace's lints, which keep unsafe code out of the others.
+    fn careless_crates(&self) -> Vec<String> {
+        let kept = |package: &&Package| {
+            let text = fs::read_to_string(&package.manifest).unwrap_or_default();
+            let whole = text.contains("[lints]\nworkspace = true");
+            whole || package.name == "sys" || text.contains("unsafe_code = \"deny\"")
+        };
+        let careless = self.ours().filter(|package| !kept(package));
+        careless.map(|package| format!("{}: its manifest lets unsafe code in", package.name)).collect()
     }
 
     /// `crates/README.md` has a table of who may depend on whom; it must be what the Cargo.toml files say.
@@ -181,8 +206,10 @@ impl Metadata {
             .iter()
             .filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))
             .collect();
-        let programs =
-            self.ours().filter(|package| package.name != "xtask").flat_map(|package| &package.programs);
+        let programs = self
+            .ours()
+            .filter(|package| !["xtask", "fuzz"].contains(&package.name.as_str()))
+            .flat_map(|package| &package.programs);
         Ok(programs
             .filter(|name| !pages.contains(*name))
             .map(|name| format!("{name}: no manual page"))
@@ -199,6 +226,7 @@ impl Package {
             name: text(&value["name"]),
             licence: text(&value["license"]),
             ours: value["source"].is_null(),
+            manifest: text(&value["manifest_path"]),
             depends_on: list(&value["dependencies"])
                 .iter()
                 .filter(|dependency| dependency["kind"].is_null())

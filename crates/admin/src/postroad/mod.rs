@@ -6,6 +6,8 @@ mod control;
 mod doctor;
 mod import;
 mod import_queue;
+#[doc(hidden)]
+pub use import_queue::records_in;
 mod start;
 
 use std::io::{self, Write};

@@ -30,6 +30,14 @@ pub use filter::ReplyFilter;
 pub use name::{is_host_name, to_ascii};
 pub use resolver::Resolver;
 
+/// How many servers, search domains, dots and attempts the text of a resolv.conf asks for.
+#[doc(hidden)]
+#[must_use]
+pub fn resolv_conf_bounds(text: &str) -> [usize; 4] {
+    let conf = resolv_conf::ResolvConf::parse(text);
+    [conf.servers.len(), conf.search.len(), conf.ndots, conf.attempts]
+}
+
 /// How the DNS is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsSettings {

@@ -107,6 +107,14 @@ pub enum Verdict {
     Mismatch(String),
 }
 
+/// Whether a chain of one certificate, which may be anything, is what a record asks for.
+#[doc(hidden)]
+#[must_use]
+pub fn certificate_matches(certificate: &[u8], record: &Tlsa) -> bool {
+    let chain = [CertificateDer::from_slice(certificate)];
+    !matches!(verify(&chain, std::slice::from_ref(record), Purpose::server(9)), Verdict::Mismatch(_))
+}
+
 /// Holds a server's chain against usable records.
 #[must_use]
 pub(super) fn verify(chain: &[CertificateDer<'_>], records: &[Tlsa], purpose: Purpose) -> Verdict {

@@ -54,4 +54,6 @@ pub use ciphers::Ciphers;
 pub use handshake::Socket;
 pub use info::{Algorithm, Info, Trust};
 pub use own::{Own, own_certificates};
+#[doc(hidden)]
+pub use policy::policy_level;
 pub use protocols::Protocols;

@@ -335,6 +335,13 @@ struct Attributes {
     connection_reuse: Option<bool>,
 }
 
+/// The level of an entry of `smtp_tls_policy_maps` that can be understood.
+#[doc(hidden)]
+#[must_use]
+pub fn policy_level(value: &str) -> Option<Level> {
+    Attributes::parse(value).ok().map(|(level, _)| level)
+}
+
 impl Attributes {
     fn parse(value: &str) -> Result<(Level, Self), String> {
         let mut items = config::split_list(value).into_iter();

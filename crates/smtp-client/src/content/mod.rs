@@ -88,6 +88,19 @@ impl Transformer<'_> {
     }
 }
 
+/// The whole of a small message, for who has it in memory.
+impl Transformer<'_> {
+    #[doc(hidden)]
+    pub(crate) fn transformed<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
+        let mut passage = Passage::new(self);
+        for piece in pieces {
+            passage.take(piece, false).ok()?;
+        }
+        passage.take(b"", true).ok()?;
+        Some(passage.out)
+    }
+}
+
 /// One message on its way.
 struct Passage<'a> {
     rules: &'a Transformer<'a>,

@@ -47,10 +47,10 @@ impl Address {
 
 /// A mechanism as Dovecot announces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mechanism {
-    pub(super) name: String,
+pub(crate) struct Mechanism {
+    pub(crate) name: String,
     /// `plaintext`, `dictionary`, `active`, `anonymous`, `mutual-auth`, `forward-secrecy`, `private`.
-    pub(super) traits: Vec<String>,
+    pub(crate) traits: Vec<String>,
 }
 
 /// The way to Dovecot, shared by all sessions.
@@ -176,7 +176,7 @@ impl Server {
 }
 
 /// Reads what Dovecot says of itself, up to `DONE`.
-fn read_greeting(reader: &mut BufReader<Stream>) -> io::Result<Vec<Mechanism>> {
+pub(crate) fn read_greeting(reader: &mut impl BufRead) -> io::Result<Vec<Mechanism>> {
     let wrong = |text: &str| io::Error::new(io::ErrorKind::InvalidData, text.to_owned());
     let mut mechanisms = Vec::new();
     while let Some(fields) = read_line(reader)? {
@@ -200,7 +200,7 @@ fn read_greeting(reader: &mut BufReader<Stream>) -> io::Result<Vec<Mechanism>> {
     Err(wrong("the connection was closed"))
 }
 
-fn read_line(reader: &mut BufReader<Stream>) -> io::Result<Option<Vec<String>>> {
+fn read_line(reader: &mut impl BufRead) -> io::Result<Option<Vec<String>>> {
     let mut line = Vec::new();
     reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
     match line.pop() {
@@ -264,29 +264,31 @@ impl Exchange {
         let Some(fields) = answered else {
             return Step::Unavailable(LOST.to_owned());
         };
-        let value = |name: &str| {
-            fields.iter().find_map(|field| field.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
-        };
-        let has = |name: &str| fields.iter().any(|field| field == name);
-        match fields[0].as_str() {
-            "CONT" => Step::Challenge(fields.get(2).cloned().unwrap_or_default()),
-            "OK" => {
-                self.ended = true;
-                match value("user").filter(|user| !user.is_empty()) {
-                    // The server's last word of SCRAM comes with the success; SMTP has no place for it there, so that
-                    // Dovecot is not told that the client could take it, and sends it as a challenge before.
-                    Some(user) => Step::Accepted(printable(&user)),
-                    None => Step::Unavailable("the authentication server names no user".to_owned()),
-                }
-            }
-            _ => {
-                self.ended = true;
-                let reason = value("reason").map(|reason| printable(&reason));
-                let user = value("user").map(|user| printable(&user));
-                match has("temp") {
-                    true => Step::Unavailable(reason.unwrap_or_else(|| "(reason unavailable)".to_owned())),
-                    false => Step::Refused(user, reason.unwrap_or_else(|| "(reason unavailable)".to_owned())),
-                }
+        self.ended = fields[0] != "CONT";
+        understood(&fields)
+    }
+}
+
+/// What the fields of an answer mean.
+pub(crate) fn understood(fields: &[String]) -> Step {
+    let value = |name: &str| {
+        fields.iter().find_map(|field| field.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
+    };
+    let has = |name: &str| fields.iter().any(|field| field == name);
+    match fields.first().map_or("", String::as_str) {
+        "CONT" => Step::Challenge(fields.get(2).cloned().unwrap_or_default()),
+        "OK" => match value("user").filter(|user| !user.is_empty()) {
+            // The server's last word of SCRAM comes with the success; SMTP has no place for it there, so that
+            // Dovecot is not told that the client could take it, and sends it as a challenge before.
+            Some(user) => Step::Accepted(printable(&user)),
+            None => Step::Unavailable("the authentication server names no user".to_owned()),
+        },
+        _ => {
+            let reason = value("reason").map(|reason| printable(&reason));
+            let reason = reason.unwrap_or_else(|| "(reason unavailable)".to_owned());
+            match has("temp") {
+                true => Step::Unavailable(reason),
+                false => Step::Refused(value("user").map(|user| printable(&user)), reason),
             }
         }
     }

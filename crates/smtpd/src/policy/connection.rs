@@ -1,6 +1,6 @@
 //! One connection to a policy service.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -45,25 +45,30 @@ impl Connection {
         self.stream.set_write_timeout(Some(timeout))?;
         let mut stream = &self.stream;
         stream.write_all(request.as_bytes())?;
-        let mut reader = BufReader::new(stream).take(MAX_ANSWER);
-        let mut action = None;
-        loop {
-            let mut line = Vec::new();
-            reader.read_until(b'\n', &mut line)?;
-            if !line.ends_with(b"\n") {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            let line = String::from_utf8_lossy(&line);
-            let line = line.trim_end_matches(['\n', '\r']);
-            if line.is_empty() {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("action=") {
-                action = Some(value.trim().to_owned());
-            }
-        }
-        action.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the answer has no action= line"))
+        read_action(BufReader::new(stream))
     }
+}
+
+/// Reads an answer up to its empty line.
+pub(crate) fn read_action(reader: impl BufRead) -> io::Result<String> {
+    let mut reader = reader.take(MAX_ANSWER);
+    let mut action = None;
+    loop {
+        let mut line = Vec::new();
+        reader.read_until(b'\n', &mut line)?;
+        if !line.ends_with(b"\n") {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let line = String::from_utf8_lossy(&line);
+        let line = line.trim_end_matches(['\n', '\r']);
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("action=") {
+            action = Some(value.trim().to_owned());
+        }
+    }
+    action.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the answer has no action= line"))
 }
 
 fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {

@@ -13,6 +13,9 @@ use crate::policy::Service;
 /// How deep classes may name classes.
 const MAX_DEPTH: usize = 10;
 
+/// How many classes a list may come to: two classes that name each other twice would come to any number within that depth.
+const MAX_ENTERED: usize = 1000;
+
 /// A list of restrictions.
 #[derive(Default)]
 pub(super) struct List(pub(super) Vec<Rule>);
@@ -62,12 +65,19 @@ impl fmt::Display for Problem {
 pub(super) struct Parser<'a> {
     config: &'a Config,
     classes: Vec<String>,
+    /// How many classes were entered, each as often as it is named.
+    entered: usize,
     pub(super) problems: Vec<Problem>,
 }
 
 impl<'a> Parser<'a> {
     pub(super) fn new(config: &'a Config) -> Self {
-        Self { config, classes: config.get(param::SMTPD_RESTRICTION_CLASSES), problems: Vec::new() }
+        Self {
+            config,
+            classes: config.get(param::SMTPD_RESTRICTION_CLASSES),
+            entered: 0,
+            problems: Vec::new(),
+        }
     }
 
     pub(super) fn list(&mut self, items: &[String]) -> List {
@@ -113,7 +123,8 @@ impl<'a> Parser<'a> {
     }
 
     fn class(&mut self, name: &str, depth: usize) -> Rule {
-        if depth == MAX_DEPTH {
+        self.entered += 1;
+        if depth == MAX_DEPTH || self.entered > MAX_ENTERED {
             return self.mistake(format!("restriction class {name}: classes name each other too deeply"));
         }
         match self.config.text(name) {

@@ -30,6 +30,14 @@ fn a_verb_without_effect_is_named_with_the_reason() {
 }
 
 #[test]
+fn classes_that_name_each_other_twice_come_to_an_end() {
+    let main_cf = "compatibility_level = 3.6\nsmtpd_restriction_classes = one two\none = two two one one\n\
+                   two = one one two two\nsmtpd_recipient_restrictions = one\n";
+    let found = problems(main_cf);
+    assert!(found.iter().any(|(_, text)| text.contains("too deeply")), "{found:?}");
+}
+
+#[test]
 fn mistakes_are_errors_and_say_what_was_meant() {
     let cases = [
         (

@@ -10,12 +10,12 @@ use smtp_proto::{Reply, Verb, xtext};
 const MAX_VALUE: usize = 255;
 
 /// One attribute; a value is none where it said `[UNAVAILABLE]`.
-pub(super) struct Attribute {
+pub(crate) struct Attribute {
     /// In upper case.
-    pub(super) name: String,
-    pub(super) value: Option<String>,
+    pub(crate) name: String,
+    pub(crate) value: Option<String>,
     /// `[TEMPUNAVAIL]`: the name of the client could not be found for now.
-    pub(super) temporary: bool,
+    pub(crate) temporary: bool,
     said: String,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Attribute {
 ///
 /// # Errors
 /// The reply to arguments that are none.
-pub(super) fn parse(verb: Verb, arguments: &str) -> Result<Vec<Attribute>, Reply> {
+pub(crate) fn parse(verb: Verb, arguments: &str) -> Result<Vec<Attribute>, Reply> {
     let words: Vec<&str> = arguments.split_ascii_whitespace().collect();
     if words.is_empty() {
         return Err(syntax(format!("Syntax: {} attribute=value...", verb.name())));
@@ -47,17 +47,17 @@ fn attribute(word: &str) -> Result<Attribute, Reply> {
 
 impl Attribute {
     /// A value that the attribute cannot have.
-    pub(super) fn bad(&self) -> Reply {
+    pub(crate) fn bad(&self) -> Reply {
         syntax(format!("Bad {} syntax: {}", self.name, self.said))
     }
 
     /// An attribute that does not exist.
-    pub(super) fn unknown(&self, verb: Verb) -> Reply {
+    pub(crate) fn unknown(&self, verb: Verb) -> Reply {
         syntax(format!("Bad {} attribute name: {}", verb.name(), self.name))
     }
 
     /// A host name, none where there is none.
-    pub(super) fn host_name(&self) -> Result<Option<String>, Reply> {
+    pub(crate) fn host_name(&self) -> Result<Option<String>, Reply> {
         match &self.value {
             Some(name) if !is_host_name(name) => Err(self.bad()),
             value => Ok(value.clone()),
@@ -65,7 +65,7 @@ impl Attribute {
     }
 
     /// An address without brackets; IPv6 after `IPV6:`.
-    pub(super) fn address(&self) -> Result<Option<IpAddr>, Reply> {
+    pub(crate) fn address(&self) -> Result<Option<IpAddr>, Reply> {
         let Some(text) = &self.value else { return Ok(None) };
         let tagged = text.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPV6:"));
         let address = match tagged {
@@ -76,12 +76,12 @@ impl Attribute {
     }
 
     /// A port, 0 where there is none.
-    pub(super) fn port(&self) -> Result<u16, Reply> {
+    pub(crate) fn port(&self) -> Result<u16, Reply> {
         self.value.as_ref().map_or(Ok(0), |text| text.parse().map_err(|_| self.bad()))
     }
 
     /// Printable text without blanks and what has a meaning in headers.
-    pub(super) fn word(&self) -> Option<String> {
+    pub(crate) fn word(&self) -> Option<String> {
         let neutral = |c: char| match c {
             '(' | ')' | '<' | '>' | ';' | ':' | ',' | '"' | '\\' | '@' => '?',
             c if c.is_whitespace() => '?',
@@ -91,7 +91,7 @@ impl Attribute {
     }
 
     /// A name as a client gives it to HELO: a literal keeps its colons.
-    pub(super) fn helo(&self) -> Option<String> {
+    pub(crate) fn helo(&self) -> Option<String> {
         let neutral = |c: char| if c.is_whitespace() || "()<>;,\"\\".contains(c) { '?' } else { c };
         self.value.as_ref().map(|text| text.chars().map(neutral).collect())
     }

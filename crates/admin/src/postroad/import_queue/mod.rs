@@ -8,6 +8,8 @@
 mod ledger;
 mod message;
 mod record;
+#[doc(hidden)]
+pub use record::records_in;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -103,6 +103,20 @@ impl Records {
     }
 }
 
+/// How many records a file of Postfix's has, and how many bytes are in them, up to the first that is damaged.
+#[doc(hidden)]
+#[must_use]
+pub fn records_in(file: &File) -> (usize, usize) {
+    let (mut count, mut size) = (0, 0);
+    if let Ok(mut records) = Records::of(file) {
+        while let Ok(record) = records.next() {
+            count += 1;
+            size += record.data.len();
+        }
+    }
+    (count, size)
+}
+
 pub(super) fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("damaged queue file: {what}"))
 }
