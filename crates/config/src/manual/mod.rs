@@ -30,7 +30,7 @@ pub fn postconf_5() -> String {
 /// The section of a program's manual page that lists what it reads from main.cf, in mdoc.
 #[must_use]
 pub fn section_for(program: &str) -> String {
-    let mut section = ".Sh CONFIGURATION parameters\n\
+    let mut section = ".Sh CONFIGURATION PARAMETERS\n\
         These parameters of\n.Pa main.cf\nare of use to this program;\n.Xr postroad 5\ndescribes all of them.\n\
         .Bl -tag -width Ds\n"
         .to_owned();
