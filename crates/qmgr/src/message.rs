@@ -398,6 +398,12 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_waits_is_small() {
+        let message = message(1);
+        assert!(size_of_val(&message) <= 136 && message.request.len() <= 128 && message.owed.is_none());
+    }
+
+    #[test]
     fn a_delivered_message_with_one_recipient_costs_no_write() {
         let mut message = message(1);
         let record = message.decide(0, &outcomes()[0], Notify::UNSET);
