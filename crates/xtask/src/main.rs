@@ -41,6 +41,8 @@ enum Command {
     Ci,
     /// Measure against Postfix, in turns, on fresh file systems. Needs root for loop devices.
     Bench(bench::Options),
+    /// Kill programs at each call that changes the disk, and cut the power after each: nothing acknowledged may be lost.
+    Crash(proofs::Crash),
     /// Make every system call of the daemons fail once with every error. Needs root for strace.
     Faults(proofs::Faults),
     /// Load, kills, reloads and an operator for some minutes; nothing may be lost and nobody may grow.
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Test { arguments } => test::run(&arguments),
         Command::Ci => ci::run(),
         Command::Bench(options) => bench::run(&options),
+        Command::Crash(options) => proofs::crash(&options),
         Command::Faults(options) => proofs::faults(&options),
         Command::Soak(options) => proofs::soak(&options),
         Command::Deb(options) => deb::run(&options),
