@@ -49,7 +49,11 @@ impl<T: Send + 'static> Workers<T> {
         }
         drop(state);
         let shared = Arc::clone(&self.0);
-        std::thread::Builder::new().stack_size(STACK).spawn(move || shared.live(item)).map(drop)
+        let life = move || {
+            sys::stack::remember(STACK);
+            shared.live(item);
+        };
+        std::thread::Builder::new().stack_size(STACK).spawn(life).map(drop)
     }
 }
 
@@ -79,6 +83,11 @@ impl<T> Shared<T> {
         state.idle -= 1;
         state.waiting.pop_front()
     }
+}
+
+/// For a thread whose client will be silent for long: gives back the memory of its stack beyond where it is now.
+pub fn rest() {
+    sys::stack::give_back();
 }
 
 /// What a panic said.

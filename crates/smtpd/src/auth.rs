@@ -1,7 +1,7 @@
 //! Who checks what clients show in AUTH, and what they are offered.
 //!
-//! `smtpd_sasl_type` names the back end: [`dovecot`] asks Dovecot's authentication service; [`table`] has the mechanisms
-//! of `smtp-proto` check against a table of passwords (`postroad`).
+//! `smtpd_sasl_type` names the back end: `dovecot` asks Dovecot's authentication service; `postroad` has the mechanisms
+//! of `smtp-proto` check against a table of passwords.
 
 pub(crate) mod dovecot;
 mod table;

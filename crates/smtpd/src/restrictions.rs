@@ -1,6 +1,6 @@
 //! The access language: `smtpd_client_restrictions` and its relatives.
 //!
-//! A list is read once, when the server starts, into rules; each rule is a row of the table in [`verbs`] with its
+//! A list is read once, when the server starts, into rules; each rule is a row of the table in `verbs` with its
 //! argument. At each stage of a session the lists that are due are evaluated from left to right until one rule decides;
 //! `permit` ends its list only, a refusal ends them all.
 //!

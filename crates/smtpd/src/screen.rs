@@ -8,7 +8,7 @@
 //! Postfix's tests behind the greeting (pipelining, commands of other protocols, bare line feeds) are not made here but
 //! in the session, which sees the same and can refuse at once (`reject_unauth_pipelining`, `smtpd_forbidden_commands`,
 //! `smtpd_forbid_bare_newline`): a client need not come again for the sake of a test, and finds TLS and AUTH. What is left
-//! behind the greeting is to tell a client that has failed so, whatever it says ([`refusing`]).
+//! behind the greeting is to tell a client that has failed so, whatever it says (`refusing`).
 
 mod access;
 mod block_lists;

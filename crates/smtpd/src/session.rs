@@ -24,6 +24,7 @@ use smtp_proto::Reply;
 use smtp_proto::server::Session;
 
 use crate::client::{Client, UNKNOWN};
+use crate::limits::Counted;
 use crate::proxy::{self, Header};
 use crate::server::Server;
 use crate::wire::Wire;
@@ -32,41 +33,57 @@ use dialogue::Dialogue;
 
 /// Serves one client. `stopping` says whether the mail system is being stopped.
 pub(crate) fn serve(server: &Server, connection: &Connection, stopping: &dyn Fn() -> bool) {
-    let Some((peer, local)) = addresses(server, connection) else { return };
+    let Some((mut conversation, _counted)) = begin(server, connection, stopping) else { return };
+    let ending = conversation.run();
+    conversation.end(ending);
+}
+
+/// The beginning, up to the greeting; none for a client that has no session. What lives as long as the session is not on the stack,
+/// of which a thread keeps whole pages.
+#[inline(never)]
+fn begin<'a>(
+    server: &'a Server,
+    connection: &'a Connection,
+    stopping: &'a dyn Fn() -> bool,
+) -> Option<(Box<Conversation<'a>>, Option<Counted>)> {
+    let (peer, local) = addresses(server, connection)?;
     if let Some(banned) = peer.and_then(|peer| server.limits.banned(peer.ip())) {
-        return turn_away(server, connection, peer, &banned);
+        turn_away(server, connection, peer, &banned);
+        return None;
     }
     let mut client = Client::new(peer, local, &server.names);
     client.shows_port = server.client_port_logging && client.port > 0;
     log::connected(&client);
     let Ok(wire) = Wire::new(&connection.stream, server.patience) else {
         log::broke_off("lost connection", "CONNECT", &client);
-        return log::disconnected(&client, &" commands=0");
+        log::disconnected(&client, &" commands=0");
+        return None;
     };
     let counted = server.limits.count(&client);
     let mut dialogue = Dialogue::new(server, client);
     let opening = greeting::opening(&mut dialogue, counted.as_ref());
     let named = dialogue.client.to_string();
-    let mut conversation = Conversation {
+    let mut conversation = Box::new(Conversation {
         proto: Session::new(server.settings.clone(), opening.policy, server.command_buffer()),
         wire,
         dialogue,
         stopping,
         transcript: server.notices.begin(),
-    };
+    });
     let client = &conversation.dialogue.client;
-    conversation.proto.set_site_rules(server.site.rules_for(&client.address, client.port));
+    let rules = server.site.rules_for(&client.address, client.port);
+    let shown = (client.debug_level > 0).then(|| named.clone());
+    conversation.proto.set_site_rules(rules);
+    conversation.transcript.show(shown);
     if server.tls.as_ref().is_some_and(|tls| tls.wrapper)
         && let Err(lost) = conversation.encrypt()
     {
-        return conversation.end(Err(lost));
+        conversation.end(Err(lost));
+        return None;
     }
-    let shown = conversation.dialogue.client.debug_level > 0;
-    conversation.transcript.show(shown.then(|| named.clone()));
     conversation.look_for_early_talker(&connection.stream);
     conversation.proto.greet(&opening.greeting, &named);
-    let ending = conversation.run();
-    conversation.end(ending);
+    Some((conversation, counted))
 }
 
 /// Sends a banned client away: no name is looked up, no session begun.

@@ -32,6 +32,10 @@ pub(crate) struct Patience {
     pub(crate) deadline: Option<u32>,
 }
 
+/// A client that has said nothing for so long will go on saying nothing, as most do that are idle: there is time to make it
+/// cheap.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// How long a client may take to hear the last words.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -138,18 +142,21 @@ struct Paced<'a> {
     read_limit: Duration,
     write_limit: Duration,
     ends: Option<Instant>,
+    /// The client has been silent for [`IDLE`].
+    idle: bool,
 }
 
 impl<'a> Paced<'a> {
     fn new(stream: &'a Stream, patience: Patience) -> io::Result<Self> {
         let limit = patience.timeout;
-        let mut paced = Self { stream, patience, read_limit: limit, write_limit: limit, ends: None };
+        let mut paced =
+            Self { stream, patience, read_limit: limit, write_limit: limit, ends: None, idle: false };
         paced.set_both()?;
         Ok(paced)
     }
 
     fn set_both(&mut self) -> io::Result<()> {
-        (self.read_limit, self.write_limit) = (self.patience.timeout, self.patience.timeout);
+        (self.read_limit, self.write_limit) = (self.patience.timeout.min(IDLE), self.patience.timeout);
         self.stream.set_read_timeout(Some(self.read_limit))?;
         self.stream.set_write_timeout(Some(self.write_limit))
     }
@@ -160,16 +167,11 @@ impl<'a> Paced<'a> {
         }
     }
 
-    /// The limit to set before the next call, if it is another than the kernel has.
-    fn other_limit(&self, set: Duration) -> io::Result<Option<Duration>> {
-        let Some(ends) = self.ends else { return Ok(None) };
+    /// What is left of the time.
+    fn left(&self) -> io::Result<Duration> {
+        let Some(ends) = self.ends else { return Ok(self.patience.timeout) };
         let left = ends.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        // The kernel counts in ticks: a change of less than a second is not worth a call.
-        let differs = set.abs_diff(left) >= Duration::from_secs(1) || left < Duration::from_secs(1);
-        Ok(differs.then_some(left))
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
 
     /// A client that sends fast enough is not cut off in the middle of a large message.
@@ -184,18 +186,36 @@ impl<'a> Paced<'a> {
 
 impl Read for Paced<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(limit) = self.other_limit(self.read_limit)? {
-            self.stream.set_read_timeout(Some(limit))?;
-            self.read_limit = limit;
+        loop {
+            let left = self.left()?;
+            let limit = match (self.idle, self.ends) {
+                (false, _) => left.min(IDLE),
+                (true, Some(_)) => left,
+                (true, None) => left.saturating_sub(IDLE).max(Duration::from_millis(1)),
+            };
+            if differs(self.read_limit, limit) {
+                self.stream.set_read_timeout(Some(limit))?;
+                self.read_limit = limit;
+            }
+            let mut stream = self.stream;
+            match stream.read(buffer) {
+                Err(error) if is_timeout(&error) && !self.idle && left > IDLE => {
+                    self.idle = true;
+                    service::rest();
+                }
+                read => {
+                    self.idle = false;
+                    return read;
+                }
+            }
         }
-        let mut stream = self.stream;
-        stream.read(buffer)
     }
 }
 
 impl Write for Paced<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(limit) = self.other_limit(self.write_limit)? {
+        let limit = self.left()?;
+        if differs(self.write_limit, limit) {
             self.stream.set_write_timeout(Some(limit))?;
             self.write_limit = limit;
         }
@@ -206,6 +226,11 @@ impl Write for Paced<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The kernel counts in ticks: a change of less than a second is not worth a call, but near the end.
+fn differs(set: Duration, limit: Duration) -> bool {
+    set != limit && (set.abs_diff(limit) >= Duration::from_secs(1) || limit < Duration::from_secs(1))
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -11,5 +11,6 @@ pub mod map;
 pub mod memory;
 pub mod process;
 pub mod sandbox;
+pub mod stack;
 
 pub use map::{Mmap, map_file};

@@ -45,11 +45,20 @@ impl Conversation<'_> {
     /// Goes from event to event until the session ends.
     pub(super) fn run(&mut self) -> Result<Ending, Lost> {
         loop {
+            match self.answer_all()? {
+                Some(ending) => return Ok(ending),
+                None => self.exchange()?,
+            }
+        }
+    }
+
+    /// Answers what has come; gives how the session ends, if it does. Most of a session is waiting: what is needed for answers is
+    /// not on the stack meanwhile.
+    #[inline(never)]
+    fn answer_all(&mut self) -> Result<Option<Ending>, Lost> {
+        loop {
             let reply = match self.proto.next_event() {
-                Event::Read => {
-                    self.exchange()?;
-                    continue;
-                }
+                Event::Read => return Ok(None),
                 Event::Delay => {
                     thread::sleep(self.dialogue.server.error_sleep_time);
                     continue;
@@ -117,7 +126,7 @@ impl Conversation<'_> {
                     self.transcript.said(&output);
                     self.wire.new_request();
                     self.wire.write(&output)?;
-                    return Ok(ending);
+                    return Ok(Some(ending));
                 }
             };
             match reply {
@@ -185,7 +194,8 @@ impl Conversation<'_> {
     }
 
     /// The last words, to the client and to the log.
-    pub(super) fn end(mut self, ending: Result<Ending, Lost>) {
+    #[inline(never)]
+    pub(super) fn end(mut self: Box<Self>, ending: Result<Ending, Lost>) {
         let client = self.dialogue.client.to_string();
         let hostname = &self.dialogue.server.settings.hostname;
         let place = self.proto.place();
