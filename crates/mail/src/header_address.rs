@@ -50,6 +50,10 @@ pub fn rewrite<E>(
         out.extend_from_slice(new.to_path().as_bytes());
         push_comments(out, &value[mailbox.range.clone()]);
         copied = mailbox.range.end;
+        // In `"a"b` nothing parts two addresses; the second must not become a part of the first one's domain.
+        if next_token(value, copied).is_some_and(|(kind, _)| kind.is_word()) {
+            out.push(b' ');
+        }
     }
     out.extend_from_slice(&value[copied..]);
     Ok(copied > 0)
@@ -367,6 +371,14 @@ mod tests {
             assert!(Mailboxes::new(&value).count() <= 2, "{byte:#x}");
         }
         assert_eq!(list("a\u{c}b, c"), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn addresses_side_by_side_stay_apart() {
+        let complete = |address: &Address| Ok::<_, Infallible>(Address::new(format!("{address}@x")).ok());
+        let mut out = Vec::new();
+        assert_eq!(rewrite(b"\"a\"b, c", &mut out, complete), Ok(true));
+        assert_eq!(out, b"a@x b@x, c@x");
     }
 
     #[test]
