@@ -49,6 +49,10 @@ pub fn master_cf(data: &[u8]) {
     for service in file.services() {
         let line = service.in_one_line();
         assert!(!line.contains('\n'));
+        // A value with blanks is written in braces: one that has an open brace of its own cannot be written at all.
+        if line.matches('{').count() != line.matches('}').count() {
+            continue;
+        }
         let again = MasterCf::parse(&line);
         let fields = |service: &config::edit::ServiceLine| service.in_one_line();
         let again = again.ok().and_then(|file| file.services().first().map(fields));
