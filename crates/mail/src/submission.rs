@@ -17,7 +17,8 @@
 //! \0postroad-end + the length of the content as eight bytes, little-endian
 //! ```
 //! Any local user may have written it, so nothing in it is believed: every length has a limit, and who the submitter is
-//! comes from the file's owner, never from here. A file without its trailer was cut short.
+//! comes from the file's owner, never from here. A file without its trailer was cut short, and one with a
+//! [`LostBlock`] was torn.
 
 use std::fmt::{self, Write as _};
 
@@ -209,6 +210,37 @@ pub fn content_length(last_bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(length.try_into().ok()?))
 }
 
+/// Looks for what a power cut leaves of a block of a file that it has lost, before anybody was told that the file is
+/// whole: a run of zeros as long as a block. No message has that; one that does is refused where it is submitted, so
+/// that none is taken and then found torn. A lost block at the beginning or the end takes the head or the trailer along.
+#[derive(Debug, Default)]
+pub struct LostBlock {
+    zeros: usize,
+}
+
+impl LostBlock {
+    /// What file systems lose as a whole, at least.
+    const LENGTH: usize = 4096;
+
+    /// Whether there is one in what was given so far, this being the next piece.
+    pub fn is_in(&mut self, piece: &[u8]) -> bool {
+        let mut rest = piece;
+        while self.zeros < Self::LENGTH {
+            let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+            self.zeros += zeros;
+            if zeros == rest.len() {
+                break;
+            }
+            if self.zeros < Self::LENGTH {
+                self.zeros = 0;
+            }
+            rest = &rest[zeros..];
+            rest = &rest[memchr::memchr(0, rest).unwrap_or(rest.len())..];
+        }
+        self.zeros >= Self::LENGTH
+    }
+}
+
 fn push_line(text: &mut String, word: &str, value: &str) {
     if value.is_empty() {
         return;
@@ -307,6 +339,20 @@ mod tests {
         assert_eq!(body(crowd.trim_end()), Err(SubmissionError::TooManyRecipients));
         let endless = format!("postroad-submission 1\nsender {}", "x\n ".repeat(MAX_HEAD));
         assert_eq!(Head::decode(endless.as_bytes()), Err(SubmissionError::HeadTooLong));
+    }
+
+    #[test]
+    fn a_lost_block_is_found_however_it_comes() {
+        let block = [0; LostBlock::LENGTH];
+        let torn = [b"text\0", &block[1..], b"more\0text"].concat();
+        let whole = [b"text\0", &block[2..], b"x\0", &block[2..], b"y"].concat();
+        for size in [1, 2, 7, 4096, 10_000] {
+            let is_torn = |bytes: &[u8]| {
+                let mut lost = LostBlock::default();
+                bytes.chunks(size).fold(false, |_, piece| lost.is_in(piece))
+            };
+            assert!(is_torn(&torn) && !is_torn(&whole) && !is_torn(b""), "{size}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use mail::submission::{Head, trailer};
+use mail::submission::{Head, LostBlock, trailer};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
@@ -25,6 +25,7 @@ pub(crate) struct Outgoing<'a> {
     content: u64,
     /// How much of `buffer` is the head.
     head: usize,
+    lost: LostBlock,
 }
 
 impl<'a> Outgoing<'a> {
@@ -33,7 +34,7 @@ impl<'a> Outgoing<'a> {
         let head = buffer.len();
         buffer.reserve(CHUNK);
         buffer.extend_from_slice(&header.bytes);
-        Self { settings, sink: None, buffer, content: 0, head }
+        Self { settings, sink: None, buffer, content: 0, head, lost: LostBlock::default() }
     }
 
     /// Sends what is in the buffer; there is more to come.
@@ -54,6 +55,9 @@ impl<'a> Outgoing<'a> {
     }
 
     fn count(&mut self) -> Result<(), Failure> {
+        if self.lost.is_in(&self.buffer) {
+            return Err(full_of_zeros());
+        }
         self.content += (self.buffer.len() - std::mem::take(&mut self.head)) as u64;
         match self.settings.message_size_limit() {
             Some(limit) if self.content > limit => Err(too_big()),
@@ -87,6 +91,11 @@ impl<'a> Outgoing<'a> {
 /// What a message beyond `message_size_limit` is refused with.
 pub(crate) fn too_big() -> Failure {
     Failure::new(Exit::Unavailable, "message file too big")
+}
+
+/// What a message is refused with that pickup would take for a torn one.
+pub(crate) fn full_of_zeros() -> Failure {
+    Failure::new(Exit::Data, "thousands of zero bytes in a row are no message")
 }
 
 /// Who writes the file.

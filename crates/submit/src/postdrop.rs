@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use mail::submission::{Head, MAX_HEAD, SubmissionError, TRAILER_LENGTH, content_length};
+use mail::submission::{Head, LostBlock, MAX_HEAD, SubmissionError, TRAILER_LENGTH, content_length};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getegid, geteuid, getgid, getuid, setresgid, setresuid};
@@ -19,7 +19,7 @@ use crate::authorization::{self, Invoker};
 use crate::failure::{Exit, Failure, warn};
 use crate::maildrop::Maildrop;
 use crate::message::CHUNK;
-use crate::outgoing::{commit, create_failed, too_big};
+use crate::outgoing::{commit, create_failed, full_of_zeros, too_big};
 use crate::settings::{Settings, chosen_directory, default_directory, is_trusted_directory};
 
 const PROGRAM: &str = "postdrop";
@@ -121,12 +121,21 @@ struct Arriving<R> {
     content_start: u64,
     /// The last bytes, which may be the trailer.
     tail: Vec<u8>,
+    lost: LostBlock,
 }
 
 impl<R: Read> Arriving<R> {
     fn new(input: R, limit: Option<u64>) -> Self {
         let tail = Vec::with_capacity(2 * TRAILER_LENGTH);
-        Self { input, buffer: Vec::with_capacity(CHUNK), limit, total: 0, content_start: 0, tail }
+        Self {
+            input,
+            buffer: Vec::with_capacity(CHUNK),
+            limit,
+            total: 0,
+            content_start: 0,
+            tail,
+            lost: LostBlock::default(),
+        }
     }
 
     /// Reads until the head is there and understood.
@@ -182,6 +191,9 @@ impl<R: Read> Arriving<R> {
             result.map_err(|error| Failure::new(Exit::Data, format!("read standard input: {error}")))?;
         self.total += read as u64;
         let new = &self.buffer[start..];
+        if self.lost.is_in(new) {
+            return Err(full_of_zeros());
+        }
         self.tail.extend_from_slice(&new[new.len().saturating_sub(TRAILER_LENGTH)..]);
         self.tail.drain(..self.tail.len().saturating_sub(TRAILER_LENGTH));
         let most = self.limit.map(|limit| limit.saturating_add((MAX_HEAD + TRAILER_LENGTH) as u64));
@@ -242,6 +254,12 @@ mod tests {
         }
         let longer = [&bytes[..], b"x"].concat();
         assert!(copied(&longer, None).is_err());
+    }
+
+    #[test]
+    fn what_would_be_taken_for_a_torn_submission_is_refused() {
+        assert!(copied(&submission(&[0; 4094]), None).is_ok());
+        assert_eq!(copied(&submission(&[0; 4096]), None).unwrap_err().exit, Exit::Data);
     }
 
     #[test]

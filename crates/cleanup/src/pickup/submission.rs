@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipc::cleanup::{CleanupError, Client, Options, Refusal};
 use ipc::log;
-use mail::submission::{Head, MAX_HEAD, SubmissionError, TRAILER_LENGTH, content_length};
+use mail::submission::{Head, LostBlock, MAX_HEAD, SubmissionError, TRAILER_LENGTH, content_length};
 use mail::{Envelope, Origin, QueueId};
 
 use super::notice;
@@ -50,6 +50,7 @@ impl Submitter {
         let envelope = Envelope { content_filter, ..envelope(&opened.head, found.uid, found.modified) };
         match self.transmit(id, &envelope, &opened, &found.file) {
             Ok(()) => Ok(()),
+            Err(Failed::Torn) => Err(Failure::Malformed("a part of it was lost".into())),
             Err(Failed::Reading(error)) => Err(Failure::Later(format!("read: {error}"))),
             Err(Failed::Cleanup(CleanupError::Refused(refusal))) if refusal.dsn().class() == 5 => {
                 self.refused(id, &envelope, &opened, &refusal)
@@ -60,7 +61,12 @@ impl Submitter {
 
     fn transmit(&self, id: QueueId, envelope: &Envelope, opened: &Opened, file: &File) -> Result<(), Failed> {
         let mut submission = self.cleanup.begin_as(&opened.head.full_name, id, envelope, self.options)?;
+        // The head was understood, so that nothing of it is lost.
+        let mut lost = LostBlock::default();
         let mut write = |bytes: &[u8]| {
+            if lost.is_in(bytes) {
+                return Err(Failed::Torn);
+            }
             submission.write_all(bytes).map_err(|error| Failed::Cleanup(CleanupError::Unreachable(error)))
         };
         write(&opened.content)?;
@@ -103,6 +109,8 @@ impl Submitter {
 }
 
 enum Failed {
+    /// A power cut has taken a block of it, before its submitter was told that it is taken.
+    Torn,
     Reading(io::Error),
     Cleanup(CleanupError),
 }

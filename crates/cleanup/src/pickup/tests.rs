@@ -76,13 +76,16 @@ fn what_is_no_submission_is_set_aside() {
     put(&instance, "empty", b"");
     put(&instance, "head", &submission(1, b"")[..30]);
     put(&instance, "other", &b"x".repeat(10_000));
+    let mut torn = submission(1, &b"Subject: x\n\nbody\n".repeat(1000));
+    torn[4096..8192].fill(0);
+    put(&instance, "torn", &torn);
     let mut longer = whole[..whole.len() - 21].to_vec();
     longer.extend_from_slice(b"more");
     longer.extend_from_slice(&trailer(17));
     put(&instance, "longer", &longer);
     round(&instance, instance.client.clone());
     assert_eq!(names(&instance, "maildrop"), [] as [&str; 0]);
-    assert_eq!(names(&instance, "corrupt"), ["cut", "empty", "head", "longer", "other"]);
+    assert_eq!(names(&instance, "corrupt"), ["cut", "empty", "head", "longer", "other", "torn"]);
     assert_eq!(instance.messages(Folder::Incoming), []);
 }
 
