@@ -120,10 +120,9 @@ fn real_clients_speak_tls_from_the_first_byte_on() {
         command.env("HOME", site.root());
         run(command, b"Subject: note\n\nHello.\n").ok();
     }
-    let openssl =
-        ["s_client", "-quiet", "-connect", "localhost:$port", "-CAfile", "$ca", "-verify_return_error"];
-    let said = run(client("openssl", &openssl, port, &authority), b"").stdout;
-    assert!(said.contains("220 mail.example.com"), "{said}");
+    let openssl = ["s_client", "-brief", "-connect", "localhost:$port", "-CAfile", "$ca"];
+    let said = run(client("openssl", &openssl, port, &authority), b"");
+    assert!(said.stderr.contains("Verification: OK") || said.stdout.contains("Verification: OK"), "{said:?}");
     site.wait_for_mail("ann", 4);
     // Who speaks in clear there gets no reply at all.
     let mut plain = Smtp::connect_silently(port);
@@ -138,7 +137,10 @@ fn logins_need_tls_where_the_site_says_so() {
     let mut smtp = site.smtp();
     assert!(!smtp.expect("EHLO c.example", 250).text().contains("AUTH"));
     let plain = "AUTH PLAIN AGFubgB0YW5zdGFhZmw=";
-    assert_eq!(smtp.command(plain).text(), "5.5.4 Encryption required for requested authentication mechanism");
+    assert_eq!(
+        smtp.command(plain).text(),
+        "5.5.4 Encryption required for requested authentication mechanism"
+    );
     let mut swaks = client("swaks", &["-s", "localhost", "-p", "$port", "-tls"], site.port, &authority);
     swaks.args(["-a", "PLAIN", "-au", "ann", "-ap", PASSWORD, "-f", "a@b.example", "-t", ANN]);
     run(swaks, b"").ok();
