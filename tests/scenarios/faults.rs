@@ -15,9 +15,9 @@ use scenarios::{Instance, Strace, Tracing, is_root, most_per_thread};
 use points::{CALLS, Point, points_of};
 use round::{Round, Site};
 
-/// Who is made to fail, and in what order.
-const DAEMONS: [&str; 10] =
-    ["cleanup", "pickup", "qmgr", "virtual", "local", "bounce", "smtp", "smtpd", "showq", "master"];
+/// Who is made to fail, and in what order. Master makes no call while mail passes.
+const DAEMONS: [&str; 9] =
+    ["cleanup", "pickup", "qmgr", "virtual", "local", "bounce", "smtp", "smtpd", "showq"];
 
 /// Which points are tried: `all`, or the names of daemons; not set for the run in short.
 const WANTED: &str = "POSTROAD_FAULTS";
@@ -62,6 +62,30 @@ fn every_call_of_every_daemon_may_fail() {
         wrong.extend(tally.wrong);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_slow_disk_costs_time_and_nothing_else() {
+    if !is_root("a slow disk") {
+        return;
+    }
+    let site = Site::start();
+    Round::send(&site).settle(&site).expect("a round on a fast disk");
+    let slow = |call: &str| Tracing {
+        calls: call.to_owned(),
+        fault: Some(format!("{call}:delay_exit=300000")),
+        when: "1+".to_owned(),
+    };
+    for (daemon, call) in
+        [("cleanup", "fsync"), ("virtual", "fdatasync"), ("local", "fdatasync"), ("qmgr", "unlinkat")]
+    {
+        let strace = Strace::attach(&pids(&site, daemon), &slow(call), &site.record());
+        let mut round = Round::send(&site);
+        let settled = round.settle(&site);
+        let calls = strace.detach();
+        assert!(!calls.is_empty(), "{daemon} made no {call}");
+        assert_eq!((settled, round.refused), (Ok(0), Vec::new()), "{daemon} {call}");
+    }
 }
 
 fn try_daemon(site: &Site, daemon: &str, all: bool) -> Tally {
