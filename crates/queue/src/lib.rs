@@ -13,6 +13,7 @@
 //! | being delivered | `active/X/ID` | 0700 | qmgr: recipient states, journal | a whole message; [`Active::recover`] moves it to `incoming/`. What an agent delivered and qmgr had not yet marked is delivered again |
 //! | waiting for its next attempt | `deferred/X/ID`, modification time = next attempt | 0700 | qmgr: claim; postsuper | a whole message |
 //! | done | none | | | an `active/` file whose recipients are all done, if the unlink was lost: claimed again and removed |
+//! | moved by a rename of which a power cut left both names | one file in two folders | 0700 | qmgr: [`Active::recover`] | one name: `hold/` if that is one of them, else `incoming/` |
 //! | damaged | `corrupt/ID` | 0700 | the operator | the bytes that were found |
 //!
 //! A file's name is the queue id; `X` is one of sixteen folders `0` to `F` chosen by [`mail::QueueId::spread`]. A message is one
