@@ -12,13 +12,15 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use config::{Config, Snapshot};
 use nix::unistd::{Uid, User};
 use service::sandbox::{Sandbox, table};
 
 const PROBE: &str = "SANDBOX_PROBE";
+const DONE: &str = "the act is done";
+const DENIED: &str = "the act is denied";
 const FOLDERS: [&str; 6] = ["maildrop", "incoming", "active", "deferred", "hold", "corrupt"];
 
 /// What an act came to.
@@ -241,13 +243,13 @@ impl Site {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "--nocapture", "probe"]).current_dir(self.folder.path());
         command.env(PROBE, format!("{program}\n{act}\n{elsewhere}\n{policy}\n{}", self.main_cf()));
-        command.stdout(Stdio::null());
         let output = command.output().unwrap();
         let status = output.status;
         let _ = fs::write(self.folder.path().join("queue/maildrop/submission"), "text\n");
-        match (status.code(), status.signal()) {
-            (Some(0), _) => Result::Done,
-            (Some(1), _) | (_, Some(nix::libc::SIGSYS)) => Result::Denied,
+        let said = String::from_utf8_lossy(&output.stdout);
+        match (said.contains(DONE), said.contains(DENIED), status.signal()) {
+            (true, ..) => Result::Done,
+            (_, true, _) | (.., Some(nix::libc::SIGSYS)) => Result::Denied,
             _ => {
                 println!("{program}: {act}: {status}: {}", String::from_utf8_lossy(&output.stderr));
                 Result::Failed
@@ -289,11 +291,15 @@ fn probe() {
         "connect policy" => TcpStream::connect(policy).map(drop),
         act => perform(act, &root),
     };
-    std::process::exit(match result {
-        Ok(()) => 0,
-        Err(error) if is_denial(&error) => 1,
-        Err(_) => 2,
-    });
+    // Not by an exit from this thread, which would take the signal stack of the main one from under it.
+    println!(
+        "{}",
+        match result {
+            Ok(()) => DONE,
+            Err(error) if is_denial(&error) => DENIED,
+            Err(_) => "otherwise",
+        }
+    );
 }
 
 fn is_denial(error: &std::io::Error) -> bool {
