@@ -97,8 +97,10 @@ impl Process {
     pub(crate) fn of(thread: Pid) -> Option<Self> {
         let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
         let id = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
-        let program = fs::read_link(format!("/proc/{thread}/exe")).ok()?;
-        Some(Self { id: Pid::from_raw(id), program: program.file_name()?.to_string_lossy().into_owned() })
+        // By the name it was called by: one file may be several programs.
+        let words = fs::read(format!("/proc/{thread}/cmdline")).ok()?;
+        let program = Path::new(OsStr::from_bytes(words.split(|byte| *byte == 0).next()?)).file_name()?;
+        Some(Self { id: Pid::from_raw(id), program: program.to_string_lossy().into_owned() })
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// How long one test goes on where nothing else is said, and how many cases it tries however slow they are.
 const USUAL_TIME: Duration = Duration::from_secs(4);
-const FEWEST: usize = 6;
+const FEWEST: usize = 3;
 
 /// How long a test goes on, by `POSTROAD_CRASH`: some seconds, or as long as it takes (`all`).
 fn time() -> Duration {
