@@ -1,5 +1,5 @@
 //! See the manual page postpasswd(1).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     postpasswd::run()
 }

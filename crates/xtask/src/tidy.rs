@@ -44,6 +44,9 @@ const PUBLIC_DOMAIN: [&str; 2] = ["Unlicense", "CC0-1.0"];
 /// Packages that nobody keeps any more, or that are banned for another reason.
 const UNMAINTAINED: &str = include_str!("unmaintained.txt");
 
+/// Packages that come in several versions, because others ask for them so.
+const SEVERAL_VERSIONS: &str = include_str!("several-versions.txt");
+
 /// The longest file: a noun that needs more is two.
 const MAX_LINES: usize = 800;
 
@@ -60,6 +63,7 @@ pub fn run() -> Result<()> {
     wrong.extend(missing_tests(&files));
     wrong.extend(metadata.licences());
     wrong.extend(metadata.unmaintained());
+    wrong.extend(several_versions()?);
     wrong.extend(metadata.careless_crates());
     wrong.extend(metadata.dependency_table());
     wrong.extend(metadata.programs_without_page()?);
@@ -117,6 +121,38 @@ fn missing_tests(files: &[String]) -> Vec<String> {
     missing.map(|name| format!("{THREATS}: there is no test {name}")).collect()
 }
 
+/// A package that is built in several versions is there twice in each program, unless that is known and why.
+fn several_versions() -> Result<Vec<String>> {
+    let question = ["tree", "--workspace", "--locked", "--duplicates", "--depth", "0", "--prefix", "none"];
+    let answer = output_of(&cargo(), &question)?;
+    let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in answer.lines() {
+        let mut words = line.split(' ');
+        if let (Some(name), Some(version)) = (words.next(), words.next()) {
+            versions.entry(name).or_default().insert(version);
+        }
+    }
+    versions.retain(|_, versions| versions.len() > 1);
+    let known = reasons(SEVERAL_VERSIONS);
+    let unknown = versions.iter().filter(|(name, _)| !known.contains_key(*name)).map(|(name, versions)| {
+        let list: Vec<&str> = versions.iter().copied().collect();
+        format!(
+            "{name} comes as {}: ask for the version that the others ask for, or name it with the reason in \
+             crates/xtask/src/several-versions.txt (`cargo tree -i {name}@VERSION` says who wants it)",
+            list.join(" and ")
+        )
+    });
+    let past = known.keys().filter(|name| !versions.contains_key(*name)).map(|name| {
+        format!("{name}: comes in one version; its line in crates/xtask/src/several-versions.txt may go")
+    });
+    Ok(unknown.chain(past).collect())
+}
+
+/// The lines `NAME WHY` of a list of packages.
+fn reasons(list: &str) -> BTreeMap<&str, &str> {
+    list.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' ')).collect()
+}
+
 /// What cargo knows of the workspace.
 struct Metadata {
     packages: Vec<Package>,
@@ -155,8 +191,7 @@ impl Metadata {
     }
 
     fn unmaintained(&self) -> Vec<String> {
-        let lines = UNMAINTAINED.lines().filter(|line| !line.starts_with('#'));
-        let banned: BTreeMap<&str, &str> = lines.filter_map(|line| line.split_once(' ')).collect();
+        let banned = reasons(UNMAINTAINED);
         let found = self.packages.iter().filter_map(|package| Some((package, banned.get(&*package.name)?)));
         found.map(|(package, why)| format!("{}: {why}", package.name)).collect()
     }
@@ -208,7 +243,7 @@ impl Metadata {
             .collect();
         let programs = self
             .ours()
-            .filter(|package| !["xtask", "fuzz"].contains(&package.name.as_str()))
+            .filter(|package| !["xtask", "fuzz", "suite"].contains(&package.name.as_str()))
             .flat_map(|package| &package.programs);
         Ok(programs
             .filter(|name| !pages.contains(*name))

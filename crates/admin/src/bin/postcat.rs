@@ -1,5 +1,5 @@
 //! See the manual page postcat(1).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     admin::postcat::run()
 }

@@ -1,5 +1,5 @@
 //! See the manual page postconf(1).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     admin::postconf::run()
 }

@@ -1,5 +1,5 @@
 //! bounce(8).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     service::daemon("bounce", bounce::run)
 }

@@ -1,5 +1,5 @@
 //! discard(8).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     service::daemon("discard", bounce::discard)
 }

@@ -1,5 +1,5 @@
 //! error(8).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     service::daemon("error", bounce::error)
 }

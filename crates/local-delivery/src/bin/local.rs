@@ -1,5 +1,5 @@
 //! local(8).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     service::daemon("local", local_delivery::local::run)
 }

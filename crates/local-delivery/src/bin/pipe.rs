@@ -1,5 +1,5 @@
 //! pipe(8).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     service::daemon_with_judgement("pipe", local_delivery::pipe::judge, local_delivery::pipe::run)
 }

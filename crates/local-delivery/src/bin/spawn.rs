@@ -1,5 +1,5 @@
 //! spawn(8).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     service::daemon_with_judgement("spawn", local_delivery::spawn::judge, local_delivery::spawn::run)
 }

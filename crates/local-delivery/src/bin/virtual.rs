@@ -1,5 +1,5 @@
 //! virtual(8).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     service::daemon("virtual", local_delivery::virtual_mailbox::run)
 }

@@ -1,5 +1,5 @@
 //! See the manual page postalias(1).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     postmap::postalias()
 }

@@ -1,5 +1,5 @@
 //! See the manual page postmap(1).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     postmap::postmap()
 }

@@ -1,6 +1,6 @@
 //! lmtp(8).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     service::daemon_with_judgement(
         "lmtp",
         |asked| {

@@ -1,6 +1,6 @@
 //! smtp(8).
 
-fn main() -> std::process::ExitCode {
+pub(crate) fn main() -> std::process::ExitCode {
     service::daemon_with_judgement(
         "smtp",
         |asked| {

@@ -239,10 +239,12 @@ fn is_current(table: &Index) -> bool {
     is_newer && lookup::open(&format!("{}:{}", table.kind, table.path.display())).is_ok()
 }
 
-/// Runs the program that lies beside this one. The index is for who may read the text.
+/// Runs the program that lies beside this one, or where commands are. The index is for who may read the text.
 fn run_program(program: &str, spec: &str) -> Result<String, String> {
-    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(program)));
-    let path = beside.filter(|path| path.is_file()).unwrap_or_else(|| program.into());
+    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.to_owned()));
+    let usual = Path::new(param::COMMAND_DIRECTORY.row().default).to_owned();
+    let path = beside.into_iter().chain([usual]).map(|folder| folder.join(program));
+    let path = path.into_iter().find(|path| path.is_file()).unwrap_or_else(|| program.into());
     let output =
         Command::new(path).arg(spec).env_remove("MAIL_CONFIG").output().map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
