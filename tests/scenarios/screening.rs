@@ -21,7 +21,8 @@ pub(crate) fn services(listener: &str) -> String {
 fn screened(settings: &[&str]) -> (Instance, u16) {
     let port = free_port();
     let builder = Builder::new().main("postscreen_access_list =").main("postscreen_greet_wait = 2s");
-    let builder = builder.master(&services(&format!("127.0.0.1:{port}")));
+    let builder =
+        builder.master(&services(&format!("127.0.0.1:{port}"))).master("anvil unix - - n - 1 anvil");
     (settings.iter().fold(builder, |builder, line| builder.main(line)).start(), port)
 }
 
@@ -146,6 +147,33 @@ fn too_many_are_sent_away_at_once() {
     let _bots: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
     assert_eq!(connect(port).read_reply().text(), "4.3.2 All screening ports are busy");
     site.wait_for_log(&["entering STRESS mode with 2 connections"]);
+}
+
+#[test]
+fn who_is_banned_is_sent_away_before_any_test() {
+    let (site, port) = screened(&[
+        "postscreen_greet_wait = 20s",
+        "postscreen_upstream_proxy_protocol = haproxy",
+        "postscreen_access_list = inline:{192.0.2.7=permit}",
+    ]);
+    let began = Instant::now();
+    let first_reply = |client: &str| {
+        let mut smtp = connect(port);
+        smtp.send_raw(format!("PROXY TCP4 {client} 192.0.2.1 1234 25\r\n").as_bytes());
+        smtp.read_reply()
+    };
+    assert_eq!(first_reply("192.0.2.7").code, 220);
+    site.postroad(&["ban", "add", "192.0.2.0/24", "a", "test"]).ok();
+    for client in ["192.0.2.7", "192.0.2.8"] {
+        wait_for("the ban to be known", || (first_reply(client).code == 421).then_some(()));
+    }
+    let said = first_reply("192.0.2.8").text();
+    assert_eq!(said, "4.7.0 mail.example.com Error: 192.0.2.8 is refused for a time: a test");
+    site.wait_for_log(&["postscreen[", "NOQUEUE: reject: CONNECT from [192.0.2.8]:1234: banned"]);
+    assert!(!site.log().contains("PASS "), "{}", site.log());
+    site.postroad(&["ban", "remove", "192.0.2.0/24"]).ok();
+    wait_for("the ban to be lifted", || (first_reply("192.0.2.7").code == 220).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(20), "nobody waited for a test");
 }
 
 #[test]

@@ -211,6 +211,9 @@ impl Lookout {
         let settings = &self.settings;
         let local = peer.connection.local.map(Shown);
         log::screening(&peer.shown, &local.map(|local| local.to_string()).unwrap_or_default());
+        if let Some(reply) = self.servers.calm.limits.banned(peer.ip) {
+            return turn_away(settings, peer, "banned", &reply.to_string());
+        }
         let count = self.counts.get(&peer.ip).copied().unwrap_or_default() + 1;
         if settings.count_limit > 0 && count > settings.count_limit {
             return turn_away(
