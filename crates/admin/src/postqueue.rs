@@ -1,8 +1,9 @@
 //! `postqueue`: list the queue, or have it tried now. Users may run it; it is set-gid so that it may talk to showq and qmgr.
 
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use ipc::queue_manager::{Client, Word};
 use jiff::tz::TimeZone;
 use lookup::MatchList;
 use mail::QueueId;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use nix::unistd::{User, getuid};
 use queue::Root;
 
@@ -19,6 +21,9 @@ use crate::command::{self, Exit, Failure};
 use crate::queue_list::{JsonListing, Listing, TextListing, connection, read};
 
 const PROGRAM: &str = "postqueue";
+
+/// How long showq may say nothing, whatever ipc_timeout says.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lists the mail queue, or has queued mail tried at once.
 #[derive(Debug, Parser)]
@@ -146,7 +151,7 @@ enum ListError {
 fn list(config: &Config, listing: &mut impl Listing) -> Result<(), ListError> {
     let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
     let socket = ipc::socket_path(&queue_directory, false, &config.get(param::SHOWQ_SERVICE_NAME));
-    match UnixStream::connect(&socket) {
+    match connect(&socket, patience(config)) {
         Ok(stream) => receive(config, &stream, listing),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             let root = Root::open(&queue_directory).map_err(|e| down(&e))?;
@@ -154,6 +159,7 @@ fn list(config: &Config, listing: &mut impl Listing) -> Result<(), ListError> {
             let null_sender = config.get(param::EMPTY_ADDRESS_RECIPIENT);
             read::list(&queue, &null_sender, listing).map_err(ListError::Output)
         }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(no_answer(config)),
         Err(error) => Err(failed(
             Exit::Unavailable,
             format!("list the queue: connect to {}: {error}", socket.display()),
@@ -161,10 +167,29 @@ fn list(config: &Config, listing: &mut impl Listing) -> Result<(), ListError> {
     }
 }
 
-fn receive(config: &Config, stream: &UnixStream, listing: &mut impl Listing) -> Result<(), ListError> {
+/// How long showq may say nothing: it sends each batch as it comes, and somebody waits.
+fn patience(config: &Config) -> Duration {
     let patience: Duration = config.get(param::IPC_TIMEOUT);
-    let set = stream.set_read_timeout(Some(patience).filter(|p| !p.is_zero()));
-    set.map_err(|error| failed(Exit::System, format!("list the queue: {error}")))?;
+    if patience.is_zero() { PATIENCE } else { patience.min(PATIENCE) }
+}
+
+/// A connection that waits no longer than this for its place in the row.
+fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let stream = UnixStream::from(socket);
+    stream.set_write_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(patience))?;
+    socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(stream)
+}
+
+fn no_answer(config: &Config) -> ListError {
+    let seconds = patience(config).as_secs();
+    let text = format!("list the queue: showq says nothing for {seconds} seconds; the mail log may say why");
+    failed(Exit::Unavailable, text)
+}
+
+fn receive(config: &Config, stream: &UnixStream, listing: &mut impl Listing) -> Result<(), ListError> {
     // What goes wrong at standard output is told apart from what goes wrong at the socket.
     let mut output = Ok(());
     let received = connection::receive(stream, &mut |part| {
@@ -176,6 +201,7 @@ fn receive(config: &Config, stream: &UnixStream, listing: &mut impl Listing) -> 
         ErrorKind::UnexpectedEof => {
             failed(Exit::Unavailable, "the listing was cut off; the mail log says why")
         }
+        ErrorKind::WouldBlock => no_answer(config),
         _ => failed(Exit::Unavailable, format!("list the queue: read from showq: {error}")),
     })
 }

@@ -10,8 +10,10 @@
 //! The exit code 0 comes after the last step. A finished file is readable by all because pickup is another user than
 //! the one who owns it; nobody else can get at it, as the folder lets only its owner search it and its group create.
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -27,7 +29,7 @@ const UNFINISHED: u32 = 0o600;
 /// The mode of a finished file: the owner's x says so.
 const FINISHED: u32 = 0o744;
 
-/// A file being written. Dropped before [`Maildrop::commit`], it is removed.
+/// A file being written. Dropped before [`Maildrop::commit`], or ended by a signal, it is removed.
 #[derive(Debug)]
 pub(crate) struct Maildrop {
     file: File,
@@ -46,7 +48,8 @@ impl Maildrop {
         SigSet::from(Signal::SIGXFSZ).thread_block()?;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(UNFINISHED).custom_flags(OFlag::O_NOFOLLOW.bits());
-        let file = options.open(&path)?;
+        let name = CString::new(path.as_os_str().as_bytes())?;
+        let file = sys::unfinished::make(name, || options.open(&path))?;
         Ok(Self { file, path, committed: false })
     }
 
@@ -55,6 +58,7 @@ impl Maildrop {
     /// # Errors
     /// What `fchmod` or `fsync` says; the file is gone then.
     pub(crate) fn commit(mut self) -> io::Result<()> {
+        sys::unfinished::keep();
         // Before the fsync, which makes both last: afterwards it would need another one.
         self.file.set_permissions(Permissions::from_mode(FINISHED))?;
         self.file.sync_all()?;

@@ -12,5 +12,6 @@ pub mod memory;
 pub mod process;
 pub mod sandbox;
 pub mod stack;
+pub mod unfinished;
 
 pub use map::{Mmap, map_file};

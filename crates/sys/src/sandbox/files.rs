@@ -35,7 +35,12 @@ impl FileAccess {
             Self::List => list,
             Self::Read => read,
             Self::Take => read | AccessFs::RemoveFile | AccessFs::Refer,
-            Self::Receive => list | AccessFs::MakeReg | AccessFs::Refer,
+            // Moved there is also what is no file.
+            Self::Receive => {
+                list | make_bitflags!(AccessFs::{
+                    MakeReg | MakeFifo | MakeSock | MakeSym | MakeChar | MakeBlock | Refer
+                })
+            }
             Self::Change => change,
             Self::Build => change | AccessFs::MakeDir,
         }
