@@ -56,9 +56,7 @@ pub fn header(data: &[u8]) {
                     assert_eq!(found.bytes(), field, "another field while it comes");
                     break;
                 }
-                Next::End => {
-                    assert!(false, "a field was taken for the end of the header");
-                }
+                Next::End => unreachable!("a field was taken for the end of the header"),
             }
             if end > at + field.len() + 2 {
                 break;
@@ -169,8 +167,7 @@ pub fn cleanup(mut data: &[u8]) {
     });
     let seed = take_byte(&mut data);
     let (Some(rules), Some(envelope), Some(id)) = (RULES.as_ref(), envelope(), id()) else {
-        assert!(false, "the rules are right");
-        return;
+        unreachable!("the rules are right");
     };
     let made = |seed| cleanup::fuzzing::message(rules, id, envelope.clone(), cut(data, seed));
     let whole = made(0);

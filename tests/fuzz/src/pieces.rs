@@ -1,7 +1,7 @@
 //! How input is cut: a parser must not care.
 
 /// Takes a number off the beginning: what a target decides by it is part of the input, so that a fuzzer can change it.
-pub fn take_byte<'a>(data: &mut &'a [u8]) -> u8 {
+pub fn take_byte(data: &mut &[u8]) -> u8 {
     let Some((first, rest)) = data.split_first() else { return 0 };
     *data = rest;
     *first

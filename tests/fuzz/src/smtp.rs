@@ -143,7 +143,7 @@ pub fn path(data: &[u8]) {
     let arguments = text.trim();
     let settings = Settings::default();
     let rules = parameter::ArgumentRules {
-        strict_envelopes: data.len() % 2 == 0,
+        strict_envelopes: data.len().is_multiple_of(2),
         strict_smtputf8: false,
         extensions: parameter::Extensions::ALL_PLAIN,
         message_size_limit: settings.message_size_limit,

@@ -179,8 +179,7 @@ pub fn passwords(data: &[u8]) {
     let Ok(table) = passwords::Table::parse(&text) else { return };
     let written = table.to_text();
     let Some(written) = written.as_str() else {
-        assert!(false, "a table that is no text");
-        return;
+        unreachable!("a table that is no text");
     };
     let again = passwords::Table::parse(written);
     assert!(again.is_ok(), "a table cannot be read after it was written: {written:?}");

@@ -30,8 +30,7 @@ pub fn table_source(mut data: &[u8]) {
         }
     }
     let Ok((bytes, dropped)) = builder.finish(Keep::First) else {
-        assert!(false, "an index that is too large");
-        return;
+        unreachable!("an index that is too large");
     };
     let index = Cdb::from_vec(bytes);
     assert!(index.is_ok(), "an index that was made cannot be read");

@@ -102,9 +102,11 @@ pub(super) fn translate(expression: &str, dialect: Dialect, lines: bool) -> Resu
     }
 }
 
+/// The bytes of an expression, each as the character of that number.
+type Characters<'a> = Peekable<Map<Bytes<'a>, fn(u8) -> char>>;
+
 struct Input<'a> {
-    /// Its bytes, each as the character of that number.
-    chars: Peekable<Map<Bytes<'a>, fn(u8) -> char>>,
+    chars: Characters<'a>,
     dialect: Dialect,
     lines: bool,
     /// At the beginning of the expression, of a group or of an alternative: there the basic syntax takes `^` for an anchor.

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod maildrop;
 mod operator;
+mod round_trip;
 mod way;
 
 use std::path::PathBuf;
