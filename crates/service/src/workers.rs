@@ -49,11 +49,7 @@ impl<T: Send + 'static> Workers<T> {
         }
         drop(state);
         let shared = Arc::clone(&self.0);
-        let life = move || {
-            sys::stack::remember(STACK);
-            shared.live(item);
-        };
-        std::thread::Builder::new().stack_size(STACK).spawn(life).map(drop)
+        sys::stack::spawn(STACK, move || shared.live(item)).map(drop)
     }
 }
 

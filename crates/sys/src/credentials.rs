@@ -60,21 +60,23 @@ impl Drop for AsUser {
 
 /// Sets the supplementary groups of this thread alone; the C library's function would change all threads.
 fn set_thread_groups(groups: &[Gid]) -> io::Result<()> {
-    // SAFETY: the kernel reads `groups.len()` ids from the pointer; `Gid` is a transparent `gid_t`.
-    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    let ids: Vec<libc::gid_t> = groups.iter().map(|group| group.as_raw()).collect();
+    // SAFETY: the kernel reads `ids.len()` ids from the pointer, of 32 bits on each architecture of 64.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, ids.len(), ids.as_ptr()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes the whole process another user for good: groups, gid, uid, and no way back.
 ///
 /// # Errors
-/// What the system calls say; the process must end then.
+/// What the system calls say, and `EPERM` where there is a way back; the process must end then.
 pub fn drop_privileges(uid: Uid, gid: Gid, groups: &[Gid]) -> io::Result<()> {
     unistd::setgroups(groups)?;
     unistd::setresgid(gid, gid, gid)?;
     unistd::setresuid(uid, uid, uid)?;
     if !uid.is_root() && unistd::setuid(Uid::from_raw(0)).is_ok() {
-        return Err(io::Error::other("privileges came back after they were dropped"));
+        // They came back. Without a text, which a child between fork and exec could not allocate.
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
     Ok(())
 }

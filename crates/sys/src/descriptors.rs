@@ -8,20 +8,29 @@ use std::os::unix::net::UnixStream;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
-/// Takes over the descriptor that the parent process left at `number`.
+/// Takes over the descriptor that the parent process left at `number`, once.
 ///
 /// # Errors
-/// `EBADF` where nothing is open at that number, and for 0, 1 and 2, which belong to the standard library.
+/// `EBADF` where nothing is open at that number, for 0, 1 and 2, which belong to the standard library, and for one that
+/// is closed at `exec`: that cannot have come from the parent, or was taken before.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     if number < 3 {
         return Err(io::Error::from_raw_os_error(nix::libc::EBADF));
     }
-    // SAFETY: F_SETFD with FD_CLOEXEC on any number is harmless; it fails where nothing is open.
-    if unsafe { nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC) } < 0 {
+    // SAFETY: takes two numbers, and fails where nothing is open.
+    let flags = unsafe { nix::libc::fcntl(number, nix::libc::F_GETFD) };
+    if flags < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is open (checked above), was placed there by the parent for this process, and the
-    // skeleton takes each number once, before it starts a thread.
+    if flags & nix::libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::from_raw_os_error(nix::libc::EBADF));
+    }
+    // SAFETY: takes three numbers, and changes nothing but when the descriptor is closed.
+    if unsafe { nix::libc::fcntl(number, nix::libc::F_SETFD, flags | nix::libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open, and nobody else owns it: all that this process opens is close-on-exec from the
+    // beginning, as is what was taken here before; both were refused above.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -110,7 +119,7 @@ pub fn memory_file(name: &str, bytes: &[u8]) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Seek};
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, IntoRawFd};
 
     use super::*;
 
@@ -132,5 +141,15 @@ mod tests {
     fn standard_streams_and_closed_numbers_are_not_inherited() {
         assert!(inherited(1).is_err());
         assert!(inherited(9_999).is_err());
+    }
+
+    #[test]
+    fn what_this_process_has_opened_is_not_inherited_and_nothing_is_twice() {
+        let file = memory_file("own", b"").unwrap();
+        assert!(inherited(file.as_raw_fd()).is_err());
+        // As after exec: open, and known to no owner.
+        let number = nix::unistd::dup(&file).unwrap().into_raw_fd();
+        let taken = inherited(number).unwrap();
+        assert!(inherited(taken.as_raw_fd()).is_err());
     }
 }

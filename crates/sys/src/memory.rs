@@ -3,10 +3,11 @@
 use nix::libc;
 
 /// Bounds the number of heaps. Threads that allocate what other threads free leave holes in each of theirs; a program
-/// whose threads mostly wait loses nothing by sharing few.
+/// whose threads mostly wait loses nothing by sharing few. To be called before threads are started: those that run
+/// may go by the former number for a while.
 pub fn share_heaps(most: u16) {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes two numbers, and is allowed at any time.
+    // SAFETY: takes two numbers, and sets a word that other threads see before or after.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, i32::from(most));
     }

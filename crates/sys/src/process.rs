@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
@@ -16,17 +16,17 @@ use nix::unistd::{Gid, Uid};
 /// # Errors
 /// What `fork` or `exec` says.
 pub fn spawn_with_descriptors(command: &mut Command, descriptors: &[OwnedFd]) -> io::Result<Child> {
-    let count = RawFd::try_from(descriptors.len()).map_err(io::Error::other)?;
+    let end = 3 + RawFd::try_from(descriptors.len()).map_err(io::Error::other)?;
     // Copies above every number of the row, so that placing one never overwrites another that is still to be placed.
-    let mut copies = Vec::with_capacity(descriptors.len());
-    for descriptor in descriptors {
-        // SAFETY: F_DUPFD_CLOEXEC makes a new descriptor from an open one.
-        let copy = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3 + count) };
-        if copy < 0 {
-            return Err(io::Error::last_os_error());
+    let copies =
+        descriptors.iter().map(|descriptor| copy_from(descriptor, end)).collect::<io::Result<Vec<_>>>()?;
+    // What is free of the row is taken meanwhile: else the standard library's pipe, by which it learns that the program
+    // could not be executed, would be there, and overwritten.
+    let mut fillers = Vec::new();
+    if let Some(copy) = copies.first() {
+        while fillers.last().is_none_or(|filler: &OwnedFd| filler.as_raw_fd() < end) {
+            fillers.push(copy_from(copy, 3)?);
         }
-        // SAFETY: made by the call above and known to nobody else.
-        copies.push(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(copy) });
     }
     let placed: Vec<(RawFd, RawFd)> = (3..).zip(copies.iter().map(AsRawFd::as_raw_fd)).collect();
     // SAFETY: between fork and exec only dup2, which is async-signal-safe, is called; nothing is allocated.
@@ -41,8 +41,19 @@ pub fn spawn_with_descriptors(command: &mut Command, descriptors: &[OwnedFd]) ->
         });
     }
     let child = command.spawn();
-    drop(copies);
+    drop((copies, fillers));
     child
+}
+
+/// A copy at the first free number from `lowest` on.
+fn copy_from(descriptor: &OwnedFd, lowest: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes three numbers; makes a new descriptor from one that is open as long as the borrow lasts.
+    let copy = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: made by the call above and known to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// What a program may do that is started for somebody else. Each part is optional.
@@ -60,7 +71,8 @@ pub struct Confinement {
 
 /// Has `command` start within these bounds; they are laid down in the order of the fields.
 pub fn confine(command: &mut Command, confinement: Confinement) {
-    // SAFETY: between fork and exec only system calls are made, with memory that was allocated before.
+    // SAFETY: between fork and exec only system calls are made, with memory that was allocated before; an error is a
+    // number. The C library's setgroups, setresgid and setresuid tell all threads, of which the child has one.
     unsafe { command.pre_exec(move || lay_down(&confinement)) };
 }
 
@@ -95,7 +107,7 @@ pub fn handle_of(process: i32) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: made by the call above and known to nobody else.
-    Ok(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(descriptor) })
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Has `command` start in a session of its own, without a terminal: a daemon.
@@ -200,6 +212,15 @@ mod tests {
         let bounds = Confinement { chroot: Some(c"/nonexistent".to_owned()), ..Confinement::default() };
         confine(&mut command, bounds);
         assert!(command.spawn().is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_executed_is_an_error_wherever_its_descriptors_go() {
+        let given: Vec<OwnedFd> =
+            (0..8).map(|_| copy_from(&memory_file("given", b"").unwrap().into(), 100).unwrap()).collect();
+        let kept = given[0].try_clone().unwrap();
+        assert!(spawn_with_descriptors(&mut Command::new("/nonexistent"), &given).is_err());
+        assert_eq!(std::fs::File::from(kept).metadata().unwrap().len(), 0);
     }
 
     #[test]

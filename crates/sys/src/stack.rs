@@ -1,7 +1,8 @@
 //! A thread's stack, as memory: what a deep call has touched stays with the thread until it ends, however long it waits.
 
 use std::cell::Cell;
-use std::ptr;
+use std::thread::{self, JoinHandle};
+use std::{io, ptr};
 
 use nix::sys::mman::{MmapAdvise, madvise};
 
@@ -22,11 +23,18 @@ thread_local! {
     static LOWEST: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Remembers where the stack of this thread ends, which was made with this size; to be called where it begins.
-pub fn remember(size: usize) {
-    let here = 0_u8;
-    let top = ptr::from_ref(&here).addr();
-    LOWEST.set(top.saturating_sub(size.saturating_sub(RESERVED)));
+/// Starts a thread with a stack of this size, of which [`give_back`] knows where it ends.
+///
+/// # Errors
+/// Why no thread could be made.
+pub fn spawn(size: usize, life: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let remembering = move || {
+        let here = 0_u8;
+        let top = ptr::from_ref(&here).addr();
+        LOWEST.set(top.saturating_sub(size.saturating_sub(RESERVED)));
+        life();
+    };
+    thread::Builder::new().stack_size(size).spawn(remembering)
 }
 
 /// Gives back what deeper calls have touched. Costs nothing on a thread whose stack is not known.
@@ -40,7 +48,7 @@ pub fn give_back() {
         return;
     }
     let Some(address) = ptr::NonNull::new(here.cast_mut().with_addr(start).cast()) else { return };
-    // SAFETY: the range is within this thread's stack, by `remember`, and ends below the frame of this function and of
+    // SAFETY: the range is within this thread's stack, by `spawn`, and ends below the frame of this function and of
     // what it calls: nothing in it is in use. Memory that is touched there again is zeroed, and no frame relies on what
     // was there. Where the system refuses, it stays as it was.
     let _ = unsafe { madvise(address, end - start, MmapAdvise::MADV_DONTNEED) };
@@ -60,7 +68,6 @@ mod tests {
     #[test]
     fn a_thread_works_on_after_it_has_given_back_its_stack() {
         let work = || {
-            remember(512 * 1024);
             let kept: Vec<usize> = (0..50)
                 .map(|depth| {
                     let sum = touch(depth);
@@ -70,7 +77,7 @@ mod tests {
                 .collect();
             assert_eq!(kept, (1..51).collect::<Vec<_>>());
         };
-        std::thread::Builder::new().stack_size(512 * 1024).spawn(work).unwrap().join().unwrap();
+        spawn(512 * 1024, work).unwrap().join().unwrap();
         // Here it is not known, and nothing happens.
         give_back();
         assert_eq!(touch(9), 10);

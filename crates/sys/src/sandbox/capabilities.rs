@@ -55,9 +55,11 @@ const VERSION: u32 = 0x2008_0522;
 pub fn keep_only(kept: &[Capability], for_good: bool) -> io::Result<()> {
     let held = held()?;
     if for_good && nix::unistd::Uid::effective().is_root() {
-        for number in 0..64 {
-            // SAFETY: the call takes numbers. It fails with EINVAL beyond the last capability that the kernel knows.
-            if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } < 0 {
+        let unused: libc::c_ulong = 0;
+        for number in 0..64 as libc::c_ulong {
+            // SAFETY: the call takes numbers, which the C library reads as `unsigned long`. It fails with EINVAL beyond the
+            // last capability that the kernel knows.
+            if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, unused, unused, unused) } < 0 {
                 break;
             }
         }
@@ -68,10 +70,11 @@ pub fn keep_only(kept: &[Capability], for_good: bool) -> io::Result<()> {
         let bits = u32::try_from(set >> shift & u64::from(u32::MAX)).unwrap_or(0);
         Part { effective: bits, permitted: bits, inheritable: 0 }
     };
-    let header = Header { version: VERSION, process: 0 };
+    let mut header = Header { version: VERSION, process: 0 };
     let parts = [part(0), part(32)];
-    // SAFETY: the structures are laid out as the kernel reads them, two parts for version 3.
-    match unsafe { libc::syscall(libc::SYS_capset, &raw const header, parts.as_ptr()) } {
+    // SAFETY: the structures are laid out as the kernel reads them, two parts for version 3. It writes to the header where
+    // it does not know that version.
+    match unsafe { libc::syscall(libc::SYS_capset, &raw mut header, parts.as_ptr()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -82,10 +85,10 @@ pub fn keep_only(kept: &[Capability], for_good: bool) -> io::Result<()> {
 /// # Errors
 /// What `capget` says.
 pub fn held() -> io::Result<u64> {
-    let header = Header { version: VERSION, process: 0 };
+    let mut header = Header { version: VERSION, process: 0 };
     let mut parts = [Part { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: the kernel fills in two parts, as version 3 has them.
-    match unsafe { libc::syscall(libc::SYS_capget, &raw const header, parts.as_mut_ptr()) } {
+    // SAFETY: the kernel fills in two parts, as version 3 has them, and the header where it does not know that version.
+    match unsafe { libc::syscall(libc::SYS_capget, &raw mut header, parts.as_mut_ptr()) } {
         0 => Ok(u64::from(parts[0].permitted) | u64::from(parts[1].permitted) << 32),
         _ => Err(io::Error::last_os_error()),
     }
