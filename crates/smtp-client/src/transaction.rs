@@ -276,7 +276,10 @@ impl Transfer<'_, '_, '_> {
         let server = &self.conversation.server;
         let text = response.to_string();
         let mut outcome = Outcome::sent(&server.with_port(), text.clone());
-        outcome.dsn = response.dsn().with_class(2);
+        // The 354 that ends a probe has no code of a success.
+        if response.is_positive() {
+            outcome.dsn = response.dsn();
+        }
         self.attempt.results.give(*position, outcome.counted_as(served).said_by(&server.host, Some(&text)));
     }
 

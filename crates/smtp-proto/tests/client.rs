@@ -11,6 +11,10 @@ use smtp_proto::parameter::{Mail, Rcpt};
 use smtp_proto::sasl::Mechanism;
 use smtp_proto::sasl::client::{Credentials, Exchange};
 
+use notation::{matches, unescape};
+
+mod notation;
+
 #[test]
 fn dialogues() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/client");
@@ -264,31 +268,4 @@ fn unanswered_commands_stay_within_the_window() {
         }
     }
     assert_eq!((commands, accepted), (5002, 5002));
-}
-
-/// `*` at the end stands for anything.
-fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(start) => text.starts_with(start),
-        None => pattern == text,
-    }
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match (byte, if byte == b'\\' { bytes.next() } else { None }) {
-            (_, Some(b'r')) => out.push(b'\r'),
-            (_, Some(b'n')) => out.push(b'\n'),
-            (_, Some(b'0')) => out.push(0),
-            (_, Some(b'x')) => {
-                let digits: Vec<_> = bytes.by_ref().take(2).collect();
-                out.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
-            }
-            (_, Some(other)) => out.push(other),
-            (byte, None) => out.push(byte),
-        }
-    }
-    out
 }

@@ -11,6 +11,10 @@ use smtp_proto::parameter::Extensions;
 use smtp_proto::server::{AuthOffer, Ending, Event, Notice, Policy, Session, Settings};
 use smtp_proto::{Reply, Verb};
 
+use notation::{matches, unescape};
+
+mod notation;
+
 #[test]
 fn dialogues() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
@@ -288,31 +292,4 @@ fn auth_offer(script: &str) -> Option<AuthOffer> {
         }
     }
     Some(offer)
-}
-
-/// `*` at the end stands for anything.
-fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(start) => text.starts_with(start),
-        None => pattern == text,
-    }
-}
-
-fn unescape(text: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match (byte, if byte == b'\\' { bytes.next() } else { None }) {
-            (_, Some(b'r')) => out.push(b'\r'),
-            (_, Some(b'n')) => out.push(b'\n'),
-            (_, Some(b'0')) => out.push(0),
-            (_, Some(b'x')) => {
-                let digits: Vec<_> = bytes.by_ref().take(2).collect();
-                out.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
-            }
-            (_, Some(other)) => out.push(other),
-            (byte, None) => out.push(byte),
-        }
-    }
-    out
 }
