@@ -14,7 +14,10 @@ pub fn run() -> Result<()> {
         shell::run(&cargo, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
     })?;
     gate("package", deb::gate)?;
-    gate("documentation", || shell::run(&cargo, &["doc", "--workspace", "--no-deps", "--quiet"]))?;
+    gate("documentation", || {
+        let strictly = "RUSTDOCFLAGS=--deny warnings";
+        shell::run("env", &[strictly, &cargo, "doc", "--workspace", "--no-deps", "--quiet"])
+    })?;
     gate("tests", || test::run(&[]))
 }
 
