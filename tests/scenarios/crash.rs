@@ -120,7 +120,7 @@ fn transfer(client: &mut Smtp, recipient: &str, mark: &str) -> Option<u16> {
 }
 
 /// How often each mark was delivered.
-pub(crate) fn delivered(site: &Instance) -> BTreeMap<String, usize> {
+fn delivered(site: &Instance) -> BTreeMap<String, usize> {
     let mut marks = BTreeMap::new();
     for mail in [site.user(), "ann"].iter().flat_map(|user| messages(&site.maildir(user))) {
         let text = String::from_utf8_lossy(&mail).into_owned();
@@ -134,8 +134,16 @@ pub(crate) fn delivered(site: &Instance) -> BTreeMap<String, usize> {
     marks
 }
 
+/// Has all that was acknowledged delivered, and says how many messages came once more than needed.
+pub(crate) fn deliver_all(site: &Instance, acknowledged: &[String]) -> usize {
+    let missing = missing_after_patience(site, acknowledged);
+    let (lost, all) = (missing.len(), acknowledged.len());
+    assert!(missing.is_empty(), "{lost} of {all} lost: {missing:?}\n{}", site.log());
+    delivered(site).values().map(|times| times - 1).sum()
+}
+
 /// What of it is not delivered, however often the queue is tried.
-pub(crate) fn missing_after_patience(site: &Instance, acknowledged: &[String]) -> Vec<String> {
+fn missing_after_patience(site: &Instance, acknowledged: &[String]) -> Vec<String> {
     let missing = || {
         site.try_all();
         let marks = delivered(site);
@@ -185,15 +193,7 @@ fn no_acknowledged_message_is_lost_whatever_program_is_killed() {
         kill_in_turn(&load, &programs)
     });
     let acknowledged = load.acknowledged();
-    let missing = missing_after_patience(&site, &acknowledged);
-    assert!(
-        missing.is_empty(),
-        "{} of {} lost: {missing:?}\n{}",
-        missing.len(),
-        acknowledged.len(),
-        site.log()
-    );
-    let twice: usize = delivered(&site).values().map(|times| times - 1).sum();
+    let twice = deliver_all(&site, &acknowledged);
     println!(
         "killed {killed:?}; {} acknowledged, {twice} delivered once more than needed",
         acknowledged.len()

@@ -135,6 +135,12 @@ fn records() -> String {
     zone
 }
 
+/// The servers of all domains, whose zone names the senders as well.
+fn servers(network: &mut Network) -> Servers {
+    let own: String = [11, 12].iter().map(|number| format!("self A {}\n", address(*number))).collect();
+    Servers::start(network, &(records() + &own))
+}
+
 /// Postroad's host and Postfix's are the third and the fourth.
 fn senders(network: &mut Network, more: &[&str]) -> Senders {
     network.zone("sender.example", "");
@@ -162,8 +168,7 @@ fn mail_exchangers_are_tried_as_postfix_tries_them() {
     let mut network = Network::new();
     network.bogus_zone("bogus.example", "@ MX 10 mx");
     network.zone("mx-bogus.example", "@ MX 10 mx.bogus.example.");
-    let own: String = [11, 12].iter().map(|number| format!("self A {}\n", address(*number))).collect();
-    let _servers = Servers::start(&mut network, &(records() + &own));
+    let _servers = servers(&mut network);
     let senders = senders(&mut network, &[]);
     assert_eq!(senders.hosts.each_ref().map(|host| host.ip), [11, 12].map(address));
     for (name, ..) in DOMAINS {
@@ -200,8 +205,7 @@ fn fallback_relays_and_lists_of_places_serve_as_in_postfix() {
         return;
     }
     let mut network = Network::new();
-    let own: String = [11, 12].iter().map(|number| format!("self A {}\n", address(*number))).collect();
-    let _servers = Servers::start(&mut network, &(records() + &own));
+    let _servers = servers(&mut network);
     let senders = senders(
         &mut network,
         &[
@@ -237,8 +241,7 @@ fn dns_reply_filters_and_best_mx_transport_do_as_in_postfix() {
         return;
     }
     let mut network = Network::new();
-    let own: String = [11, 12].iter().map(|number| format!("self A {}\n", address(*number))).collect();
-    let _servers = Servers::start(&mut network, &(records() + &own));
+    let _servers = servers(&mut network);
     let senders = senders(
         &mut network,
         &[
