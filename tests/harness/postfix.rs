@@ -40,6 +40,15 @@ impl Postfix {
         Self::start_in(None, lines, "", files)
     }
 
+    /// As [`Postfix::start`], with these lines at the end of master.cf.
+    ///
+    /// # Panics
+    /// As [`Postfix::start`].
+    #[must_use]
+    pub fn start_with_services(lines: &[&str], services: &str) -> Self {
+        Self::start_in(None, lines, services, &BTreeMap::new())
+    }
+
     /// The same in a host of a [`crate::Network`]: with that host's name, and at port 25 of all its addresses as well.
     ///
     /// # Panics

@@ -21,6 +21,7 @@ mod import;
 mod intruders;
 mod limits;
 mod network;
+mod outcomes;
 mod postfix;
 mod power_cut;
 mod queue;

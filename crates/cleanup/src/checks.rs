@@ -211,9 +211,9 @@ impl Match<'_> {
             Origin::Local { .. } => "local".to_owned(),
             Origin::Internal => "internal".to_owned(),
         };
-        let mut line = format!("{word}: {part} {shown} from {origin}; from=<{}>", envelope.sender);
+        let mut line = format!("{word}: {part} {shown} from {origin}; from=<{}>", envelope.sender.to_path());
         if let Some(recipient) = envelope.recipients.first() {
-            line.push_str(&format!(" to=<{}>", recipient.address));
+            line.push_str(&format!(" to=<{}>", recipient.address.to_path()));
         }
         for (name, value) in [("proto", &envelope.client.protocol), ("helo", &envelope.client.helo)] {
             if !value.is_empty() {

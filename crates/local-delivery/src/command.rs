@@ -355,9 +355,15 @@ fn enhanced_status(text: &str) -> Option<(Dsn, &str)> {
     (dsn.class() != 2).then_some((dsn, rest.trim()))
 }
 
-/// The output as it stands in a log line and a report: a blank for each line end and tab.
+/// The output as it stands in a log line and a report: a blank for each line end and tab, `_` for what is no text.
 fn one_line(output: &[u8]) -> String {
-    String::from_utf8_lossy(output).trim().replace(['\r', '\n', '\t'], " ")
+    let shown = |c: char| match c {
+        '\r' | '\n' | '\t' => ' ',
+        '\u{FFFD}' => '_',
+        c if c.is_control() => '_',
+        c => c,
+    };
+    String::from_utf8_lossy(output).trim().chars().map(shown).collect()
 }
 
 fn quote_output(output: &[u8]) -> String {

@@ -141,7 +141,7 @@ fn push_quoted(out: &mut String, text: &str) {
 }
 
 impl fmt::Display for Address {
-    /// The internal form, as it stands in log lines.
+    /// The internal form.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

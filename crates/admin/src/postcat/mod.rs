@@ -40,6 +40,15 @@ struct CommandLine {
     /// The files are queue ids, to be looked for in the queue.
     #[arg(short = 'q')]
     queue: bool,
+    /// Accepted for compatibility: there are no records that point elsewhere.
+    #[arg(short = 'r')]
+    _raw: bool,
+    /// Without meaning here, and said to be so.
+    #[arg(short = 'd', hide = true)]
+    decimal: bool,
+    /// Without meaning here, and said to be so.
+    #[arg(short = 's', value_name = "OFFSET", hide = true)]
+    skip: Option<String>,
     /// Accepted for compatibility.
     #[arg(short = 'v', action = ArgAction::Count)]
     _verbose: u8,
@@ -55,6 +64,12 @@ struct CommandLine {
 #[must_use]
 pub fn run() -> ExitCode {
     command::run(PROGRAM, |line: CommandLine| {
+        for (name, given) in [("-d", line.decimal), ("-s", line.skip.is_some())] {
+            if given {
+                let text = "a queue file is not made of records throughout (postroad-queue(5)); -o shows where its parts begin";
+                return Err(Failure::new(Exit::Usage, format!("{name}: {text}")));
+            }
+        }
         let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
         let mut failures = Vec::new();
         for (name, stored) in sources(&line)? {

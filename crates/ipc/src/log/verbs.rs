@@ -46,7 +46,7 @@ pub fn client(id: QueueId, client: &impl fmt::Display) {
 
 /// pickup: a local submission begins.
 pub fn submitted(id: QueueId, uid: u32, sender: &Address) {
-    line(Level::Info, format_args!("{id}: uid={uid} from=<{sender}>"));
+    line(Level::Info, format_args!("{id}: uid={uid} from=<{}>", Path(sender)));
 }
 
 /// cleanup: the message's identifier. `message_id` includes its angle brackets and may be empty.
@@ -56,7 +56,10 @@ pub fn message_id(id: QueueId, message_id: &str) {
 
 /// qmgr: a message was taken up.
 pub fn active(id: QueueId, sender: &Address, size: u64, recipients: usize) {
-    line(Level::Info, format_args!("{id}: from=<{sender}>, size={size}, nrcpt={recipients} (queue active)"));
+    line(
+        Level::Info,
+        format_args!("{id}: from=<{}>, size={size}, nrcpt={recipients} (queue active)", Path(sender)),
+    );
 }
 
 /// qmgr: a message is done with.
@@ -66,7 +69,7 @@ pub fn removed(id: QueueId) {
 
 /// qmgr: a message was given up after `maximal_queue_lifetime`.
 pub fn expired(id: QueueId, sender: &Address) {
-    line(Level::Info, format_args!("{id}: from=<{sender}>, status=expired, returned to sender"));
+    line(Level::Info, format_args!("{id}: from=<{}>, status=expired, returned to sender", Path(sender)));
 }
 
 /// bounce: a notification was queued. `kind` is `non-delivery`, `delay` or `delivery status`.
@@ -143,7 +146,8 @@ fn decided(
     line(
         Level::Info,
         format_args!(
-            "{id}: to=<{recipient}>,{} relay={},{} delay={}, delays={}/{}/{}/{}, dsn={}, status={status} ({})",
+            "{id}: to=<{}>,{} relay={},{} delay={}, delays={}/{}/{}/{}, dsn={}, status={status} ({})",
+            Path(recipient),
             OrigTo(original),
             outcome.relay,
             ConnUse(delays.connection_uses),
@@ -183,7 +187,16 @@ struct OrigTo<'a>(Option<&'a Address>);
 
 impl fmt::Display for OrigTo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |original| write!(f, " orig_to=<{original}>,"))
+        self.0.map_or(Ok(()), |original| write!(f, " orig_to=<{}>,", Path(original)))
+    }
+}
+
+/// An address as it stands in SMTP.
+struct Path<'a>(&'a Address);
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_path())
     }
 }
 

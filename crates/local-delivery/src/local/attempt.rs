@@ -279,7 +279,7 @@ impl<'a> Attempt<'a> {
         for leaf in direct {
             results.push(self.deliver_once(leaf, context, trail));
         }
-        let waits = results.iter().any(|(result, _)| is_temporary(result));
+        let waits = results.iter().any(|end| is_temporary(&end.delivered));
         if !members.is_empty() && !waits {
             let addresses = members.into_iter().filter_map(|leaf| match leaf {
                 Leaf::Local(address) | Leaf::Remote(address) => Some(address),
@@ -287,50 +287,47 @@ impl<'a> Attempt<'a> {
             });
             let begin = Instant::now();
             let delivered = self.forward(addresses.collect(), context);
-            results.push((delivered, Some(begin.elapsed())));
+            results.push(End { delivered, delivering: Some(begin.elapsed()), reached: None });
         }
         self.conclude(results)
     }
 
     /// One outcome stands for the recipient: what waits, else what failed, else the last. The others are logged here,
     /// but for those without a duration, which an earlier attempt has logged.
-    fn conclude(&self, mut results: Vec<(Delivered, Option<Duration>)>) -> Delivered {
+    fn conclude(&self, mut results: Vec<End>) -> Delivered {
         let position =
-            |wanted: fn(&Delivered) -> bool| results.iter().rposition(|(result, _)| wanted(result));
+            |wanted: fn(&Delivered) -> bool| results.iter().rposition(|end| wanted(&end.delivered));
         let chosen =
             position(is_temporary).or_else(|| position(Result::is_err)).or(results.len().checked_sub(1));
         let Some(chosen) = chosen else { return Ok("alias expanded".to_owned()) };
-        let (result, _) = results.remove(chosen);
-        for (other, delivering) in results {
+        let chosen = results.remove(chosen);
+        for End { delivered, delivering, reached } in results {
             let Some(delivering) = delivering else { continue };
             let delays = log::Delays { delivering, ..log::Delays::default() };
-            let original = self.recipient.original.as_ref();
+            let address = reached.as_ref().unwrap_or(&self.recipient.address);
+            let original = reached.as_ref().map(|_| self.original()).or(self.recipient.original.as_ref());
             let log = if self.is_probe() { log::probed } else { log::outcome };
-            log(self.id(), &self.recipient.address, original, delays, &outcome(RELAY, other));
+            log(self.id(), address, original, delays, &outcome(RELAY, delivered));
         }
-        result
+        self.reached.replace(chosen.reached);
+        chosen.delivered
     }
 
     /// Delivers a leaf among several, unless an earlier attempt has done so.
-    fn deliver_once(
-        &self,
-        leaf: Leaf,
-        context: &Context,
-        trail: &mut Trail,
-    ) -> (Delivered, Option<Duration>) {
+    fn deliver_once(&self, leaf: Leaf, context: &Context, trail: &mut Trail) -> End {
         let (expansion, key) = (self.expansion(), leaf.key());
         if let Some(delivered) = self.agent.served.recall(&expansion, &key) {
-            return (delivered, None);
+            return End { delivered, delivering: None, reached: None };
         }
         let begin = Instant::now();
         let delivered = self.deliver_leaf(leaf, context, &mut trail.clone());
-        // They speak of one of several.
+        // It speaks of one of several.
         self.passed.take();
-        self.reached.take();
+        let reached = self.reached.take();
         if !is_temporary(&delivered) {
             self.agent.served.remember(&expansion, key, delivered.clone());
         }
-        (delivered, Some(begin.elapsed()))
+        End { delivered, delivering: Some(begin.elapsed()), reached }
     }
 
     fn deliver_leaf(&self, leaf: Leaf, context: &Context, trail: &mut Trail) -> Delivered {
@@ -348,6 +345,10 @@ impl<'a> Attempt<'a> {
             Leaf::Command(command, rights) => self.deliver_command(&command, &rights, context),
             Leaf::File(path, rights) => self.deliver_file(&path, &rights, context),
             Leaf::Refused(_, failure) => Err(failure),
+            Leaf::Within(alias, leaf) => {
+                self.reached.replace(Some(alias.clone()));
+                self.deliver_leaf(*leaf, &self.moved_to(alias, context), trail)
+            }
         }
     }
 
@@ -385,6 +386,15 @@ impl<'a> Attempt<'a> {
     fn expansion(&self) -> (QueueId, String) {
         (self.id(), self.recipient.address.as_str().to_owned())
     }
+}
+
+/// What became of one of several leaves.
+struct End {
+    delivered: Delivered,
+    /// How long that took; nothing where an earlier attempt did it.
+    delivering: Option<Duration>,
+    /// Whom it is said of, if not the recipient.
+    reached: Option<Address>,
 }
 
 fn is_temporary(delivered: &Delivered) -> bool {

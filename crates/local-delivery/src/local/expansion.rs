@@ -36,6 +36,8 @@ pub(super) enum Leaf {
     File(PathBuf, Rights),
     /// A destination that is not allowed, or could not be expanded, and what to say.
     Refused(String, Failure),
+    /// What an alias within the alias stands for: that one's address is what is said of it.
+    Within(Address, Box<Leaf>),
 }
 
 impl Leaf {
@@ -48,6 +50,17 @@ impl Leaf {
             Self::Command(command, _) => format!("|{command}"),
             Self::File(path, _) => path.display().to_string(),
             Self::Refused(text, _) => text.clone(),
+            Self::Within(_, leaf) => leaf.key(),
+        }
+    }
+
+    /// As the end of this alias, unless it has an address of its own.
+    fn within(self, alias: &Address) -> Self {
+        match self {
+            Self::Command(..) | Self::File(..) | Self::Refused(..) => {
+                Self::Within(alias.clone(), Box::new(self))
+            }
+            other => other,
         }
     }
 }
@@ -180,16 +193,17 @@ impl<'a> Expansion<'a> {
             Some(alias) if trail.aliases.contains(&alias.name) => {
                 let names_itself =
                     place.origin != Origin::Forward && trail.aliases.last() == Some(&alias.name);
-                let refused = || Leaf::Refused(alias.name.clone(), too_deep(&alias.name));
+                let found_in = trail.aliases.last().unwrap_or(&alias.name);
+                let refused = || Leaf::Refused(alias.name.clone(), too_deep(found_in));
                 self.push(if names_itself { Leaf::User(address) } else { refused() })
             }
-            Some(alias) if !self.agent.has_owner(&alias.name)? => self.add_nested(&alias, trail),
+            Some(alias) if !self.agent.has_owner(&alias.name)? => self.add_nested(&alias, &address, trail),
             // A list with an owner of its own is expanded on its own.
             Some(_) | None => self.push(Leaf::Local(address)),
         }
     }
 
-    fn add_nested(&mut self, alias: &Alias, trail: &mut Trail) -> Result<(), Failure> {
+    fn add_nested(&mut self, alias: &Alias, address: &Address, trail: &mut Trail) -> Result<(), Failure> {
         if trail.depth() >= MAX_DEPTH {
             return Err(too_deep(&alias.name));
         }
@@ -198,8 +212,11 @@ impl<'a> Expansion<'a> {
             return Ok(());
         }
         trail.aliases.push(alias.name.clone());
+        let before = self.leaves.len();
         let result = self.add_alias(alias, trail);
         trail.aliases.pop();
+        let inside = self.leaves.split_off(before);
+        self.leaves.extend(inside.into_iter().map(|leaf| leaf.within(address)));
         result
     }
 

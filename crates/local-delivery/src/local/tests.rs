@@ -244,8 +244,8 @@ fn an_address_in_its_own_expansion_is_the_user() {
 #[test]
 fn aliases_in_a_circle_end() {
     let site = Site::new("").aliases("a b\nb a\nc d, e\nd c\ne d\n");
-    assert_eq!(bounced(&site.deliver("a@example.com")), "5.4.6 alias database loop for a");
-    assert_eq!(bounced(&site.deliver("c@example.com")), "5.4.6 alias database loop for c");
+    assert_eq!(bounced(&site.deliver("a@example.com")), "5.4.6 alias database loop for b");
+    assert_eq!(bounced(&site.deliver("c@example.com")), "5.4.6 alias database loop for d");
     let itself = Site::new("").aliases("a a\n");
     assert_eq!(bounced(&itself.deliver("a@example.com")), "5.1.1 unknown user: \"a\"");
 }
