@@ -135,6 +135,27 @@ fn a_table_that_was_made_anew_counts_for_the_next_message() {
     only_mail(&site, site.user());
 }
 
+/// Reload and flush reach the queue manager on connections of their own: the second may be heard first.
+#[test]
+fn a_flush_that_was_heard_before_the_reload_it_followed_counts_after_it() {
+    let site = usual().start();
+    let before = std::fs::read_to_string(site.path("etc/main.cf")).unwrap();
+    add(&site, "virtual_transport = retry:4.3.0 wait");
+    site.postroad(&["reload"]).ok();
+    site.run("sendmail", &["ann@box.example.com"], NOTE).ok();
+    let deferrals = |count: usize| {
+        wait_for("a deferral", || {
+            (site.log().matches("status=deferred (wait)").count() >= count).then_some(())
+        });
+    };
+    deferrals(1);
+    site.run("postqueue", &["-f"], "").ok();
+    deferrals(2);
+    site.write("etc/main.cf", &before);
+    site.postroad(&["reload"]).ok();
+    only_mail(&site, "ann");
+}
+
 #[test]
 fn status_stop_and_a_new_start() {
     let site = usual().start();

@@ -53,6 +53,9 @@ const PEAK: usize = 1000;
 /// Domains that are remembered as asked for while the queue is looked through.
 const MOST_ASKED: usize = 1000;
 
+/// By how much a flush may have overtaken the reload before it.
+const OVERTAKEN: Duration = Duration::from_secs(30);
+
 pub(crate) struct EventLoop {
     /// Held as long as this queue manager lives.
     _ownership: Ownership,
@@ -77,6 +80,8 @@ pub(crate) struct EventLoop {
     peak: usize,
     /// Domains that were asked for while not all deferred messages have been looked into.
     asked: HashSet<String>,
+    /// When all was last to be tried.
+    flushed: Option<Instant>,
     next_scan: Instant,
     next_clog_warning: Instant,
 }
@@ -160,6 +165,7 @@ impl EventLoop {
             recipients: 0,
             peak: 0,
             asked: HashSet::new(),
+            flushed: None,
             next_scan: now + settings.scan_interval,
             next_clog_warning: now,
             settings,
@@ -210,7 +216,15 @@ impl EventLoop {
     fn obey(&mut self, event: Event) {
         match event {
             Event::Reload(snapshot) => match self.configure(&snapshot) {
-                Ok(()) => log::info!("reload: going on with the new configuration"),
+                Ok(()) => {
+                    log::info!("reload: going on with the new configuration");
+                    // Master and the operator's command speak on connections of their own: of a reload and a flush
+                    // that followed each other, the second may be heard first, and find the old ways.
+                    if self.flushed.is_some_and(|at| at.elapsed() < OVERTAKEN) {
+                        self.hear(Word::Flush);
+                        self.flushed = None;
+                    }
+                }
                 Err(error) => log::error!("reload: {error}; going on with the old configuration"),
             },
             Event::Drain => self.intake.clear(),
@@ -252,6 +266,7 @@ impl EventLoop {
         match word {
             Word::Arrived(id) => self.claim(id, Reason::Arrived),
             Word::Flush => {
+                self.flushed = Some(Instant::now());
                 self.deliveries.revive_all(Instant::now());
                 self.deferred.flush();
                 self.intake.flush();
