@@ -153,14 +153,13 @@ impl Restrictions {
 
     /// A client has connected.
     pub(crate) fn connect(&self, subject: &Subject<'_>, postponed: &mut Postponed) -> Option<Reply> {
-        let before = None;
-        self.unless_delayed(&self.client, Class::Client, subject, before, &mut postponed.client)
+        self.unless_delayed((&self.client, Class::Client), subject, None, &mut postponed.client).1
     }
 
     /// A client has named itself.
     pub(crate) fn helo(&self, subject: &Subject<'_>, postponed: &mut Postponed) -> Option<Reply> {
         let before = postponed.client.as_ref();
-        self.unless_delayed(&self.helo, Class::Helo, subject, before, &mut postponed.helo)
+        self.unless_delayed((&self.helo, Class::Helo), subject, before, &mut postponed.helo).1
     }
 
     /// A sender to whom nothing could be returned because no mail system would take the address.
@@ -176,27 +175,34 @@ impl Restrictions {
     }
 
     /// A client has named a sender.
-    pub(crate) fn mail(&self, subject: &Subject<'_>, postponed: &mut Postponed) -> Option<Reply> {
+    pub(crate) fn mail(
+        &self,
+        subject: &Subject<'_>,
+        effects: &mut Effects,
+        postponed: &mut Postponed,
+    ) -> Option<Reply> {
         let before = postponed.helo.as_ref().or(postponed.client.as_ref());
-        self.unless_delayed(&self.sender, Class::Sender, subject, before, &mut postponed.sender)
+        let list = (&self.sender, Class::Sender);
+        let (found, refused) = self.unless_delayed(list, subject, before, &mut postponed.sender);
+        effects.add(found);
+        refused
     }
 
     /// Evaluates a list at its own stage; what it puts off is left for RCPT.
     fn unless_delayed(
         &self,
-        list: &List,
-        class: Class,
+        (list, class): (&List, Class),
         subject: &Subject<'_>,
         before: Option<&Reply>,
         postponed: &mut Option<Reply>,
-    ) -> Option<Reply> {
+    ) -> (Effects, Option<Reply>) {
         if self.order.delay_reject {
-            return None;
+            return (Effects::default(), None);
         }
         let mut evaluation = Evaluation::new(&self.judge, subject).after(before);
         let refused = evaluation.list(list, class);
         *postponed = evaluation.postponed();
-        refused
+        (evaluation.effects, refused)
     }
 
     /// A client has named a recipient.
@@ -208,6 +214,10 @@ impl Restrictions {
     ) -> Option<Reply> {
         // Mail to the postmaster of this host is taken whoever sends it: RFC 5321 section 4.5.1.
         if subject.recipient.is_some_and(|recipient| recipient.as_str().eq_ignore_ascii_case("postmaster")) {
+            return None;
+        }
+        // What is thrown away goes nowhere, whoever it is for.
+        if effects.discard {
             return None;
         }
         let (relay, recipient) = ((&self.relay, Class::Recipient), (&self.recipient, Class::Recipient));
@@ -235,10 +245,10 @@ impl Restrictions {
     }
 
     /// A client asks for the mail that waits for a domain.
-    pub(crate) fn etrn(&self, subject: &Subject<'_>) -> Option<Reply> {
+    pub(crate) fn etrn(&self, subject: &Subject<'_>, postponed: &Postponed) -> Option<Reply> {
         let early = [(&self.client, Class::Client), (&self.helo, Class::Helo)];
         let early = early.into_iter().filter(|_| self.order.delay_reject);
-        let mut evaluation = Evaluation::new(&self.judge, subject);
+        let mut evaluation = Evaluation::new(&self.judge, subject).after(postponed.last());
         for (list, class) in early.chain([(&self.etrn, Class::Etrn)]) {
             if class == Class::Helo && subject.helo.is_none() {
                 continue;
@@ -285,8 +295,8 @@ impl Restrictions {
     }
 
     /// The answer to VRFY: recipients are known to whom mail is taken.
-    pub(crate) fn verify_address(&self, subject: &Subject<'_>) -> Option<Reply> {
-        self.rcpt(subject, &mut Effects::default(), &Postponed::default())
+    pub(crate) fn verify_address(&self, subject: &Subject<'_>, postponed: &Postponed) -> Option<Reply> {
+        self.rcpt(subject, &mut Effects::default(), postponed)
     }
 }
 

@@ -264,7 +264,10 @@ impl Scram {
         let username = Some(self.hello.username.as_str());
         let last = Last::parse(response).ok_or_else(|| refusal(username, Reason::Malformed))?;
         let binding = [self.hello.header.as_bytes(), &self.bound].concat();
-        if *last.binding != *binding || last.nonce != self.nonce {
+        if last.nonce != self.nonce {
+            return Err(refusal(username, Reason::Malformed));
+        }
+        if *last.binding != *binding {
             return Err(refusal(username, Reason::ChannelBinding));
         }
         let messages = format!("{},{},{}", self.hello.bare, self.message, last.without_proof);

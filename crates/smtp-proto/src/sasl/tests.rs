@@ -203,6 +203,23 @@ fn another_channel_is_noticed() {
 }
 
 #[test]
+fn an_answer_with_another_nonce_is_no_matter_of_the_channel() {
+    let first = |nonce: &str| {
+        let mut client = client(Mechanism::ScramSha256Plus, "tim", "x");
+        let mut context = context();
+        context.nonce = nonce.to_owned();
+        let mut server = Server::new(Mechanism::ScramSha256Plus, context);
+        let Step::Challenge(challenge) = server.step(client.initial().as_ref(), &mut User("tim", "x")) else {
+            panic!()
+        };
+        (server, client.respond(&challenge).unwrap())
+    };
+    let ((_, earlier), (mut server, _)) = (first("one"), first("two"));
+    let Step::Refused(refusal) = server.step(Some(&earlier), &mut User("tim", "x")) else { panic!() };
+    assert_eq!(refusal.reason, Reason::Malformed);
+}
+
+#[test]
 fn an_unknown_user_is_answered_like_a_known_one() {
     let challenge = |name: &str| match first_step(Mechanism::ScramSha1, format!("n,,n={name},r=y").as_bytes())
     {

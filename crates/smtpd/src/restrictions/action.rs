@@ -10,6 +10,12 @@ use super::evaluate::{Decision, Evaluation};
 use super::parse::Parser;
 use crate::report;
 
+/// What is done with a message.
+const ABOUT_MESSAGES: [&str; 6] = ["HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"];
+
+/// Where there is none: the lists of clients and HELO without `smtpd_delay_reject`, and ETRN.
+const PLACES_WITHOUT_MESSAGE: [&str; 4] = ["CONNECT", "HELO", "EHLO", "ETRN"];
+
 /// An action, and where it comes from.
 pub(super) struct Entry<'a> {
     /// The whole text.
@@ -26,7 +32,11 @@ impl Entry<'_> {
         let (word, text) =
             value.split_once(char::is_whitespace).map_or((value, ""), |(word, text)| (word, text.trim()));
         let codes = &e.judge.codes;
-        Ok(match word.to_ascii_uppercase().as_str() {
+        let action = word.to_ascii_uppercase();
+        if ABOUT_MESSAGES.contains(&action.as_str()) && PLACES_WITHOUT_MESSAGE.contains(&e.subject.place) {
+            return Ok(self.unusable(&format!("is about a message, and there is none at {}", e.subject.place)));
+        }
+        Ok(match action.as_str() {
             "OK" | "RELAY" => self.permit(e, word),
             "DUNNO" => Decision::Dunno,
             "REJECT" => Decision::Refuse(self.refusal(e, codes.access_reject, text, "Access denied")),
@@ -52,7 +62,7 @@ impl Entry<'_> {
                 self.permit(e, word)
             }
             "FILTER" => self.filter(e, text),
-            "REDIRECT" | "BCC" => self.copy(e, &word.to_ascii_uppercase(), text),
+            "REDIRECT" | "BCC" => self.copy(e, &action, text),
             "PREPEND" => self.prepend(e, text),
             _ if is_refusing_code(word) && !text.is_empty() => {
                 let code = word.parse().unwrap_or(codes.access_reject);

@@ -90,7 +90,7 @@ impl<'a> Dialogue<'a> {
 
     pub(super) fn verify(&self, address: &Address) -> Option<Reply> {
         let subject = Subject { recipient: Some(address), ..self.subject_at("VRFY") };
-        let refused = self.server.restrictions.verify_address(&subject);
+        let refused = self.server.restrictions.verify_address(&subject, &self.postponed);
         if let Some(reply) = &refused {
             report::acted("reject", &subject, reply);
         }

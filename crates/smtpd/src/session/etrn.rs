@@ -22,7 +22,7 @@ impl Dialogue<'_> {
             return Reply::plain(501, "Error: invalid parameter syntax");
         }
         let subject = Subject { etrn_domain: Some(domain), ..self.subject_at("ETRN") };
-        if let Some(reply) = self.server.restrictions.etrn(&subject) {
+        if let Some(reply) = self.server.restrictions.etrn(&subject, &self.postponed) {
             report::acted("reject", &subject, &reply);
             return reply;
         }

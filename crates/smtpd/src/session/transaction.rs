@@ -72,7 +72,8 @@ impl Dialogue<'_> {
             return Some(reply);
         }
         let mut postponed = self.postponed.clone();
-        let mut refused = restrictions.mail(&subject, &mut postponed);
+        let mut effects = Effects::default();
+        let mut refused = restrictions.mail(&subject, &mut effects, &mut postponed);
         if refused.is_none() && !self.server.space.suffices() {
             refused = Some(refusal::no_space());
         }
@@ -81,6 +82,7 @@ impl Dialogue<'_> {
             self.mail.sender = None;
         } else {
             self.postponed = postponed;
+            self.mail.effects = effects;
         }
         refused
     }
