@@ -15,10 +15,10 @@ use super::room::{PATH, Said, base, said_by, unpack};
 use super::succeed;
 use crate::shell::Result;
 
-/// What an administrator's machine has. s-nail is only at hand: the guide installs it.
+/// What an administrator's machine has. s-nail is only at hand: the guide installs it; so is Postfix, to be measured.
 const PACKAGES: &str = "systemd-sysv,dbus,adduser,ucf,debconf,libterm-readline-gnu-perl,sudo,cron,rsyslog,ufw,iproute2,procps,\
-                        python3-minimal,netbase,logrotate,bsdutils,fail2ban,python3-systemd";
-const AT_HAND: &str = "s-nail";
+                        python3-minimal,netbase,logrotate,bsdutils,fail2ban,python3-systemd,php-cli,curl,msmtp";
+const AT_HAND: [&str; 2] = ["s-nail", "postfix"];
 
 /// The machine's address and its neighbour's, of the networks for documentation (RFC 5737).
 pub const ADDRESS: &str = "192.0.2.1";
@@ -45,8 +45,10 @@ pub type Answer<'a> = (&'a str, &'a str);
 impl Machine {
     /// Makes one and boots it; `jane` may use sudo.
     pub fn boot() -> Result<Self> {
-        let fetch = format!("--customize-hook=chroot \"$1\" apt-get install --yes --download-only {AT_HAND}");
-        let archive = base("booted", PACKAGES, &["--skip=cleanup/apt", &fetch])?;
+        let fetch = AT_HAND.map(|package| {
+            format!("--customize-hook=chroot \"$1\" apt-get install --yes --download-only {package}")
+        });
+        let archive = base("booted-php-curl-msmtp", PACKAGES, &["--skip=cleanup/apt", &fetch[0], &fetch[1]])?;
         let root = unpack(&archive, "machine")?;
         let mut unshare = Command::new("unshare");
         unshare.args([

@@ -1,7 +1,9 @@
 //! `cargo xtask deb`: the Debian package, made with dpkg's own programs.
 
+mod figures;
 mod machine;
 mod notices;
+mod releases;
 mod room;
 mod symbols;
 mod tree;
@@ -93,10 +95,13 @@ impl Recipe {
     }
 
     fn compile(&self) -> Result<()> {
-        let mut arguments = vec!["build", "--workspace", "--bins", "--profile", &self.profile];
+        let mut arguments = vec!["build", "--profile", &self.profile];
         // For the tests everything is built anyway, and to leave something out would change the features of the rest.
-        if self.profile != "dev" {
-            arguments.extend(["--exclude", "xtask"]);
+        if self.profile == "dev" {
+            arguments.extend(["--workspace", "--bins"]);
+        } else {
+            arguments.extend(["--package=suite", "--package=submit", "--package=admin", "--bin=suite"]);
+            arguments.extend(tree::APART.iter().flat_map(|program| ["--bin", program]));
         }
         shell::run(&cargo(), &arguments)
     }
@@ -128,9 +133,10 @@ impl Recipe {
         let (files, lists) = (format!("-f{files}"), format!("-T{substitutions}"));
         let into = format!("-P{}", tree.root().display());
         succeed(&mut dpkg("dpkg-gencontrol", &["-ppostroad", &lists, &files, &into]))?;
-        fs::metadata(debian.join("control"))
-            .map(drop)
-            .map_err(|e| format!("dpkg-gencontrol left no control file: {e}"))
+        let control = fs::read_to_string(debian.join("control"));
+        let control = control.map_err(|e| format!("dpkg-gencontrol left no control file: {e}"))?;
+        let depends = control.lines().find_map(|line| line.strip_prefix("Depends: "));
+        releases::check(depends.unwrap_or_default())
     }
 
     fn pack(&self, tree: &Path) -> Result<PathBuf> {

@@ -39,6 +39,12 @@ const NETWORK_HOOKS: [&str; 4] = [
 const COMPLETED: [&str; 8] =
     ["postfix", "postconf", "postsuper", "postqueue", "mailq", "postcat", "postmap", "postalias"];
 
+/// What all other programs are links to.
+const SUITE: &str = "usr/lib/postroad/suite";
+
+/// Programs that are files of their own: they run with a group's rights, or for every `mail()` of a script.
+pub(super) const APART: [&str; 3] = ["postdrop", "postqueue", "sendmail"];
+
 /// Links: where, and to what.
 const LINKS: [(&str, &str); 5] = [
     ("usr/bin/mailq", "../sbin/sendmail"),
@@ -63,6 +69,7 @@ impl Tree {
             fs::remove_dir_all(into).map_err(|e| format!("remove {}: {e}", into.display()))?;
         }
         let mut tree = Self { root: into.to_owned(), programs: Vec::new() };
+        tree.add_program(&built.join("suite"), SUITE)?;
         tree.add_pages_and_programs(built)?;
         for (from, to) in FILES {
             tree.copy(from, to, 0o644)?;
@@ -113,13 +120,16 @@ impl Tree {
                 page.extension().map(|section| section.to_string_lossy().into_owned()).unwrap_or_default();
             let name = page.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             self.write_compressed(&format!("usr/share/man/man{section}/{name}.{section}.gz"), &read(&page)?)?;
-            let folder = match section.as_str() {
-                "8" => "usr/lib/postroad/sbin",
+            match section.as_str() {
+                "8" => self.link(&format!("usr/lib/postroad/sbin/{name}"), "../suite")?,
                 // These are sendmail under other names.
-                "1" if name != "mailq" && name != "newaliases" => "usr/sbin",
-                _ => continue,
-            };
-            self.add_program(&built.join(&name), &format!("{folder}/{name}"))?;
+                "1" if name == "mailq" || name == "newaliases" => {}
+                "1" if APART.contains(&name.as_str()) => {
+                    self.add_program(&built.join(&name), &format!("usr/sbin/{name}"))?;
+                }
+                "1" => self.link(&format!("usr/sbin/{name}"), "../lib/postroad/suite")?,
+                _ => {}
+            }
         }
         Ok(())
     }
