@@ -149,6 +149,13 @@ fn a_site_may_refuse_for_good_what_has_no_name() {
 }
 
 /// Asks both servers, with these parameters, what the table has the answers to.
+#[test]
+fn answers_that_a_filter_passes_over_are_none() {
+    let filter = "smtpd_dns_reply_filter = regexp:{{/^onlymx[.]example[.]org[.] [0-9]+ IN MX / IGNORE}, \
+         {/ IN TXT .*dnsbl/ IGNORE}, {/^14[.]2[.]0[.]192[.]dnsbl[.]example[.] [0-9]+ IN A / IGNORE}}";
+    compare(include_str!("dns_restrictions_filtered.txt"), &[filter]);
+}
+
 fn compare(table: &'static str, parameters: &[&str]) {
     if !is_root("restrictions that ask the DNS") {
         return;

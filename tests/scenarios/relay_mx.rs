@@ -257,6 +257,40 @@ fn dns_reply_filters_and_best_mx_transport_do_as_in_postfix() {
     senders.compare(RULED);
 }
 
+/// Addresses that are written in an unusual way: what the log calls them, the parameters of MAIL, the recipient, and what
+/// must be said.
+const SPELLINGS: &[(&str, &str, &str, &str)] = &[
+    ("bücher", " SMTPUTF8 BODY=8BITMIME", "user@bücher.example.com", "dsn="),
+    ("xn--bcher-kva", "", "user@xn--bcher-kva.example.com", "status=sent"),
+    ("dömänen", " SMTPUTF8 BODY=8BITMIME", "üser@dömänen.example.com", "dsn="),
+    ("preference", " SMTPUTF8", "üser@preference.example.com", "dsn="),
+    ("alias", "", "user@alias.example.com.", "dsn="),
+    ("Mx-Alias", "", "User@Mx-Alias.Example.COM", "status=sent"),
+    ("192.0.2", "", "user@[192.0.2.100]", "status=sent"),
+];
+
+#[test]
+fn unusual_spellings_of_domains_are_understood_as_in_postfix() {
+    if !is_root("hosts with a DNS") {
+        return;
+    }
+    let mut network = Network::new();
+    let utf8 = "xn--bcher-kva MX 10 good1\nself A 192.0.2.11\n";
+    let _servers = Servers::start(&mut network, &(records() + utf8));
+    let senders = senders(&mut network, &[]);
+    for host in &senders.hosts {
+        let mut smtp = host.smtp(host.ip);
+        smtp.expect("EHLO client.example", 250);
+        for (_, parameters, recipient, _) in SPELLINGS {
+            smtp.expect(&format!("MAIL FROM:<sender@sender.example>{parameters}"), 250);
+            smtp.expect(&format!("RCPT TO:<{recipient}>"), 250);
+            smtp.expect("DATA", 354);
+            smtp.expect("Subject: x\r\n\r\nbody\r\n.", 250);
+        }
+    }
+    senders.compare(&SPELLINGS.iter().map(|(name, _, _, says)| (*name, *says)).collect::<Vec<_>>());
+}
+
 /// A sender of ours alone.
 fn sender(network: &mut Network, lines: &[&str]) -> (Host, Instance) {
     let host = network.host("relay.sender.example");

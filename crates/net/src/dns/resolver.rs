@@ -174,7 +174,9 @@ impl Resolver {
         let ascii = name::to_ask(name).ok_or_else(|| DnsError::InvalidName { name: name.to_owned() })?;
         let (reply, answer) = mpsc::sync_channel(1);
         let filter = self.filter.clone();
-        let question = Question { name: name.to_owned(), kind, answer, filter };
+        // What went wrong is said of the name that was asked for, as DNS has it.
+        let shown = if name.is_ascii() { name } else { &*ascii };
+        let question = Question { name: shown.to_owned(), kind, answer, filter };
         let reply = Box::new(move |result| {
             // Who asked may have gone.
             let _ = reply.send(result);
