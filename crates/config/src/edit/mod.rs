@@ -1,7 +1,7 @@
 //! Editing of main.cf and master.cf that keeps comments and layout.
 //!
 //! [`MainCf`] and [`MasterCf`] hold the physical lines of a file and change only those of the definition in question.
-//! [`file`] replaces the file in one step: whoever reads it sees the former content or the new one.
+//! [`file()`] replaces the file in one step: whoever reads it sees the former content or the new one.
 
 mod main_cf;
 mod master_cf;
