@@ -34,7 +34,9 @@ impl Entry<'_> {
         let codes = &e.judge.codes;
         let action = word.to_ascii_uppercase();
         if ABOUT_MESSAGES.contains(&action.as_str()) && PLACES_WITHOUT_MESSAGE.contains(&e.subject.place) {
-            return Ok(self.unusable(&format!("is about a message, and there is none at {}", e.subject.place)));
+            return Ok(
+                self.unusable(&format!("is about a message, and there is none at {}", e.subject.place))
+            );
         }
         Ok(match action.as_str() {
             "OK" | "RELAY" => self.permit(e, word),
