@@ -1,4 +1,5 @@
 //! What is edited is read back, and what is not stays, whatever the file was.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use config::edit::{MainCf, MasterCf, ServiceLine};
 use config::{Config, Snapshot};

@@ -1,4 +1,5 @@
 //! What one program sends, the other receives, in whatever pieces it comes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;

@@ -1,4 +1,5 @@
 //! What is written is read as the same, whatever it is.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use mail::header::{self, Next};
 use mail::submission::Head;
