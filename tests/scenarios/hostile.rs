@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -180,16 +181,45 @@ fn idle_sessions_are_cheap() {
 fn ten_thousand_idle_sessions_are_cheap() {
     idle_sessions(10_000);
     if is_root("ten_thousand_idle_sessions_are_cheap") {
-        let postfix =
-            Postfix::start(&["myhostname = peer.example", "smtpd_client_connection_count_limit = 0"]);
-        let clients: Vec<Smtp> = (0..50).map(|_| postfix.smtp()).collect();
-        let inode =
-            fs::metadata(scenarios::postfix_package().join("usr/lib/postfix/sbin/smtpd")).unwrap().ino();
-        let processes =
-            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let is_smtpd =
-            |pid: &i32| fs::metadata(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ino() == inode);
-        let all: u64 = processes.filter(is_smtpd).map(memory).sum();
-        println!("Postfix: {} KiB for each of {} plain sessions", all / 50, clients.len());
+        println!("Postfix: {} KiB for each plain session", postfix_process(false));
+        println!("Postfix: {} KiB for each TLS session", postfix_process(true));
     }
+}
+
+/// What each process of Postfix's smtpd has in memory, in KiB, with an idle session in each of fifty.
+fn postfix_process(encrypted: bool) -> u64 {
+    let authority = Authority::new();
+    authority.issue("server", &["localhost"]);
+    let chain = format!("smtpd_tls_chain_files = {}", authority.path("server.chain").display());
+    let postfix = Postfix::start(&[
+        "myhostname = peer.example",
+        "smtpd_client_connection_count_limit = 0",
+        "smtpd_tls_security_level = may",
+        "smtpd_tls_loglevel = 1",
+        &chain,
+    ]);
+    let port = postfix.port.to_string();
+    let openssl = || {
+        let mut command = peer("openssl");
+        command.args(["s_client", "-starttls", "smtp", "-quiet", "-connect", &format!("127.0.0.1:{port}")]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("openssl")
+    };
+    let (plain, mut in_tls): (Vec<Smtp>, Vec<Child>) = match encrypted {
+        true => (Vec::new(), (0..50).map(|_| openssl()).collect()),
+        false => ((0..50).map(|_| postfix.smtp()).collect(), Vec::new()),
+    };
+    wait_for("all handshakes", || {
+        (postfix.log().matches("TLS connection established").count() >= in_tls.len()).then_some(())
+    });
+    let inode = fs::metadata(scenarios::postfix_package().join("usr/lib/postfix/sbin/smtpd")).unwrap().ino();
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_smtpd = |pid: &i32| fs::metadata(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ino() == inode);
+    let of_each: Vec<u64> = processes.filter(is_smtpd).map(memory).collect();
+    drop(plain);
+    for child in &mut in_tls {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    of_each.iter().sum::<u64>() / u64::try_from(of_each.len().max(1)).unwrap()
 }

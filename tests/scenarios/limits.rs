@@ -1,5 +1,7 @@
 //! Limits, patience, and clients who try to smuggle.
 
+use std::net::TcpStream;
+
 use scenarios::{Instance, Postfix, Reply, Smtp, is_root, messages};
 
 use crate::site::{NOTE, greeted, only_mail, usual};
@@ -256,4 +258,36 @@ fn nothing_is_smuggled_through_two_mail_systems() {
     ours.wait_for_empty_queue();
     assert_only_outer(&theirs.wait_for_mail("ann", SMUGGLED.len()));
     assert_only_outer(&messages(&ours.maildir("ann")));
+}
+
+#[test]
+fn mail_passes_where_the_system_allows_few_open_files() {
+    for (limit, is_final) in [("-Sn 64", false), ("-n 128", true)] {
+        let unlimited = "smtpd_client_connection_count_limit = 0\ndefault_process_limit = 300";
+        let site = usual().main(unlimited).prepare();
+        let under = |command: &str| {
+            let mut shell = site.command("bash");
+            let program = site.path("sbin/postroad");
+            shell.args(["-c", &format!("ulimit {limit}; exec {} {command}", program.display())]);
+            scenarios::run(shell, b"").ok()
+        };
+        // The soft limit is raised to the hard one, and so is no reason for a word.
+        let said = under("check");
+        let said = said.stdout + &said.stderr;
+        assert_eq!(
+            said.contains("open files, and the system allows a process 128: raise"),
+            is_final,
+            "{said}"
+        );
+        under("start");
+        let held: Vec<_> =
+            (0..150).map_while(|_| TcpStream::connect(("127.0.0.1", site.port)).ok()).collect();
+        if is_final {
+            site.wait_for_log(&["smtpd[", "sessions need up to", "open files"]);
+            site.wait_for_log(&["smtpd[", "warning: accept connection: Too many open files; trying again"]);
+        }
+        drop(held);
+        assert_eq!(greeted(&site).message("jane@client.example", &[ANN], NOTE).code, 250);
+        only_mail(&site, "ann");
+    }
 }
