@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use scenarios::{Builder, Instance, Postfix, Sink, free_port, is_root, run, wait_for};
+use scenarios::{
+    Builder, Instance, Postfix, Sink, Tracing, free_port, is_root, postfix_package, run, wait_for,
+};
 
 /// An instance with a configuration of Postfix imported into it; `@relay@` in its files is this port.
 fn imported(name: &str, relay: u16) -> Instance {
@@ -242,4 +244,100 @@ fn mail_that_postfix_still_has_comes_over_once() {
     wait_for("what was held", || (sink.recipients().len() == 5).then_some(()));
     let after = site.postroad(&["import-queue", &copy]).ok().stdout;
     assert!(after.contains("0 messages taken over"), "{after}");
+}
+
+/// The calls by which an import changes anything.
+const STEPS: &str = "write,writev,pwrite64,pwritev,ftruncate,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,fchmod,fchmodat";
+
+/// What an import has left of mail: the folder and the size of each file, by name.
+fn queued(site: &Instance) -> Vec<(String, u64)> {
+    let folders = ["maildrop", "hold", "incoming", "active", "deferred"];
+    let mut found = Vec::new();
+    for folder in folders {
+        let mut find = scenarios::peer("find");
+        find.arg(site.path("queue").join(folder)).args(["-type", "f", "-printf", "%f %m %s\n"]);
+        let listed = run(find, b"").ok().stdout;
+        found.extend(listed.lines().map(|line| {
+            let (file, size) = line.rsplit_once(' ').expect("a name and a size");
+            (format!("{folder}/{file}"), size.parse().expect("a size"))
+        }));
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn an_import_of_mail_that_is_killed_at_any_step_is_completed_by_the_next() {
+    if !is_root("a queue of Postfix") {
+        return;
+    }
+    let postfix = Postfix::start(&[
+        "myhostname = old.example",
+        "mydestination = old.example",
+        "local_recipient_maps =",
+        "defer_transports = local",
+        "smtpd_recipient_restrictions = check_sender_access inline:{held@sender.example=HOLD}",
+    ]);
+    for sender in ["me@sender.example", "held@sender.example"] {
+        let mut smtp = postfix.smtp();
+        smtp.expect("EHLO client.example", 250);
+        let reply = smtp.message(sender, &["user@old.example"], "Subject: old\r\n\r\nHello.\r\n");
+        assert_eq!(reply.code, 250, "{reply:?}");
+    }
+    wait_for("Postfix to defer", || postfix.log().contains("status=deferred").then_some(()));
+    let scratch = tempfile::tempdir().expect("make a scratch folder");
+    let old = scratch.path().join("old");
+    let mut cp = scenarios::peer("cp");
+    cp.arg("-a").arg(postfix.path("queue")).arg(&old);
+    run(cp, b"").ok();
+    submit_to_waiting(&postfix, &old);
+    let old = old.display().to_string();
+    let whole = Builder::new().as_root().prepare();
+    let said = whole.postroad(&["import-queue", &old]).ok().stdout;
+    assert!(said.contains("3 messages taken over, 0 left"), "{said}");
+    let expected = queued(&whole);
+    assert_eq!(expected.len(), 3, "{expected:?}");
+
+    let mut killed = 0;
+    for call in STEPS.split(',') {
+        // strace counts each kind of call by itself.
+        for_each_kill(call, &old, |site| {
+            let again = site.postroad(&["import-queue", &old]).ok().stdout;
+            assert!(again.contains(", 0 left"), "killed at a {call}: {again}");
+            assert_eq!(queued(site), expected, "killed at a {call}");
+            killed += 1;
+        });
+    }
+    assert!(killed > 20, "killed at {killed} calls only");
+}
+
+/// Imports, each time into another instance, and kills it at its first, second, third call of this kind, until there is none.
+fn for_each_kill(call: &str, old: &str, mut then: impl FnMut(&Instance)) {
+    for step in 1..1000 {
+        let site = Builder::new().as_root().prepare();
+        let fault = Some(format!("{call}:signal=SIGKILL"));
+        let tracing = Tracing { calls: call.to_owned(), fault, when: step.to_string() };
+        let mut strace = tracing.command(&site.path("calls"));
+        strace.arg(site.path("sbin/postroad")).args(["import-queue", old]).env("MAIL_CONFIG", site.etc());
+        if run(strace, b"").status == 0 {
+            return;
+        }
+        then(&site);
+    }
+    panic!("it does not get through");
+}
+
+/// A message of a program, in the maildrop of a Postfix that does not run.
+fn submit_to_waiting(postfix: &Postfix, queue: &Path) {
+    let (etc, running) = (queue.with_extension("etc"), postfix.path("queue").display().to_string());
+    fs::create_dir_all(&etc).expect("make a folder");
+    for name in ["main.cf", "master.cf"] {
+        let text = fs::read_to_string(postfix.path("etc").join(name)).expect("read the configuration");
+        fs::write(etc.join(name), text.replace(&running, &queue.display().to_string())).expect("write it");
+    }
+    let program = postfix_package().join("usr/sbin/sendmail");
+    let mut sendmail = std::process::Command::new(program);
+    sendmail.arg("-C").arg(&etc).args(["-f", "me@old.example", "user@old.example"]);
+    sendmail.env("LD_LIBRARY_PATH", postfix_package().join("usr/lib/postfix"));
+    run(sendmail, b"Subject: waits in maildrop\n\nHello.\n").ok();
 }

@@ -49,6 +49,19 @@ impl Operator {
         self.in_first(id, from, |folder| self.folders.get(folder).unlink(id))
     }
 
+    /// Removes what a program that has ended since began to write under this name and did not finish, if there is such.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove_unfinished(&self, id: QueueId, folder: Folder) -> Result<(), QueueError> {
+        let names = self.folders.get(folder);
+        match names.stat(id) {
+            Ok(stat) if !is_ready(&stat) => names.unlink(id),
+            Ok(_) | Err(QueueError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Puts a message on hold.
     ///
     /// # Errors

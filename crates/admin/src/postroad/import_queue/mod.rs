@@ -268,6 +268,8 @@ impl<'a> Import<'a> {
     fn store(&self, id: QueueId, file: &File, message: &Message) -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let envelope = &message.envelope;
+        let operator = self.root.operator().map_err(|e| text(&e))?;
+        operator.remove_unfinished(id, Folder::Hold).map_err(|e| text(&e))?;
         match self.root.read_only().map_err(|e| text(&e))?.find(id) {
             Err(QueueError::NotFound(_)) => {}
             Ok((Folder::Hold, there))
@@ -277,11 +279,7 @@ impl<'a> Import<'a> {
                 if there.verify_content().is_ok() {
                     return Ok(());
                 }
-                self.root
-                    .operator()
-                    .map_err(|e| text(&e))?
-                    .delete(id, &[Folder::Hold])
-                    .map_err(|e| text(&e))?;
+                operator.delete(id, &[Folder::Hold]).map_err(|e| text(&e))?;
             }
             Ok((folder, _)) => {
                 return Err(format!("another message of this name is in {}", folder.as_str()));
