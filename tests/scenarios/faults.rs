@@ -5,7 +5,10 @@
 //! nobody helps. The run in short has one error for each kind of call, from the first call on; `cargo xtask faults` has
 //! them all.
 
+mod clock;
+mod disks;
 mod points;
+mod programs;
 pub(crate) mod round;
 
 use std::collections::BTreeMap;

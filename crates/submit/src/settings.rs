@@ -104,15 +104,20 @@ impl Settings {
 }
 
 fn read_main_cf(path: &Path) -> Result<Vec<u8>, Failure> {
+    use std::io::ErrorKind::{IsADirectory, NotFound, PermissionDenied};
     use std::io::Read as _;
-    let failed = |error: &dyn std::fmt::Display| {
-        Failure::new(Exit::Config, format!("open {}: {error}", path.display()))
+    let failed = |doing: &str, error: &std::io::Error| {
+        // A system in trouble may be better tomorrow; what is not there stays so.
+        let lasts = matches!(error.kind(), NotFound | PermissionDenied | IsADirectory);
+        let exit = if lasts { Exit::Config } else { Exit::Temporary };
+        Failure::new(exit, format!("{doing} {}: {error}", path.display()))
     };
-    let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+    let file = std::fs::File::open(path).map_err(|error| failed("open", &error))?;
     let mut bytes = Vec::with_capacity(8 * 1024);
-    file.take(MAX_MAIN_CF + 1).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    file.take(MAX_MAIN_CF + 1).read_to_end(&mut bytes).map_err(|error| failed("read", &error))?;
     if bytes.len() as u64 > MAX_MAIN_CF {
-        return Err(failed(&"longer than any main.cf"));
+        let text = format!("{}: longer than any main.cf", path.display());
+        return Err(Failure::new(Exit::Config, text));
     }
     Ok(bytes)
 }

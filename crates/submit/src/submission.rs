@@ -140,8 +140,9 @@ fn sender(line: &CommandLine, invoker: &Invoker) -> Result<Address, Failure> {
         None => {
             let uid = invoker.uid();
             let name = invoker.name();
-            let name = name.ok_or_else(|| {
-                Failure::new(Exit::NoUser, format!("no login name found for user id {uid}"))
+            let name = name.ok_or_else(|| match sys::accounts::are_readable() {
+                Ok(()) => Failure::new(Exit::NoUser, format!("no login name found for user id {uid}")),
+                Err(error) => Failure::new(Exit::Temporary, format!("look up user id {uid}: {error}")),
             })?;
             Address::new(name)
                 .map_err(|error| Failure::new(Exit::NoUser, format!("login name of user id {uid}: {error}")))

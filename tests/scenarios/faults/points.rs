@@ -121,6 +121,16 @@ impl Point {
         }
     }
 
+    /// Whether it lies behind so many calls of each kind.
+    pub(super) fn is_after(&self, calls: &BTreeMap<String, usize>) -> bool {
+        self.number > calls.get(&self.call).copied().unwrap_or(0)
+    }
+
+    /// Whether a command cannot even say what it suffers from.
+    pub(super) fn silences(&self) -> bool {
+        self.call == "write" && self.lasts
+    }
+
     /// What the log says of it.
     pub(super) fn cause(&self) -> &'static str {
         CAUSES.iter().find(|(error, _)| *error == self.error).map_or("?", |(_, cause)| cause)

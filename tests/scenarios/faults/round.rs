@@ -211,9 +211,13 @@ pub(crate) fn transfer(
 
 /// The messages in the queue, and in maildrop/. What was never finished is none: the next start removes it.
 pub(crate) fn waiting(site: &Site) -> Vec<String> {
+    waiting_in(&site.path("queue"))
+}
+
+pub(super) fn waiting_in(queue: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for folder in ["maildrop", "incoming", "active", "deferred", "hold"] {
-        collect_finished(&site.path("queue").join(folder), &mut names);
+        collect_finished(&queue.join(folder), &mut names);
     }
     names
 }

@@ -219,11 +219,14 @@ fn a_submission_that_is_stopped_goes_on_and_one_that_is_ended_leaves_nothing_to_
     assert!(child.wait().unwrap().success());
     let mail = only_mail(&site, RECIPIENT);
     assert!(mail.ends_with("0123456789\n\nHello.\n"));
-    for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGHUP, Signal::SIGXCPU] {
+    for signal in
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGXCPU, Signal::SIGKILL]
+    {
         let (mut child, postdrop) = half_way(&site);
         kill(postdrop, signal).unwrap();
         drop(child.stdin.take());
         assert!(!child.wait().unwrap().success(), "{signal}");
+        assert!(signal == Signal::SIGKILL || maildrop(&site).is_empty(), "{signal}");
         for file in maildrop(&site) {
             assert_eq!(fs::metadata(&file).unwrap().mode() & 0o111, 0, "{signal}");
             fs::remove_file(file).unwrap();
