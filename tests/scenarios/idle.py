@@ -8,8 +8,9 @@ context = ssl._create_unverified_context()
 
 
 def memory():
+    # What sessions bring; how many processes share the program changes beside them.
     with open(f'/proc/{pid}/smaps_rollup') as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith('Pss:'))
+        return next(int(line.split()[1]) for line in lines if line.startswith('Pss_Anon:'))
 
 
 def settled():
