@@ -8,7 +8,7 @@ use nix::unistd::Uid;
 use crate::shell::{Result, command, output_of, run, target};
 
 /// A program that tests run, and the package that has it.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 16] = [
     ("swaks", "swaks"),
     ("postgrey", "postgrey"),
     ("s-nail", "s-nail"),
@@ -20,6 +20,7 @@ const NEEDED: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("nsd", "nsd"),
     ("unbound", "unbound"),
+    ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "libfaketime"),
     ("ldns-signzone", "ldnsutils"),
     ("dig", "bind9-dnsutils"),
     ("dovecot", "dovecot-core"),
