@@ -7,20 +7,31 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use scenarios::{Instance, Smtp, messages, wait_for};
+use scenarios::{Instance, Reply, Smtp, messages, wait_for};
 
 use crate::site::usual;
 
 /// The mark that a message is known by.
 const MARK: &str = "X-Mark: ";
 
+/// A message that somebody was told is safe.
+#[derive(Clone, Debug)]
+pub(crate) struct Acknowledged {
+    mark: String,
+    /// What was said, which has the queue id.
+    #[expect(dead_code, reason = "shown when the message is missing")]
+    with: String,
+}
+
 /// Those who send, the marks that were acknowledged to them, and whether they may stop.
 pub(crate) struct Load<'a> {
     site: &'a Instance,
-    acknowledged: Mutex<Vec<String>>,
+    acknowledged: Mutex<Vec<Acknowledged>>,
     attempts: AtomicUsize,
     wanted: AtomicUsize,
     submitted: AtomicBool,
+    /// Whether what is acknowledged is heard by nobody.
+    is_unheard: AtomicBool,
 }
 
 impl<'a> Load<'a> {
@@ -31,12 +42,18 @@ impl<'a> Load<'a> {
             attempts: AtomicUsize::new(0),
             wanted: wanted.into(),
             submitted: AtomicBool::new(false),
+            is_unheard: AtomicBool::new(false),
         }
     }
 
     /// Goes on until it is told to [end](Self::end).
     pub(crate) fn endless(site: &'a Instance) -> Self {
         Self::new(site, usize::MAX)
+    }
+
+    /// From the moment of a power cut until the machine is there again, nobody is told anything.
+    pub(crate) fn set_unheard(&self, is_unheard: bool) {
+        self.is_unheard.store(is_unheard, Ordering::SeqCst);
     }
 
     pub(crate) fn end(&self) {
@@ -47,8 +64,7 @@ impl<'a> Load<'a> {
         self.acknowledged.lock().unwrap().len()
     }
 
-    /// The marks of what was acknowledged.
-    pub(crate) fn acknowledged(&self) -> Vec<String> {
+    pub(crate) fn acknowledged(&self) -> Vec<Acknowledged> {
         self.acknowledged.lock().unwrap().clone()
     }
 
@@ -64,8 +80,10 @@ impl<'a> Load<'a> {
         self.attempts.fetch_add(1, Ordering::Relaxed).to_string()
     }
 
-    fn acknowledge(&self, mark: String) {
-        self.acknowledged.lock().unwrap().push(mark);
+    fn acknowledge(&self, mark: String, with: String) {
+        if !self.is_unheard.load(Ordering::SeqCst) {
+            self.acknowledged.lock().unwrap().push(Acknowledged { mark, with });
+        }
     }
 
     /// Sends one message after the other, and connects anew whenever the server is gone.
@@ -78,7 +96,7 @@ impl<'a> Load<'a> {
                 if mark.ends_with(['1', '3', '5', '7', '9']) { "ann@box.example.com" } else { &local };
             client = client.or_else(|| open(self.site.port));
             match client.as_mut().map(|client| transfer(client, recipient, &mark)) {
-                Some(Some(250)) => self.acknowledge(mark),
+                Some(Some(reply)) if reply.code == 250 => self.acknowledge(mark, reply.text()),
                 Some(Some(_)) => {}
                 Some(None) => client = None,
                 None => thread::sleep(Duration::from_millis(5)),
@@ -93,7 +111,7 @@ impl<'a> Load<'a> {
             let mark = self.next_mark();
             let mail = format!("Subject: submitted\n{MARK}{mark}\n\nHello.\n");
             if self.site.run("sendmail", &[self.site.user()], &mail).status == 0 {
-                self.acknowledge(mark);
+                self.acknowledge(mark, "sendmail".to_owned());
             }
         }
         self.submitted.store(true, Ordering::Relaxed);
@@ -106,17 +124,17 @@ fn open(port: u16) -> Option<Smtp> {
     (client.try_command("EHLO client.example")?.code == 250).then_some(client)
 }
 
-/// The code of the final reply; none if the server was gone before.
-fn transfer(client: &mut Smtp, recipient: &str, mark: &str) -> Option<u16> {
+/// The final reply; none if the server was gone before.
+fn transfer(client: &mut Smtp, recipient: &str, mark: &str) -> Option<Reply> {
     for line in ["MAIL FROM:<>", &format!("RCPT TO:<{recipient}>"), "DATA"] {
         let reply = client.try_command(line)?;
         if reply.code >= 400 {
             client.try_command("RSET")?;
-            return Some(reply.code);
+            return Some(reply);
         }
     }
     let lines = format!("From: jane@client.example\r\n{MARK}{mark}\r\n\r\nHello.\r\n.");
-    Some(client.try_command(&lines)?.code)
+    client.try_command(&lines)
 }
 
 /// How often each mark was delivered.
@@ -135,7 +153,7 @@ fn delivered(site: &Instance) -> BTreeMap<String, usize> {
 }
 
 /// Has all that was acknowledged delivered, and says how many messages came once more than needed.
-pub(crate) fn deliver_all(site: &Instance, acknowledged: &[String]) -> usize {
+pub(crate) fn deliver_all(site: &Instance, acknowledged: &[Acknowledged]) -> usize {
     let missing = missing_after_patience(site, acknowledged);
     let (lost, all) = (missing.len(), acknowledged.len());
     assert!(missing.is_empty(), "{lost} of {all} lost: {missing:?}\n{}", site.log());
@@ -143,11 +161,11 @@ pub(crate) fn deliver_all(site: &Instance, acknowledged: &[String]) -> usize {
 }
 
 /// What of it is not delivered, however often the queue is tried.
-fn missing_after_patience(site: &Instance, acknowledged: &[String]) -> Vec<String> {
+fn missing_after_patience<'a>(site: &Instance, acknowledged: &'a [Acknowledged]) -> Vec<&'a Acknowledged> {
     let missing = || {
         site.try_all();
         let marks = delivered(site);
-        acknowledged.iter().filter(|mark| !marks.contains_key(*mark)).cloned().collect::<Vec<_>>()
+        acknowledged.iter().filter(|one| !marks.contains_key(&one.mark)).collect::<Vec<_>>()
     };
     let began = Instant::now();
     while !missing().is_empty() && began.elapsed() < scenarios::PATIENCE {
