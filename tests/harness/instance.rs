@@ -420,9 +420,12 @@ impl Instance {
     #[must_use]
     pub fn queue_ids(&self) -> Vec<String> {
         let mut ids = Vec::new();
-        for folder in ["incoming", "active", "deferred", "hold"] {
+        // In the order in which messages move, and once more where they come back to: none slips through between two looks.
+        for folder in ["incoming", "hold", "deferred", "active", "deferred"] {
             collect_files(&self.path("queue").join(folder), &mut ids);
         }
+        ids.sort_unstable();
+        ids.dedup();
         ids
     }
 

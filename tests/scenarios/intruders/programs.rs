@@ -196,7 +196,10 @@ fn the_umask_of_a_user_changes_nothing() {
 /// A submission that is under way: postdrop has its first part.
 fn half_way(site: &Instance) -> (Child, Pid) {
     let program = site.path("sbin/sendmail").display().to_string();
-    let mut command = as_games(site, &[&program, "-f", "games@example.com", "games@example.com"]);
+    // Whoever started the tests may have had signals ignored.
+    let usual = ["env", "--default-signal"];
+    let mut command =
+        as_games(site, &[&usual[..], &[&program, "-f", "games@example.com", "games@example.com"]].concat());
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
     let large = format!("{MAIL}{}", "0123456789\n".repeat(30_000));
     child.stdin.as_mut().unwrap().write_all(large.as_bytes()).unwrap();
