@@ -270,6 +270,8 @@ impl EventLoop {
                 self.deliveries.revive_all(Instant::now());
                 self.deferred.flush();
                 self.intake.flush();
+                // Whoever brought a message may have been killed before it could tell.
+                self.disk.ask(Job::Scan { folder: Folder::Incoming });
             }
             Word::FlushMessage(id) => {
                 self.deliveries.revive_all(Instant::now());
