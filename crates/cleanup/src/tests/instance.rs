@@ -19,6 +19,8 @@ pub(crate) struct Instance {
     /// What qmgr is told.
     pub(crate) words: mpsc::Receiver<Word>,
     pub(crate) folder: tempfile::TempDir,
+    /// Held by this instance, its listener and every session.
+    door: Arc<Door>,
 }
 
 impl Instance {
@@ -32,15 +34,21 @@ impl Instance {
             queue_manager: queue_manager::Client::new(folder.path().join("public/qmgr")),
         });
         let listener = UnixListener::bind(folder.path().join("public/cleanup")).unwrap();
+        let served = Arc::clone(&door);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (door, stream) = (Arc::clone(&door), Arc::new(Stream::Unix(stream.unwrap())));
+                let (door, stream) = (Arc::clone(&served), Arc::new(Stream::Unix(stream.unwrap())));
                 let connection = Connection { stream, peer: None, local: None };
                 std::thread::spawn(move || session::serve(&door, &connection));
             }
         });
         let client = Client::new(folder.path().join("public/cleanup"));
-        Self { root, client, words, folder }
+        Self { root, client, words, folder, door }
+    }
+
+    /// How many connections are being served, of those that were made before one that has had an answer.
+    pub(crate) fn sessions(&self) -> usize {
+        Arc::strong_count(&self.door) - 2
     }
 
     /// The messages of a folder of the queue, each with its content.
