@@ -1,8 +1,8 @@
-//! Invariant: what was acknowledged is delivered though the power goes. The queue and the mailboxes are on an ext4 of their own,
-//! which is told in the midst of work to keep nothing that has not reached its disk, as the tests of that file system do it;
-//! then its journal is replayed and the mail system started anew.
+//! Invariant: what was acknowledged is delivered though the power goes. The queue and the mailboxes are on an ext4 or XFS of
+//! their own, which is told in the midst of work to keep nothing that has not reached its disk, as the tests of those file
+//! systems do it; then its journal is replayed and the mail system started anew.
 //!
-//! `replay` in tests/crash asks the same of every moment and of harsher models; here the file system is the real one.
+//! `replay` in tests/crash asks the same of every moment and of harsher models; here the file systems are the real ones.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -19,22 +19,38 @@ use crate::site::usual;
 /// What the folders of an instance are put on.
 const FOLDERS: [&str; 2] = ["queue", "mail"];
 
-const IMAGE_BYTES: u64 = 128 << 20;
+/// A file system that is tried.
+struct Kind {
+    name: &'static str,
+    /// What makes one, and the package that has it.
+    make: &'static [&'static str],
+    package: &'static str,
+    /// The image has holes: it takes what is written to it.
+    bytes: u64,
+}
+
+const EXT4: Kind =
+    Kind { name: "ext4", make: &["mkfs.ext4", "-q", "-F"], package: "e2fsprogs", bytes: 128 << 20 };
+/// XFS makes none that is smaller.
+const XFS: Kind =
+    Kind { name: "xfs", make: &["mkfs.xfs", "-q", "-f"], package: "xfsprogs", bytes: 320 << 20 };
 
 /// A file system of the instance's own; taken away when dropped.
 struct Disk<'a> {
     site: &'a Instance,
+    kind: &'static Kind,
     /// What is mounted, in that order.
     mounts: Vec<PathBuf>,
 }
 
 impl<'a> Disk<'a> {
     /// Makes it and puts the folders there, before anything is in them.
-    fn make(site: &'a Instance) -> Self {
+    fn make(site: &'a Instance, kind: &'static Kind) -> Self {
         let file = fs::File::create(image(site)).expect("create an image");
-        file.set_len(IMAGE_BYTES).expect("grow the image");
-        ok("mkfs.ext4", &["-q", "-F", text(&image(site))]);
-        let mut disk = Self { site, mounts: Vec::new() };
+        file.set_len(kind.bytes).expect("grow the image");
+        let place = image(site);
+        ok(kind.make[0], &[&kind.make[1..], &[text(&place)]].concat());
+        let mut disk = Self { site, kind, mounts: Vec::new() };
         let folder = site.path("disk");
         fs::create_dir(&folder).expect("make a folder to mount at");
         disk.mount();
@@ -50,7 +66,7 @@ impl<'a> Disk<'a> {
 
     fn mount(&mut self) {
         let folder = self.site.path("disk");
-        ok("mount", &["-o", "loop", text(&image(self.site)), text(&folder)]);
+        ok("mount", &["-t", self.kind.name, "-o", "loop", text(&image(self.site)), text(&folder)]);
         self.mounts.push(folder);
     }
 
@@ -64,9 +80,10 @@ impl<'a> Disk<'a> {
 
     /// From here on nothing reaches the disk, not even what the journal holds in memory; every later call fails.
     fn cut_power(&self) {
+        // ext4 has the request of XFS, with the same number.
         const SHUT_DOWN: &str = "import fcntl, os, struct, sys\n\
-            EXT4_IOC_SHUTDOWN, WITHOUT_FLUSHING_THE_LOG = 0x8004587D, 2\n\
-            fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), EXT4_IOC_SHUTDOWN, struct.pack('I', WITHOUT_FLUSHING_THE_LOG))\n";
+            XFS_IOC_GOINGDOWN, WITHOUT_FLUSHING_THE_LOG = 0x8004587D, 2\n\
+            fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), XFS_IOC_GOINGDOWN, struct.pack('I', WITHOUT_FLUSHING_THE_LOG))\n";
         ok("python3", &["-c", SHUT_DOWN, text(&self.site.path("disk"))]);
     }
 
@@ -124,13 +141,30 @@ fn is_ok(program: &str, arguments: &[&str]) -> bool {
     command(program, arguments).status == 0
 }
 
-#[test]
-fn no_acknowledged_message_is_lost_when_the_power_goes() {
-    if !is_root("a power cut") {
+/// Whether this machine can make and mount one; if not, the reason is printed.
+fn is_there(kind: &Kind) -> bool {
+    assert!(
+        Command::new(kind.make[0]).arg("-V").output().is_ok(),
+        "{} is missing; run: sudo apt-get install --no-install-recommends {}",
+        kind.make[0],
+        kind.package
+    );
+    // A kernel that has it as a module lists it when it is loaded.
+    let _ = Command::new("modprobe").args(["--quiet", kind.name]).output();
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let is_known = known.lines().any(|line| line.trim() == kind.name);
+    if !is_known {
+        println!("SKIPPED: a power cut of {}: this kernel does not have it", kind.name);
+    }
+    is_known
+}
+
+fn cut_the_power_of(kind: &'static Kind) {
+    if !is_root("a power cut") || !is_there(kind) {
         return;
     }
     let site = usual().prepare();
-    let mut disk = Disk::make(&site);
+    let mut disk = Disk::make(&site, kind);
     site.start();
     let load = Load::endless(&site);
     thread::scope(|scope| {
@@ -155,5 +189,19 @@ fn no_acknowledged_message_is_lost_when_the_power_goes() {
     });
     let acknowledged = load.acknowledged();
     let twice = deliver_all(&site, &acknowledged);
-    println!("four power cuts; {} acknowledged, {twice} delivered once more than needed", acknowledged.len());
+    println!(
+        "{}, four power cuts; {} acknowledged, {twice} delivered once more than needed",
+        kind.name,
+        acknowledged.len()
+    );
+}
+
+#[test]
+fn no_acknowledged_message_is_lost_when_the_power_goes() {
+    cut_the_power_of(&EXT4);
+}
+
+#[test]
+fn no_acknowledged_message_is_lost_when_the_power_of_an_xfs_goes() {
+    cut_the_power_of(&XFS);
 }

@@ -8,7 +8,7 @@ use nix::unistd::Uid;
 use crate::shell::{Result, command, output_of, run, target};
 
 /// A program that tests run, and the package that has it.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 17] = [
     ("swaks", "swaks"),
     ("postgrey", "postgrey"),
     ("s-nail", "s-nail"),
@@ -17,6 +17,7 @@ const NEEDED: [(&str, &str); 16] = [
     ("python3", "python3"),
     ("mandoc", "mandoc"),
     ("strace", "strace"),
+    ("/usr/sbin/mkfs.xfs", "xfsprogs"),
     ("ip", "iproute2"),
     ("nsd", "nsd"),
     ("unbound", "unbound"),
