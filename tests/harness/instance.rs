@@ -429,20 +429,52 @@ impl Instance {
         ids
     }
 
-    /// Waits until nothing is left in the queue.
+    /// Waits until nothing is left in the queue, and nothing that was submitted waits for pickup.
     ///
     /// # Panics
     /// When something stays; the message has the log.
     pub fn wait_for_empty_queue(&self) {
+        // A message that makes another one (a report, what is forwarded) may leave while that comes in behind the look at
+        // incoming/: then the next look finds it.
+        const LOOKS: usize = 3;
         let began = std::time::Instant::now();
         wait_for("the queue to become empty", || {
-            let ids = self.queue_ids();
+            let on_the_way = (0..LOOKS).map(|_| self.on_the_way()).find(|names| !names.is_empty());
             assert!(
-                began.elapsed() < crate::PATIENCE / 2 || ids.is_empty(),
-                "{ids:?} stay; the log:\n{}",
+                began.elapsed() < crate::PATIENCE / 2 || on_the_way.is_none(),
+                "{on_the_way:?} stay; the log:\n{}",
                 self.log()
             );
-            ids.is_empty().then_some(())
+            on_the_way.is_none().then_some(())
+        });
+    }
+
+    /// The names of what is on its way: finished submissions, and the messages in the queue.
+    fn on_the_way(&self) -> Vec<String> {
+        let submissions =
+            fs::read_dir(self.path("queue/maildrop")).into_iter().flatten().filter_map(Result::ok);
+        let is_finished = |entry: &fs::DirEntry| {
+            entry.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o100 != 0)
+        };
+        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        let mut names: Vec<String> = submissions.filter(is_finished).map(name).collect();
+        names.extend(self.queue_ids());
+        names
+    }
+
+    /// Waits until the log has so many lines that contain all of these: a program writes its lines a moment after
+    /// what they tell of.
+    ///
+    /// # Panics
+    /// When there are fewer after some time, or more; the message has the whole log.
+    pub fn wait_for_lines(&self, parts: &[&str], count: usize) {
+        let began = std::time::Instant::now();
+        wait_for(&format!("{count} log lines with {parts:?}"), || {
+            let log = self.log();
+            let found = log.lines().filter(|line| parts.iter().all(|part| line.contains(part))).count();
+            let is_over = found > count || began.elapsed() > crate::PATIENCE / 2;
+            assert!(!is_over, "{found} lines, not {count}, with {parts:?} in\n{log}");
+            (found == count).then_some(())
         });
     }
 

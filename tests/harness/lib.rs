@@ -19,6 +19,7 @@ mod sink;
 mod smtp;
 mod strace;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use certificates::Authority;
@@ -34,6 +35,15 @@ pub use strace::{Call, Strace, Tracing, calls, most_per_thread};
 
 /// How long a scenario waits for what must happen. Far longer than it takes, so that a loaded machine fails no test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Says that it is over when it is dropped: whoever works until then ends with a test that fails, too.
+pub struct Over<'a>(pub &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// Waits until `found` gives something, looking again every few milliseconds.
 ///

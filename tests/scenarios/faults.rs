@@ -13,7 +13,7 @@ pub(crate) mod round;
 
 use std::collections::BTreeMap;
 
-use scenarios::{Instance, Strace, Tracing, is_root, most_per_thread};
+use scenarios::{Instance, PATIENCE, Strace, Tracing, is_root, most_per_thread};
 
 use points::{CALLS, Point, points_of};
 use round::{Round, Site};
@@ -48,7 +48,7 @@ fn every_call_of_every_daemon_may_fail() {
     });
     let site = Site::start();
     // What is done once is done: sessions of the daemons with each other are open then.
-    let mut warm = Round::send(&site);
+    let mut warm = Round::send_within(&site, PATIENCE);
     warm.settle(&site).expect("a round without a fault");
     let mut wrong = Vec::new();
     for daemon in daemons {
@@ -73,7 +73,7 @@ fn a_slow_disk_costs_time_and_nothing_else() {
         return;
     }
     let site = Site::start();
-    Round::send(&site).settle(&site).expect("a round on a fast disk");
+    Round::send_within(&site, PATIENCE).settle(&site).expect("a round on a fast disk");
     let slow = |call: &str| Tracing {
         calls: call.to_owned(),
         fault: Some(format!("{call}:delay_exit=300000")),
@@ -83,7 +83,7 @@ fn a_slow_disk_costs_time_and_nothing_else() {
         [("cleanup", "fsync"), ("virtual", "fdatasync"), ("local", "fdatasync"), ("qmgr", "unlinkat")]
     {
         let strace = Strace::attach(&pids(&site, daemon), &slow(call), &site.record());
-        let mut round = Round::send(&site);
+        let mut round = Round::send_within(&site, PATIENCE);
         let settled = round.settle(&site);
         let calls = strace.detach();
         assert!(!calls.is_empty(), "{daemon} made no {call}");
@@ -106,7 +106,7 @@ fn try_daemon(site: &Site, daemon: &str, all: bool) -> Tally {
 /// How many calls of each kind the busiest thread of a daemon makes in a round.
 fn record(site: &Site, daemon: &str) -> BTreeMap<String, usize> {
     let strace = Strace::attach(&pids(site, daemon), &Tracing::of(CALLS), &site.record());
-    let mut round = Round::send(site);
+    let mut round = Round::send_within(site, PATIENCE);
     let settled = round.settle(site);
     let calls = strace.detach();
     settled.unwrap_or_else(|error| panic!("{daemon} under strace without a fault: {error}"));
@@ -115,9 +115,11 @@ fn record(site: &Site, daemon: &str) -> BTreeMap<String, usize> {
 
 /// The daemon's processes; it is there, as there was mail before, or comes up with the next.
 fn pids(site: &Instance, daemon: &str) -> Vec<i32> {
+    let began = std::time::Instant::now();
     scenarios::wait_for(&format!("{daemon} to be there"), || {
         if site.pids(daemon).is_empty() {
             Round::wake(site);
+            assert!(began.elapsed() < PATIENCE / 2, "no {daemon}:\n{}", round::tail(&site.log()));
         }
         Some(site.pids(daemon)).filter(|pids| !pids.is_empty())
     })

@@ -91,7 +91,7 @@ fn a_user_has_limits_and_the_postmaster_is_told_once() {
         String::from_utf8_lossy(&mail[0])
             .contains("The user joe has used up the limit of 2 messages per hour")
     );
-    assert_eq!(site.log().matches("postmaster notice about the limits").count(), 1);
+    site.wait_for_lines(&["postmaster notice about the limits"], 1);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use scenarios::{Instance, Smtp, wait_for};
+use scenarios::{Instance, Over, Smtp, wait_for};
 
 use crate::site::{NOTE, greeted, only_mail, send, usual};
 
@@ -19,16 +19,17 @@ fn no_session_is_dropped_by_a_reload() {
     let site = usual().start();
     let over = AtomicBool::new(false);
     let sent: usize = thread::scope(|scope| {
+        let end = Over(&over);
         let sessions: Vec<_> = (0..10).map(|_| scope.spawn(|| send_until(&site, &over))).collect();
         for _ in 0..20 {
             site.postroad(&["reload"]).ok();
         }
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         sessions.into_iter().map(|session| session.join().expect("a session without an error")).sum()
     });
     site.wait_for_mail("ann", sent);
     site.wait_for_empty_queue();
-    assert_eq!(site.log().matches("reload -- version").count(), 20);
+    site.wait_for_lines(&["reload -- version"], 20);
 }
 
 /// Goes on in one session for some messages, then in another; the session that saw the reload is one of them.

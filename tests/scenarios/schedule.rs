@@ -231,7 +231,7 @@ fn the_sender_is_told_of_a_delay_once_and_of_its_end() {
     site.wait_for_mail("ann", 1);
     site.wait_for_mail(site.user(), 2);
     site.wait_for_empty_queue();
-    assert_eq!(count(&site.log(), &["sender delay notification"]), 1);
+    site.wait_for_lines(&["sender delay notification"], 1);
     assert_eq!(messages(&site.maildir(site.user())).len(), 2);
 }
 

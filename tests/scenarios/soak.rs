@@ -14,9 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use scenarios::{PATIENCE, Smtp};
+use scenarios::{Over, PATIENCE, Smtp};
 
-use crate::faults::round::{END, MARK, Site, found, next_mark, open, tail, transfer, waiting};
+use crate::faults::round::{
+    END, MARK, SERVER_PATIENCE, Site, found, next_mark, open, tail, transfer, waiting,
+};
 
 /// How long the whole may take, and with which seed.
 const MINUTES: &str = "POSTROAD_SOAK_MINUTES";
@@ -79,7 +81,7 @@ impl Soak {
             let mark = next_mark();
             let text = "0123456789 0123456789\r\n".repeat(if dice.below(20) == 0 { 5000 } else { 20 });
             let content = format!("From: jane@client.example\r\n{MARK}{mark}\r\n\r\n{text}{END}\r\n.");
-            client = client.or_else(|| open(self.site.port));
+            client = client.or_else(|| open(self.site.port, SERVER_PATIENCE));
             match client.as_mut().map(|client| transfer(client, sender, recipients, &content)) {
                 Some(Ok(())) => self.owe(&mark, places),
                 Some(Err(reply)) if reply.starts_with("4") && !reply.starts_with("421") => {}
@@ -245,6 +247,7 @@ fn everything_at_once_loses_nothing_and_nobody_grows() {
     let (owed, deleted) = (Mutex::default(), Mutex::default());
     let soak = Soak { site: Site::start(), owed, deleted, over: AtomicBool::new(false) };
     let (done, first, last) = thread::scope(|scope| {
+        let _end = Over(&soak.over);
         for number in 1..=4 {
             let dice = Dice(seed.wrapping_mul(number * 2 + 1));
             scope.spawn(|| soak.send_over_smtp(dice));
@@ -255,7 +258,6 @@ fn everything_at_once_loses_nothing_and_nobody_grows() {
         let first = soak.most_during(time / 6);
         thread::sleep(time / 6);
         let last = soak.most_during(time / 6);
-        soak.over.store(true, Ordering::Relaxed);
         (done, first, last)
     });
     let (missing, twice) = soak.account();

@@ -17,7 +17,7 @@ pub(crate) const MARK: &str = "X-Mark: ";
 pub(crate) const END: &str = "The end.";
 
 /// How long a client waits for a server that fails.
-const SERVER_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A mail system with every agent, and a server that its relay sends to.
 pub(crate) struct Site {
@@ -72,6 +72,11 @@ pub(super) struct Round {
 impl Round {
     /// Sends everything, and does not wait for what becomes of it.
     pub(super) fn send(site: &Site) -> Self {
+        Self::send_within(site, SERVER_PATIENCE)
+    }
+
+    /// The same, for a server that is only slow: it may take so long for each reply.
+    pub(super) fn send_within(site: &Site, patience: Duration) -> Self {
         let mut round = Self::default();
         let user = format!("{}@example.com", site.user());
         let long = "0123456789 0123456789 0123456789 0123456789 0123456789\r\n".repeat(2000);
@@ -86,7 +91,7 @@ impl Round {
         for (sender, recipients, text, places) in messages {
             let mark = next_mark();
             if client.is_none() && !is_gone {
-                client = open(site.port);
+                client = open(site.port, patience);
                 is_gone = client.is_none();
             }
             let content = format!("From: jane@client.example\r\n{MARK}{mark}\r\n\r\n{text}{END}\r\n.");
@@ -119,6 +124,7 @@ impl Round {
 
     /// Has those programs come up that only work brings.
     pub(super) fn wake(site: &Instance) {
+        drop(Smtp::try_connect(site.port));
         site.run("postqueue", &["-j"], "");
         site.try_all();
     }
@@ -183,8 +189,8 @@ pub(crate) fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(8)..].join("\n")
 }
 
-pub(crate) fn open(port: u16) -> Option<Smtp> {
-    let mut client = Smtp::try_connect(port)?.within(SERVER_PATIENCE);
+pub(crate) fn open(port: u16, patience: Duration) -> Option<Smtp> {
+    let mut client = Smtp::try_connect(port)?.within(patience);
     client.try_read_reply().filter(|greeting| greeting.code == 220)?;
     (client.try_command("EHLO client.example")?.code == 250).then_some(client)
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use scenarios::{Instance, Strace, Tracing, is_root, messages};
+use scenarios::{Instance, Over, Strace, Tracing, is_root, messages};
 
 use super::{SECRET, assert_kept, give, prepared, secret, site};
 use crate::rights::{RECIPIENT, user};
@@ -131,6 +131,7 @@ fn while_swapping(site: &Instance, recipient: &str, swap: impl Fn() + Sync) {
                 swap();
             }
         });
+        let _end = Over(&done);
         let mut client = crate::site::greeted(site);
         for _ in 0..100 {
             assert_eq!(client.message(GAMES, &[recipient], NOTE).code, 250);
@@ -140,7 +141,6 @@ fn while_swapping(site: &Instance, recipient: &str, swap: impl Fn() + Sync) {
                 site.log().lines().filter(|line| line.contains(&format!("to=<{recipient}>"))).count();
             (looked >= 100).then_some(())
         });
-        done.store(true, Ordering::Relaxed);
     });
     site.run("postsuper", &["-d", "ALL"], "").ok();
 }
