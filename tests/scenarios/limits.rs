@@ -284,7 +284,13 @@ fn mail_passes_where_the_system_allows_few_open_files() {
             (0..150).map_while(|_| TcpStream::connect(("127.0.0.1", site.port)).ok()).collect();
         if is_final {
             site.wait_for_log(&["smtpd[", "sessions need up to", "open files"]);
-            site.wait_for_log(&["smtpd[", "warning: accept connection: Too many open files; trying again"]);
+            site.wait_for_log(&[
+                "smtpd[",
+                &format!(
+                    "warning: accept connection at 127.0.0.1:{}: Too many open files; trying again",
+                    site.port
+                ),
+            ]);
         }
         drop(held);
         assert_eq!(greeted(&site).message("jane@client.example", &[ANN], NOTE).code, 250);

@@ -25,7 +25,7 @@ pub(crate) fn listen(listener: UnixListener, inbox: Arc<Mailbox<Input>>) -> std:
             match listener.accept() {
                 Ok((socket, _)) => hear(socket, Arc::clone(&inbox)),
                 Err(error) => {
-                    log::warning!("accept connection: {error}; trying again");
+                    log::warning!("accept connection at public/qmgr: {error}; trying again");
                     std::thread::sleep(BACK_OFF);
                 }
             }

@@ -138,7 +138,7 @@ pub fn accept_one(listener: &Listener) -> Option<Connection> {
         Ok(connection) => Some(connection),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => None,
         Err(error) => {
-            log::warning!("accept connection: {error}; trying again");
+            log::warning!("accept connection at {listener}: {error}; trying again");
             std::thread::sleep(ACCEPT_BACK_OFF);
             None
         }

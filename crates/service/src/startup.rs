@@ -1,9 +1,10 @@
 //! From `main` to a [`Service`]: what master left for this process.
 
+use std::fmt;
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -82,6 +83,24 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
+/// Where it listens.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "{address}"),
+                Err(_) => f.write_str("a port"),
+            },
+            Self::Unix(listener) => {
+                match listener.local_addr().ok().as_ref().and_then(SocketAddr::as_pathname) {
+                    Some(path) => write!(f, "{}", path.display()),
+                    None => f.write_str("a socket"),
+                }
+            }
+        }
+    }
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
@@ -149,6 +168,7 @@ fn birth(program: &'static str) -> Result<Service, (u8, String)> {
         Ok(None) => return Err((SOFTWARE, "master went away".into())),
         Err(error) => return Err((SOFTWARE, format!("read from master: {error}"))),
     };
+    receiver.release();
     let config = Config::from_snapshot(&birth.config_directory, &birth.snapshot, &birth.overrides);
     let (config, _) = config.map_err(|problems| {
         let list: Vec<String> = problems.iter().map(ToString::to_string).collect();

@@ -201,11 +201,15 @@ fn output_of(line: &str) -> Result<String, String> {
     let mut child = command.spawn().map_err(|error| format!("run {program}: {error}"))?;
     let stdout = child.stdout.take();
     // Read on a thread of its own: a command that closes its output and goes on would not be waited for in time.
-    let reading = std::thread::spawn(move || {
+    let reading = std::thread::Builder::new().spawn(move || {
         let mut text = String::new();
         let read = stdout.map(|stdout| stdout.take(MAX_SIZE).read_to_string(&mut text));
         (text, read.is_some_and(|read| read.is_ok()))
     });
+    let reading = reading.map_err(|error| {
+        let _ = child.kill().and_then(|()| child.wait());
+        format!("start a thread that reads what {program} prints: {error}")
+    })?;
     let end = Instant::now() + PATIENCE;
     let status = loop {
         match child.try_wait().map_err(|error| format!("wait for {program}: {error}"))? {

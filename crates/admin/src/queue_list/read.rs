@@ -77,9 +77,20 @@ fn list_folder(
     let ids = Mutex::new(queue.ids(folder));
     thread::scope(|scope| {
         let (runs, received) = sync_channel(THREADS);
-        for _ in 0..THREADS {
+        for number in 0..THREADS {
             let (ids, runs) = (&ids, runs.clone());
-            scope.spawn(move || read(queue, folder, place, null_sender, ids, &runs));
+            let reading = move || read(queue, folder, place, null_sender, ids, &runs);
+            match thread::Builder::new().spawn_scoped(scope, reading) {
+                // One is slower than all of them.
+                Err(_) if number > 0 => break,
+                Err(error) => {
+                    log::warning!(
+                        "start a thread to read the folder {folder}/: {error}; the listing ends here"
+                    );
+                    return Err(error);
+                }
+                Ok(_) => {}
+            }
         }
         drop(runs);
         received.into_iter().try_for_each(|Run { parts, more }| {
