@@ -103,7 +103,7 @@ fn full_queue() -> Instance {
     let mut message = active.claim(id).unwrap();
     let refused = "connect to mx: refused";
     let attempts = [deferral(0, "first"), deferral(0, refused), deferral(1, refused), deferral(2, LONG)];
-    message.append_attempts(&attempts).unwrap();
+    message.append(&attempts, &[]).unwrap();
     message.mark(4, RecipientState::Done).unwrap();
     message.defer(UNIX_EPOCH + Duration::from_secs(1_795_363_900)).unwrap();
     let id =

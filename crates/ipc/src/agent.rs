@@ -40,8 +40,6 @@ pub struct Request {
     pub first_id: Option<String>,
     /// Its headers are those of local mail ([`mail::Envelope::is_local`]).
     pub is_local: bool,
-    /// The queue file is removed, and nothing written to it before, as soon as all recipients have the message.
-    pub ends_when_sent: bool,
     /// Who shall get it.
     pub recipients: Vec<RequestRecipient>,
 }

@@ -8,14 +8,12 @@
 //! - [`Lasting::Synced`]: the message and its name in `new/` are durable. A small message takes ten system calls: open
 //!   and fstat `new/`, create, writev, fdatasync, rename, fsync of the folder (shared, see [`FolderSync`]), two closes, and
 //!   the read of the queue file. Two commits of a journal in a row are waited for, and more where folders are made.
-//! - [`Lasting::Committed`]: the same with one commit. The data is written out before the name is made, and with the name
-//!   in `new/` the journal keeps all changes of names before it, among them those of folders that were made.
-//! - [`Lasting::Ordered`]: a power cut that takes the name in `new/` back gives the queue file back, because both are in
-//!   one journal, the name comes first, and of two changes of names the journal never keeps the later one alone. The data is
-//!   written out before the name is made. Nothing is waited for but that data, and mail that a power cut would deliver
-//!   twice is little: mostly the name in `new/` and the end of the queue file are committed together. It is chosen only
-//!   where the removal of the queue file is all that the queue manager does next: a mark that a recipient has the message is
-//!   data, which may reach the disk before the names do.
+//! - [`Lasting::Ordered`]: a power cut that takes the name in `new/` back takes back, too, what the queue manager does when
+//!   it hears of the delivery, because both are in one journal, the name comes first, and of two changes of names or
+//!   lengths the journal never keeps the later one alone. What the queue manager does is to remove the queue file, or to
+//!   make it longer by the mark that the recipient has the message ([`queue::Message::append`]). The data is written out
+//!   before the name is made. Nothing is waited for but that data, and mail that a power cut would deliver twice is
+//!   little: mostly the name in `new/` and the end of the queue file are committed together.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
@@ -26,7 +24,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::{Config, param};
-use ipc::agent::Request;
 use mail::Dsn;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags};
@@ -48,14 +45,12 @@ static FOLDER_SYNC: LazyLock<FolderSync> = LazyLock::new(FolderSync::default);
 pub(crate) enum Lasting {
     /// Everything is synced.
     Synced,
-    /// What happened before the folder `new/` was synced lasts with it.
-    Committed(u64),
-    /// The mail is in the mailbox before it is out of the queue.
+    /// The mail is in the mailbox before the queue knows that it is.
     Ordered(u64),
 }
 
 impl Lasting {
-    /// What deliveries of this process may rely on where the queue manager does nothing but remove the queue file.
+    /// What deliveries of this process may rely on.
     pub(crate) fn from_config(config: &Config) -> Self {
         let queue: PathBuf = config.get(param::QUEUE_DIRECTORY);
         let trusts = config.get(param::MAILDIR_TRUSTS_JOURNAL);
@@ -64,18 +59,10 @@ impl Lasting {
         device.and_then(Result::ok).flatten().map_or(Self::Synced, Self::Ordered)
     }
 
-    /// What this delivery may rely on.
-    pub(crate) fn of(self, request: &Request) -> Self {
-        match self {
-            Self::Ordered(device) if !request.ends_when_sent => Self::Committed(device),
-            lasting => lasting,
-        }
-    }
-
     /// The same for this folder.
     fn within(self, folder: &Metadata) -> Self {
         match self {
-            Self::Committed(device) | Self::Ordered(device) if device == folder.dev() => self,
+            Self::Ordered(device) if device == folder.dev() => self,
             _ => Self::Synced,
         }
     }
@@ -113,7 +100,7 @@ fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8], lasting: Lasting) -
     let (mut file, name, path) = create(folder, lasting)?;
     let written = letter.write_to(&mut file, headers).and_then(|()| match lasting {
         Lasting::Synced => file.sync_data(),
-        Lasting::Committed(_) | Lasting::Ordered(_) => sys::fs::write_out(&file),
+        Lasting::Ordered(_) => sys::fs::write_out(&file),
     });
     let result = written.map_err(|error| Failure::from_io(&error, "error writing message"));
     let result = result.and_then(|()| {
@@ -270,7 +257,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("Maildir");
         let device = home.path().metadata().unwrap().dev();
-        let ways = [Lasting::Ordered(device), Lasting::Committed(device), Lasting::Ordered(device + 1)];
+        let ways = [Lasting::Ordered(device), Lasting::Synced, Lasting::Ordered(device + 1)];
         for lasting in ways {
             deliver_lasting(&folder, 0, lasting).unwrap();
         }

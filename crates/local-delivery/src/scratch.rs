@@ -50,7 +50,6 @@ pub(crate) fn delivery(folder: &Path, id: QueueId, text: &[u8]) -> Delivery {
         client: envelope.client,
         first_id: None,
         is_local: true,
-        ends_when_sent: false,
         recipients: Vec::new(),
     };
     Delivery { request, file: File::open(folder.join("hold").join(file_id.as_str())).unwrap().into() }

@@ -97,8 +97,7 @@ impl VirtualAgent {
         }
         let _guard = self.instance.act_as(Uid::from_raw(uid), Gid::from_raw(gid))?;
         if path.ends_with('/') {
-            let lasting = self.lasting.of(&delivery.request);
-            let delivered = maildir::deliver(Path::new(&path), &letter, &preamble, self.limit, lasting);
+            let delivered = maildir::deliver(Path::new(&path), &letter, &preamble, self.limit, self.lasting);
             return explained(delivered, uid, gid);
         }
         self.deliver_mbox(Path::new(&path), &letter, &preamble, uid)

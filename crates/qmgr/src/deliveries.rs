@@ -285,7 +285,6 @@ impl Deliveries {
         request.delivery = number;
         request.nexthop = started.job.nexthop.to_string();
         request.recipients = std::mem::take(&mut started.job.recipients);
-        request.ends_when_sent = message.ends_with(&request.recipients);
         let link = self.link(&started.site.transport, number, now);
         let sent = link.and_then(|link| link.send(&request, message.file.as_fd()).map(|()| link.number));
         started.job.recipients = request.recipients;

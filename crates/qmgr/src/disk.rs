@@ -2,8 +2,8 @@
 //!
 //! A message belongs to one thread from claim to removal: what is written about it keeps its order without a lock.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -127,6 +127,8 @@ impl Disk {
                 sites: Arc::clone(sites),
                 inbox: Arc::clone(inbox),
                 messages: HashMap::new(),
+                clean: HashSet::new(),
+                records: HashMap::new(),
             };
             let waiting = Arc::clone(&jobs);
             let thread = std::thread::Builder::new().name("disk".into());
@@ -175,6 +177,17 @@ struct Shard {
     inbox: Arc<Mailbox<Input>>,
     /// Those that are kept.
     messages: HashMap<QueueId, Box<Message>>,
+    /// Those that are not, and of whose files it is known what lies behind their ends ([`Message::is_clean`]).
+    clean: HashSet<QueueId>,
+    /// What is to be written, by message.
+    records: HashMap<QueueId, Records>,
+}
+
+/// What is to be written about recipients of a message.
+#[derive(Default)]
+struct Records {
+    attempts: Vec<Attempt>,
+    marks: Vec<(u32, RecipientState)>,
 }
 
 impl Shard {
@@ -184,12 +197,13 @@ impl Shard {
             waiting.take(&mut jobs, None);
             for job in jobs.drain(..) {
                 if matches!(job, Job::End) {
-                    return;
+                    return self.write_all();
                 }
                 if let Some(done) = self.perform(job) {
                     self.inbox.put(Input::Done(done));
                 }
             }
+            self.write_all();
         }
     }
 
@@ -199,14 +213,19 @@ impl Shard {
             Job::Slice { id, from, most } => Some(self.read_slice(id, from, most)),
             Job::Resolve { id, indexes } => Some(self.resolve(id, &indexes)),
             Job::Record { id, index, state, attempt } => {
-                self.record(id, index, state, attempt.as_ref());
+                let records = self.records.entry(id).or_default();
+                records.attempts.extend(attempt);
+                records.marks.extend(state.map(|state| (index, state)));
                 None
             }
             Job::NoteDelay { id } => {
                 self.note_delay(id);
                 None
             }
-            Job::Barrier { id } => Some(Done::Passed(id)),
+            Job::Barrier { id } => {
+                self.write(id);
+                Some(Done::Passed(id))
+            }
             Job::Defer { id, until } => self.defer(id, until),
             Job::Remove { id } => self.remove(id),
             Job::Configure { router, sites } => {
@@ -214,10 +233,12 @@ impl Shard {
                 None
             }
             Job::Inspect { ids } => {
+                self.write_all();
                 self.inspect(&ids);
                 None
             }
             Job::Scan { folder } => {
+                self.write_all();
                 self.scan(folder);
                 None
             }
@@ -250,6 +271,8 @@ impl Shard {
                 // One that is read in slices knows where to read on.
                 if self.messages.len() < MOST_KEPT || claimed.slice.next.is_some() {
                     self.messages.insert(id, Box::new(message));
+                } else if message.is_clean() {
+                    self.clean.insert(id);
                 }
                 Done::Claimed(Box::new(claimed))
             }
@@ -270,7 +293,11 @@ impl Shard {
     fn message(&mut self, id: QueueId) -> Result<&mut Message, QueueError> {
         match self.messages.entry(id) {
             Entry::Occupied(kept) => Ok(kept.into_mut()),
-            Entry::Vacant(place) => Ok(place.insert(Box::new(self.active.reopen(id)?))),
+            Entry::Vacant(place) => {
+                let message = self.active.reopen(id, self.clean.contains(&id))?;
+                self.clean.remove(&id);
+                Ok(place.insert(Box::new(message)))
+            }
         }
     }
 
@@ -304,22 +331,31 @@ impl Shard {
         }
     }
 
+    /// Writes what was asked: what comes in together is one write for each message.
+    fn write_all(&mut self) {
+        let ids: Vec<QueueId> = self.records.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.write(id));
+    }
+
     /// What cannot be written down is done again: better twice than never, and the log says so.
-    fn record(&mut self, id: QueueId, index: u32, state: Option<RecipientState>, attempt: Option<&Attempt>) {
-        let written = self.message(id).and_then(|message| {
-            attempt.map_or(Ok(()), |attempt| message.append_attempt(attempt))?;
-            state.map_or(Ok(()), |state| message.mark(index, state))
-        });
-        match written {
+    fn write(&mut self, id: QueueId) {
+        let Some(Records { attempts, marks }) = self.records.remove(&id) else { return };
+        match self.message(id).and_then(|message| message.append(&attempts, &marks)) {
             Ok(()) | Err(QueueError::NotFound(_)) => {}
-            Err(error) => log::warning!(
-                "{id}: record the outcome of recipient {index}: {error}; it may be delivered again"
-            ),
+            Err(error) => {
+                let count = attempts.len().max(marks.len());
+                log::warning!(
+                    "{id}: record the outcomes of {count} recipients: {error}; they may be delivered to again"
+                );
+            }
         }
     }
 
     fn defer(&mut self, id: QueueId, until: SystemTime) -> Option<Done> {
-        let kept = self.messages.remove(&id).map_or_else(|| self.active.reopen(id), |message| Ok(*message));
+        self.write(id);
+        let is_clean = self.clean.remove(&id);
+        let kept = self.messages.remove(&id);
+        let kept = kept.map_or_else(|| self.active.reopen(id, is_clean), |message| Ok(*message));
         let deferred = kept.and_then(|message| {
             let domains = self.sites.domains_of(&message);
             message.defer(until).map(|()| domains)
@@ -340,11 +376,15 @@ impl Shard {
     }
 
     fn remove(&mut self, id: QueueId) -> Option<Done> {
-        self.messages.remove(&id);
         let result = self.active.remove(id);
         if result.is_ok() {
+            // Marks that were not written yet would be for nobody.
+            self.records.remove(&id);
             log::removed(id);
         }
+        self.write(id);
+        self.messages.remove(&id);
+        self.clean.remove(&id);
         stuck(id, result)
     }
 
@@ -464,7 +504,6 @@ fn template_of(message: &Message) -> Request {
         client: envelope.first_client(),
         first_id: envelope.forwarded.as_ref().and_then(|forwarded| forwarded.id.clone()),
         is_local: envelope.is_local(),
-        ends_when_sent: false,
         recipients: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ipc::agent::{Request, RequestRecipient};
+use ipc::agent::Request;
 use ipc::bounce::Kind;
 use ipc::frame;
 use mail::{Notify, Outcome, Served, Status, Trace};
@@ -224,16 +224,6 @@ impl ActiveMessage {
         }
     }
 
-    /// Whether all that follows is the removal of the queue file, once these recipients have the message: then
-    /// [`ActiveMessage::decide`] has nothing written about them.
-    pub(crate) fn ends_with(&self, recipients: &[RequestRecipient]) -> bool {
-        let is_told = |recipient: &RequestRecipient| recipient.notify.contains(Notify::SUCCESS);
-        self.total == 1
-            && self.trace == Trace::None
-            && !self.flags.delay_reported
-            && !recipients.iter().any(is_told)
-    }
-
     /// Whether the sender is told what comes of this attempt.
     fn is_traced(&self) -> bool {
         match self.trace {
@@ -383,7 +373,6 @@ mod tests {
             client: Client::default(),
             first_id: None,
             is_local: true,
-            ends_when_sent: false,
             recipients: Vec::new(),
         };
         let file = Arc::new(File::open("/dev/null").unwrap());
@@ -410,33 +399,6 @@ mod tests {
         assert_eq!(record, Record { state: None, journal: false });
         assert!(message.is_decided());
         assert_eq!(message.next(YOUNG), Next::Remove);
-    }
-
-    #[test]
-    fn what_ends_with_a_recipient_is_what_has_nothing_written() {
-        let recipient = |notify| RequestRecipient {
-            index: 0,
-            address: Address::new("a@example.com").unwrap(),
-            original: None,
-            notify,
-            orcpt: None,
-        };
-        let told = Flags { delay_reported: true, ..Flags::default() };
-        for (total, trace, flags, notify) in [
-            (1, Trace::None, Flags::default(), Notify::UNSET),
-            (1, Trace::None, Flags::default(), Notify::FAILURE),
-            (1, Trace::None, Flags::default(), Notify::SUCCESS),
-            (1, Trace::Deliveries, Flags::default(), Notify::UNSET),
-            (2, Trace::None, Flags::default(), Notify::UNSET),
-            (1, Trace::None, told, Notify::UNSET),
-        ] {
-            let mut message = traced(total, trace, flags);
-            let ends = message.ends_with(&[recipient(notify)]);
-            let was_told = message.was_told_of_delay(notify);
-            let record = message.decide(0, &outcomes()[0], if was_told { Notify::SUCCESS } else { notify });
-            let nothing = Record { state: None, journal: false };
-            assert_eq!(ends, record == nothing, "{total} {trace:?} {flags:?} {notify:?}");
-        }
     }
 
     #[test]

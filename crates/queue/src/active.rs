@@ -1,17 +1,23 @@
 //! Qmgr's side: messages are found, taken up, and recovered after a crash.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mail::QueueId;
 
 use crate::folder::{Folder, Scan};
+use crate::message::Tail;
 use crate::root::Folders;
 use crate::{Damage, Message, QueueError, Stored};
 
 /// The power over committed messages. There is one holder in a running system: qmgr.
 #[derive(Clone, Debug)]
-pub struct Active(Folders);
+pub struct Active {
+    folders: Folders,
+    /// Tells what this process writes from what an earlier one has written.
+    life: u32,
+}
 
 /// What [`Active::recover`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +30,14 @@ pub struct Recovered {
 
 impl Active {
     pub(crate) fn new(folders: Folders) -> Self {
-        Self(folders)
+        // The keys of each are random.
+        let random = RandomState::new().build_hasher().finish().to_le_bytes();
+        let [one, two, three, four, ..] = random;
+        Self::with_life(folders, u32::from_le_bytes([one, two, three, four]).max(1))
+    }
+
+    pub(crate) fn with_life(folders: Folders, life: u32) -> Self {
+        Self { folders, life }
     }
 
     /// Takes up a message: `incoming/` or `deferred/` → `active/`. Four system calls: open, stat, read, rename.
@@ -52,19 +65,20 @@ impl Active {
     /// As [`Active::claim`].
     pub fn reclaim(&self, id: QueueId) -> Result<Message, QueueError> {
         let stored = self.open(Folder::Active, id, false)?;
-        Ok(Message::new(id, self.0.clone(), stored))
+        Ok(self.message(id, stored, Tail::Unknown))
     }
 
     /// Opens a message again that was taken up and whose handle was dropped, wherever the operator may have moved it
-    /// meanwhile: what was delivered must be recorded there too.
+    /// meanwhile: what was delivered must be recorded there too. `is_clean`: what the dropped handle said.
     ///
     /// # Errors
     /// As [`Active::claim`].
-    pub fn reopen(&self, id: QueueId) -> Result<Message, QueueError> {
+    pub fn reopen(&self, id: QueueId, is_clean: bool) -> Result<Message, QueueError> {
+        let tail = if is_clean { Tail::Clean } else { Tail::Unknown };
         for folder in [Folder::Active, Folder::Hold, Folder::Incoming, Folder::Deferred] {
             match self.open(folder, id, false) {
                 Err(QueueError::NotFound(_)) => {}
-                result => return result.map(|stored| Message::new(id, self.0.clone(), stored)),
+                result => return result.map(|stored| self.message(id, stored, tail)),
             }
         }
         Err(QueueError::NotFound(id))
@@ -75,7 +89,7 @@ impl Active {
     /// # Errors
     /// What the system says; a message that is gone already is no error.
     pub fn remove(&self, id: QueueId) -> Result<(), QueueError> {
-        match self.0.get(Folder::Active).unlink(id) {
+        match self.folders.get(Folder::Active).unlink(id) {
             Err(error) if error.is_missing() => Ok(()),
             result => result,
         }
@@ -86,14 +100,14 @@ impl Active {
     /// # Errors
     /// As [`Active::claim`], but that nothing is moved.
     pub fn peek(&self, id: QueueId) -> Result<Stored, QueueError> {
-        let directory = self.0.get(Folder::Deferred);
+        let directory = self.folders.get(Folder::Deferred);
         Stored::open(Arc::new(directory.open_read(id)?), directory.path_of(id).into())
     }
 
     /// The messages of a folder.
     #[must_use]
     pub fn scan(&self, folder: Folder) -> Scan {
-        Scan::new(Arc::clone(self.0.get(folder)))
+        Scan::new(Arc::clone(self.folders.get(folder)))
     }
 
     /// Puts the queue in order before qmgr takes up anything: what was being delivered goes back to `incoming/`, and
@@ -103,7 +117,7 @@ impl Active {
     /// The first operation that failed, other than on a file that is gone.
     pub fn recover(&self, age: Duration) -> Result<Recovered, QueueError> {
         let mut recovered = Recovered::default();
-        let (active, incoming) = (self.0.get(Folder::Active), self.0.get(Folder::Incoming));
+        let (active, incoming) = (self.folders.get(Folder::Active), self.folders.get(Folder::Incoming));
         for entry in self.scan(Folder::Active) {
             let entry = entry?;
             let id = entry.id;
@@ -134,7 +148,7 @@ impl Active {
             if entry.ready && entry.file_size > 0 || !old {
                 continue;
             }
-            match self.0.get(folder).unlink(entry.id) {
+            match self.folders.get(folder).unlink(entry.id) {
                 Err(error) if error.is_missing() => {}
                 result => {
                     result?;
@@ -146,7 +160,7 @@ impl Active {
     }
 
     pub(crate) fn folders(&self) -> &Folders {
-        &self.0
+        &self.folders
     }
 
     fn claim_checked(&self, id: QueueId, verify: bool) -> Result<Message, QueueError> {
@@ -154,12 +168,18 @@ impl Active {
             Err(QueueError::NotFound(_)) => (Folder::Deferred, self.open(Folder::Deferred, id, verify)?),
             result => (Folder::Incoming, result?),
         };
-        self.0.get(from).rename(id, self.0.get(Folder::Active))?;
-        Ok(Message::new(id, self.0.clone(), stored))
+        self.folders.get(from).rename(id, self.folders.get(Folder::Active))?;
+        // Only of what cleanup has told a moment ago it is known that no earlier process has appended to it.
+        let tail = if verify || from != Folder::Incoming { Tail::Unknown } else { Tail::Clean };
+        Ok(self.message(id, stored, tail))
+    }
+
+    fn message(&self, id: QueueId, stored: Stored, tail: Tail) -> Message {
+        Message::new(id, self.folders.clone(), stored, self.life, tail)
     }
 
     fn open(&self, folder: Folder, id: QueueId, verify: bool) -> Result<Stored, QueueError> {
-        let directory = self.0.get(folder);
+        let directory = self.folders.get(folder);
         let file = Arc::new(directory.open_read(id)?);
         let stored = Stored::open(file, directory.path_of(id).into()).and_then(|stored| {
             if stored.is_ready() && verify {
@@ -177,7 +197,7 @@ impl Active {
 
     /// Moves a damaged file to `corrupt/`, unless cleanup is still at work on it.
     fn set_aside(&self, folder: Folder, id: QueueId, damage: Damage) -> QueueError {
-        let (directory, corrupt) = (self.0.get(folder), self.0.get(Folder::Corrupt));
+        let (directory, corrupt) = (self.folders.get(folder), self.folders.get(Folder::Corrupt));
         match directory.stat(id) {
             Err(error) => return error,
             Ok(stat) if !crate::folder::is_ready(&stat) => return QueueError::NotReady(id),

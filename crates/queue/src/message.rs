@@ -14,6 +14,7 @@ use crate::folder::Folder;
 use crate::format::attempt::{Attempt, encode};
 use crate::format::envelope::RecipientState;
 use crate::format::head::Flags;
+use crate::format::mark::{LIFE_SIZE, MARK_SIZE, Place};
 use crate::root::Folders;
 use crate::{Active, QueueError, Stored};
 
@@ -28,13 +29,30 @@ pub struct Message {
     folders: Folders,
     stored: Stored,
     writer: Option<File>,
-    /// Where the next journal record goes, once that was looked up.
-    journal_end: Option<u64>,
+    /// The number of this queue manager's life.
+    life: u32,
+    tail: Tail,
+}
+
+/// What may lie on the disk behind the end of a queue file, where the file system shows it when the file grows and the
+/// power goes before what was written is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Nothing: the file was made or appended to while this process had the queue.
+    Clean,
+    /// Perhaps records that an earlier one appended and a power cut took back.
+    Unknown,
 }
 
 impl Message {
-    pub(crate) fn new(id: QueueId, folders: Folders, stored: Stored) -> Self {
-        Self { id, folders, stored, writer: None, journal_end: None }
+    pub(crate) fn new(id: QueueId, folders: Folders, stored: Stored, life: u32, tail: Tail) -> Self {
+        Self { id, folders, stored, writer: None, life, tail }
+    }
+
+    /// Whether nothing can lie behind the end of the file: who drops the handle tells [`Active::reopen`] so.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.tail == Tail::Clean
     }
 
     /// The descriptor to hand to an agent: the file, read-only.
@@ -43,38 +61,45 @@ impl Message {
         self.stored.file()
     }
 
-    /// Overwrites the state of a recipient.
+    /// Records the state of a recipient.
     ///
     /// # Errors
     /// What opening or writing says. A number that the message does not have is ignored.
     pub fn mark(&mut self, index: u32, state: RecipientState) -> Result<(), QueueError> {
-        let Some(offset) = self.stored.state_offset(index) else { return Ok(()) };
-        self.write(&[state.byte()], offset)?;
-        self.stored.note_state(offset, state);
-        Ok(())
+        self.append(&[], &[(index, state)])
     }
 
-    /// Records an attempt in the journal.
+    /// Records an attempt.
     ///
     /// # Errors
     /// What opening or writing says.
     pub fn append_attempt(&mut self, attempt: &Attempt) -> Result<(), QueueError> {
-        self.append_attempts(std::slice::from_ref(attempt))
+        self.append(std::slice::from_ref(attempt), &[])
     }
 
-    /// Records attempts in the journal, with one write.
+    /// Records attempts, then the states of recipients, with one write at the end of the journal.
     ///
     /// # Errors
     /// What opening or writing says.
-    pub fn append_attempts(&mut self, attempts: &[Attempt]) -> Result<(), QueueError> {
-        let mut records = Vec::new();
+    pub fn append(
+        &mut self,
+        attempts: &[Attempt],
+        marks: &[(u32, RecipientState)],
+    ) -> Result<(), QueueError> {
+        let begin = self.find_journal_end()?;
+        let mut records = Vec::with_capacity(LIFE_SIZE + marks.len() * MARK_SIZE);
+        if begin.life != self.life {
+            begin.push_life(self.life, &mut records);
+        }
         attempts.iter().for_each(|attempt| encode(attempt, &mut records));
-        let end = self.find_journal_end()?;
-        self.write(&records, end)?;
-        let end = end + records.len() as u64;
-        self.journal_end = Some(end);
-        self.stored.note_file_size(end);
-        Ok(())
+        let end =
+            |records: &[u8]| Place { life: self.life, offset: begin.offset + records.len() as u64, ..begin };
+        for (index, state) in marks {
+            end(&records).push_mark(*index, *state, &mut records);
+        }
+        let end = end(&records);
+        self.write(&records, begin.offset)?;
+        self.stored.note_appended(end, marks)
     }
 
     /// Notes that the sender was told about the delay.
@@ -118,7 +143,7 @@ impl Message {
     /// # Errors
     /// What the system says; a message that is gone already is no error.
     pub fn remove(self) -> Result<(), QueueError> {
-        Active::new(self.folders).remove(self.id)
+        Active::with_life(self.folders, self.life).remove(self.id)
     }
 
     fn move_to(&self, folder: Folder) -> Result<(), QueueError> {
@@ -126,23 +151,37 @@ impl Message {
     }
 
     /// Where the whole records of the journal end. What a crash left of a torn one is cut off, so that an append never
-    /// leaves a piece of it behind a whole record.
-    fn find_journal_end(&mut self) -> Result<u64, QueueError> {
-        if let Some(end) = self.journal_end {
-            return Ok(end);
-        }
-        let mut journal = self.stored.journal();
-        for attempt in journal.by_ref() {
-            attempt.map_err(|error| self.stored.failed("read", error))?;
-        }
-        let end = journal.end();
-        if end < self.stored.file_size() {
+    /// leaves a piece of it behind a whole record; and before the first append to a file behind whose end a power cut may
+    /// have left something, this life is begun in it.
+    fn find_journal_end(&mut self) -> Result<Place, QueueError> {
+        let end = self.stored.tail()?.end;
+        if end.offset < self.stored.file_size() {
+            self.tail = Tail::Unknown;
             self.open_writer()?;
             if let Some(writer) = &self.writer {
-                writer.set_len(end).map_err(|error| self.stored.failed("truncate", error))?;
+                writer.set_len(end.offset).map_err(|error| self.stored.failed("truncate", error))?;
             }
         }
-        self.journal_end = Some(end);
+        // One that says so has begun it with a file of which it knew, or was synced.
+        if self.tail == Tail::Unknown && end.life != self.life {
+            return self.begin_life(end);
+        }
+        self.tail = Tail::Clean;
+        Ok(end)
+    }
+
+    /// Writes down that a life begins, and waits until that lasts: no mark of an earlier one counts from there on, wherever
+    /// the file's end may be after a power cut.
+    fn begin_life(&mut self, mut end: Place) -> Result<Place, QueueError> {
+        let mut record = Vec::with_capacity(LIFE_SIZE);
+        end.push_life(self.life, &mut record);
+        self.write(&record, end.offset)?;
+        if let Some(writer) = &self.writer {
+            writer.sync_data().map_err(|error| self.stored.failed("sync", error))?;
+        }
+        end = Place { life: self.life, offset: end.offset + LIFE_SIZE as u64, ..end };
+        self.stored.note_appended(end, &[])?;
+        self.tail = Tail::Clean;
         Ok(end)
     }
 

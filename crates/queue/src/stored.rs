@@ -1,6 +1,6 @@
 //! A queue file that was opened and understood.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,6 +17,8 @@ use crate::format::attempt::Attempt;
 use crate::format::envelope::{MAX_RECORD, RecipientState, decode_message, decode_recipient, take_record};
 use crate::format::fields::Fields;
 use crate::format::head::{Flags, HEAD_SIZE, Head, sealed_part};
+use crate::format::mark::{Place, Short};
+use crate::journal::Record;
 use crate::{Content, Damage, Journal, QueueError};
 
 /// What the first read asks for: head, envelope and, of a small message, the content in one call.
@@ -53,8 +55,19 @@ pub struct Stored {
     prefix: Vec<u8>,
     /// The journal, where the first read brought all of it and nothing was appended since.
     journal: Vec<u8>,
+    /// What the journal comes to, once that was looked up.
+    tail: OnceCell<Tail>,
     /// A recipient's number and the offset of its record: where the last reading of recipients ended.
     cursor: Cell<(u32, u64)>,
+}
+
+/// What a journal comes to.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    /// Where the next record goes.
+    pub(crate) end: Place,
+    /// The byte of each recipient's state, where the journal says anything of states.
+    states: Option<Vec<u8>>,
 }
 
 impl Stored {
@@ -87,8 +100,20 @@ impl Stored {
         let cursor = Cell::new((0, head.recipients_offset));
         let envelope = Envelope::new(mail::Address::null(), Vec::new(), std::time::Duration::ZERO);
         let (modified, ready) = (modified(&stat), is_ready(&stat));
-        let mut stored =
-            Self { file, path, head, flags, envelope, file_size, modified, ready, prefix, journal, cursor };
+        let mut stored = Self {
+            file,
+            path,
+            head,
+            flags,
+            envelope,
+            file_size,
+            modified,
+            ready,
+            prefix,
+            journal,
+            tail: OnceCell::new(),
+            cursor,
+        };
         stored.read_envelope()?;
         Ok(stored)
     }
@@ -244,7 +269,11 @@ impl Stored {
     /// The attempts so far, oldest first.
     #[must_use]
     pub fn journal(&self) -> Journal {
-        Journal::new(Arc::clone(&self.file), self.head.journal_offset(), self.file_size, self.journal.clone())
+        Journal::new(Arc::clone(&self.file), self.journal_begin(), self.file_size, self.journal.clone())
+    }
+
+    fn journal_begin(&self) -> Place {
+        Place { message: self.head.envelope_checksum, life: 0, offset: self.head.journal_offset() }
     }
 
     /// The last attempt for each recipient that had one: one entry in memory for each of them.
@@ -342,22 +371,55 @@ impl Stored {
         self.flags = flags;
     }
 
-    /// Keeps what is in memory in step with a journal that was just written.
-    pub(crate) fn note_file_size(&mut self, file_size: u64) {
-        self.file_size = file_size;
-        self.journal = Vec::new();
-    }
-
-    /// Where the state of a recipient is, if there is such a recipient.
-    pub(crate) fn state_offset(&self, index: u32) -> Option<u64> {
-        (index < self.head.recipients).then(|| HEAD_SIZE as u64 + u64::from(index))
-    }
-
-    /// Keeps what is in memory in step with a state that was just written.
-    pub(crate) fn note_state(&mut self, offset: u64, state: RecipientState) {
-        if let Some(byte) = usize::try_from(offset).ok().and_then(|offset| self.prefix.get_mut(offset)) {
-            *byte = state.byte();
+    /// What the journal comes to; it is read once.
+    pub(crate) fn tail(&self) -> Result<&Tail, QueueError> {
+        if let Some(tail) = self.tail.get() {
+            return Ok(tail);
         }
+        let tail = self.read_tail()?;
+        Ok(self.tail.get_or_init(|| tail))
+    }
+
+    fn read_tail(&self) -> Result<Tail, QueueError> {
+        let mut states = None;
+        let mut journal = self.journal();
+        while let Some(record) = journal.next_record() {
+            if let Record::Short(Short::Mark(index, state)) = record.map_err(|e| self.failed("read", e))? {
+                self.overlay(&mut states, index, state)?;
+            }
+        }
+        Ok(Tail { end: journal.end(), states })
+    }
+
+    /// Puts a state in its place; a number that the message does not have is ignored.
+    fn overlay(&self, states: &mut Option<Vec<u8>>, index: u32, state: u8) -> Result<(), QueueError> {
+        let all = match states {
+            Some(all) => all,
+            None => {
+                let count = usize::try_from(self.head.recipients).unwrap_or(usize::MAX);
+                states.insert(self.first_states(0, count)?)
+            }
+        };
+        if let Some(place) = usize::try_from(index).ok().and_then(|index| all.get_mut(index)) {
+            *place = state;
+        }
+        Ok(())
+    }
+
+    /// Keeps what is in memory in step with a journal that was just written: it ends there, and has these states besides.
+    pub(crate) fn note_appended(
+        &mut self,
+        end: Place,
+        marks: &[(u32, RecipientState)],
+    ) -> Result<(), QueueError> {
+        let mut states = self.tail.take().and_then(|tail| tail.states);
+        for (index, state) in marks {
+            self.overlay(&mut states, *index, state.byte())?;
+        }
+        self.file_size = end.offset;
+        self.journal = Vec::new();
+        self.tail = OnceCell::from(Tail { end, states });
+        Ok(())
     }
 
     /// Feeds the envelope to its checksum, then takes the records of the message from it.
@@ -394,6 +456,13 @@ impl Stored {
     }
 
     fn states(&self, index: u32, count: usize) -> Result<Vec<u8>, QueueError> {
+        let Some(states) = &self.tail()?.states else { return self.first_states(index, count) };
+        let states = usize::try_from(index).ok().and_then(|index| states.get(index..)?.get(..count));
+        Ok(states.unwrap_or_default().to_vec())
+    }
+
+    /// The states without what the journal says.
+    fn first_states(&self, index: u32, count: usize) -> Result<Vec<u8>, QueueError> {
         let start = HEAD_SIZE as u64 + u64::from(index);
         if let Some(states) = self.slice(start, start + count as u64) {
             return Ok(states.to_vec());

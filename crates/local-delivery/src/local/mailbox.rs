@@ -187,7 +187,7 @@ impl Attempt<'_> {
         }
         let settings = &self.agent.settings;
         let preamble = self.preamble(context, settings.delivered_header.file);
-        let lasting = self.agent.lasting.of(&self.delivery.request);
+        let lasting = self.agent.lasting;
         let delivered = maildir::deliver(folder, self.letter, &preamble, settings.limit, lasting);
         if let Err(failure) = &delivered
             && failure.text.ends_with("Permission denied")
@@ -264,7 +264,7 @@ impl Attempt<'_> {
             time_limit: settings.command_time_limit,
         };
         let preamble = self.preamble(context, settings.delivered_header.command);
-        let headers = preamble.mbox_headers(&jiff::Zoned::now());
+        let headers = preamble.mbox_headers(&ipc::log::now());
         command::run(&invocation, &mut Prefixed::new(headers, self.letter))?;
         Ok(format!("delivered to command: {command}"))
     }

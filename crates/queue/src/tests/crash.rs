@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::{Folder, QueueError, RecipientState};
+use crate::{Folder, QueueError, RecipientState, Stored};
 
 fn age(queue: &Queue, by: Duration) {
     let file = File::options().write(true).open(queue.only_file()).unwrap();
@@ -117,6 +117,99 @@ fn a_torn_journal_record_is_ignored_and_replaced() {
             queue.active.reclaim(id).unwrap().journal().map(|a| a.unwrap().outcome.text).collect::<Vec<_>>();
         assert_eq!(texts, ["whole", "new"], "cut at {cut}");
     }
+}
+
+fn done(stored: &Stored) -> Vec<u32> {
+    let found = stored.recipients_from(0, 9).unwrap().into_iter();
+    found.filter(|found| found.state == RecipientState::Done).map(|found| found.index).collect()
+}
+
+#[test]
+fn a_torn_mark_counts_for_nothing_and_is_replaced() {
+    let queue = queue();
+    let id = queue.commit(&full(), b"\n");
+    let mut message = queue.active.claim(id).unwrap();
+    message.mark(0, RecipientState::Done).unwrap();
+    let before = fs::read(queue.only_file()).unwrap();
+    message.mark(1, RecipientState::Done).unwrap();
+    drop(message);
+    let after = fs::read(queue.only_file()).unwrap();
+    for cut in before.len()..after.len() {
+        // The length is kept or not; what was not written reads as zeros.
+        for filled in [cut, after.len()] {
+            let mut torn = after[..cut].to_vec();
+            torn.resize(filled, 0);
+            fs::write(queue.only_file(), &torn).unwrap();
+            let mut message = queue.active.reclaim(id).unwrap();
+            assert_eq!(done(&message), [0], "cut at {cut}, filled to {filled}");
+            message.mark(1, RecipientState::Done).unwrap();
+            drop(message);
+            assert_eq!(fs::read(queue.only_file()).unwrap(), after, "cut at {cut}, filled to {filled}");
+        }
+    }
+}
+
+/// The data of a mark may reach the disk before the file's length does: a power cut then leaves it behind the end, and
+/// when the file grows there, a second one may show it. What it says was taken back by the first.
+#[test]
+fn a_mark_that_a_power_cut_took_back_does_not_come_back() {
+    let queue = queue();
+    let id = queue.commit(&full(), &[b'x'; 100]);
+    let whole = fs::read(queue.only_file()).unwrap();
+    let mut message = queue.active.claim(id).unwrap();
+    message.mark(0, RecipientState::Done).unwrap();
+    drop(message);
+    let taken_back = fs::read(queue.only_file()).unwrap();
+
+    for first in ["mark", "attempt"] {
+        fs::write(queue.only_file(), &whole).unwrap();
+        let next = queue.root.active().unwrap();
+        let mut message = next.reclaim(id).unwrap();
+        assert!(!message.is_clean());
+        match first {
+            "mark" => message.mark(1, RecipientState::Done).unwrap(),
+            _ => message.append_attempt(&attempt(1, &"x".repeat(100))).unwrap(),
+        }
+        assert!(message.is_clean());
+        drop(message);
+        let grown = fs::read(queue.only_file()).unwrap();
+        // Wherever the new bytes end that reached the disk: either none of what the first append waits for, with no more
+        // length, or all of it.
+        let synced = whole.len() + crate::format::mark::LIFE_SIZE;
+        let mut disks = vec![taken_back[..synced].to_vec()];
+        disks.extend((synced..=grown.len()).map(|length| {
+            let old = [&taken_back[..], &grown[taken_back.len().min(grown.len())..]].concat();
+            [&grown[..synced], &old[synced..length.max(synced)]].concat()
+        }));
+        for disk in disks {
+            fs::write(queue.only_file(), &disk).unwrap();
+            let left = done(&queue.root.active().unwrap().reclaim(id).unwrap());
+            assert!(!left.contains(&0), "{first}, {} bytes: {left:?}", disk.len());
+        }
+    }
+}
+
+/// One process knows what it has done, and waits for nothing.
+#[test]
+fn a_life_is_begun_once_in_a_file() {
+    let queue = queue();
+    let id = queue.commit(&full(), b"\n");
+    let length = || fs::metadata(queue.only_file()).unwrap().len();
+    let first = length();
+    let mut message = queue.active.claim(id).unwrap();
+    message.mark(0, RecipientState::Done).unwrap();
+    message.defer(SystemTime::now()).unwrap();
+    let mark = crate::format::mark::MARK_SIZE as u64;
+    let life = crate::format::mark::LIFE_SIZE as u64;
+    assert_eq!(length(), first + life + mark);
+    let mut message = queue.active.claim_verified(id).unwrap();
+    message.mark(1, RecipientState::Done).unwrap();
+    assert_eq!(length(), first + life + mark + mark);
+    message.defer(SystemTime::now()).unwrap();
+    let mut message = queue.root.active().unwrap().claim_verified(id).unwrap();
+    message.mark(1, RecipientState::Bounced).unwrap();
+    assert_eq!(length(), first + life + mark + mark + life + mark);
+    assert_eq!(done(&message), [0]);
 }
 
 #[test]

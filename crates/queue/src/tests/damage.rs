@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::{Content, Damage, QueueError, Stored};
+use crate::{Active, Content, Damage, QueueError, RecipientState, Stored};
 
 fn open(bytes: &[u8]) -> Result<Stored, QueueError> {
     let mut file = tempfile::tempfile().unwrap();
@@ -23,6 +23,11 @@ fn read_all(bytes: &[u8]) -> bool {
     let content = stored.verify_content().is_ok();
     stored.last_attempts().unwrap();
     recipients && content
+}
+
+/// The handle of a queue manager whose life has this number.
+fn in_life(queue: &Queue, life: u32) -> Active {
+    Active::with_life(queue.active.folders().clone(), life)
 }
 
 fn golden() -> Vec<u8> {
@@ -150,7 +155,8 @@ fn the_golden_file_with_a_trace_is_what_is_written() {
     envelope.recipients[1].notify = Notify::SUCCESS.and(Notify::EXPANDED);
     let queue = queue();
     let id = queue.commit(&envelope, b"Subject: golden\n\nThis file never changes.\n");
-    let mut message = queue.active.claim(id).unwrap();
+    // The life that a file is in before one is begun.
+    let mut message = in_life(&queue, 0).claim(id).unwrap();
     let outcome = Outcome::sent("mx.example.com[192.0.2.1]:25", "250 ok").counted_as(Served::Relayed);
     let outcome = outcome.said_by("mx.example.com", Some("250 ok"));
     let attempt = Attempt { outcome, ..attempt(0, "") };
@@ -169,14 +175,34 @@ fn the_golden_file_with_a_trace_is_what_is_written() {
 fn the_golden_file_is_what_is_written() {
     let queue = queue();
     let id = queue.commit(&full(), b"Subject: golden\n\nThis file never changes.\n");
-    let mut message = queue.active.claim(id).unwrap();
-    message.mark(1, crate::RecipientState::Bounced).unwrap();
+    let mut message = in_life(&queue, 7).claim(id).unwrap();
+    message.mark(1, RecipientState::Bounced).unwrap();
     message
         .append_attempt(&attempt(0, "connect to mx.example.com[192.0.2.1]:25: Connection refused"))
         .unwrap();
     let written = fs::read(queue.only_file()).unwrap();
+    let name = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/version-1-marked.queue");
     if std::env::var_os("WRITE_GOLDEN").is_some() {
-        fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/version-1.queue"), &written).unwrap();
+        fs::write(name, &written).unwrap();
     }
-    assert_eq!(written, golden());
+    assert_eq!(written, fs::read(name).unwrap());
+}
+
+/// The state of a recipient may be in its first place, written over there, or in the journal, which comes later.
+#[test]
+fn a_state_is_read_where_it_is() {
+    let queue = queue();
+    let id = queue.commit(&plain(&["a@example.com", "b@example.com"]), b"x\n");
+    fs::write(queue.only_file(), golden()).unwrap();
+    let mut message = queue.active.claim(id).unwrap();
+    let states = |stored: &Stored| {
+        stored.recipients_from(0, 9).unwrap().iter().map(|found| found.state).collect::<Vec<_>>()
+    };
+    assert_eq!(states(&message), [RecipientState::Pending, RecipientState::Bounced]);
+    assert_eq!(message.last_attempts().unwrap().into_keys().collect::<Vec<_>>(), [0]);
+    for state in [RecipientState::Done, RecipientState::Delivered] {
+        message.mark(1, state).unwrap();
+        assert_eq!(states(&message), [RecipientState::Pending, state]);
+        assert_eq!(states(&open(&fs::read(queue.only_file()).unwrap()).unwrap()), states(&message));
+    }
 }

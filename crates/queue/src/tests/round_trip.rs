@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::Folder;
 use crate::format::attempt;
+use crate::{Folder, RecipientState};
 
 /// The last second that the format knows.
 const LATEST: u64 = attempt::LATEST;
@@ -143,14 +143,21 @@ proptest! {
         envelope in envelope(),
         content in vec(any::<u8>(), 0..5000),
         attempts in vec(any_attempt(), 0..10),
+        marks in vec(any::<u32>(), 0..10),
     ) {
         let queue = queue();
         let id = queue.commit(&envelope, &content);
         let mut message = queue.active.claim_verified(id).unwrap();
-        message.append_attempts(&attempts).unwrap();
+        let count = u32::try_from(envelope.recipients.len()).unwrap().max(1);
+        let marks: Vec<_> = marks.into_iter().map(|number| (number % count, RecipientState::Done)).collect();
+        message.append(&attempts, &marks).unwrap();
         message.hold().unwrap();
         let stored = queue.root.read_only().unwrap().open(Folder::Hold, id).unwrap();
         let recipients = stored.recipients_from(0, usize::MAX).unwrap();
+        for recipient in &recipients {
+            let is_marked = marks.contains(&(recipient.index, RecipientState::Done));
+            prop_assert_eq!(is_marked, recipient.state == RecipientState::Done);
+        }
         let recipients = recipients.into_iter().map(|one| one.recipient).collect();
         let read = Envelope { recipients, ..stored.envelope_without_recipients().clone() };
         prop_assert_eq!(read, envelope);

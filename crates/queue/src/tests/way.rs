@@ -158,7 +158,7 @@ fn states_and_attempts_survive_a_deferral() {
     let mut message = queue.active.claim(id).unwrap();
     message.mark(0, RecipientState::Bounced).unwrap();
     message.append_attempt(&attempt(0, "first")).unwrap();
-    message.append_attempts(&[attempt(1, "second"), attempt(0, "third")]).unwrap();
+    message.append(&[attempt(1, "second"), attempt(0, "third")], &[]).unwrap();
     message.note_delay_reported().unwrap();
     let due = UNIX_EPOCH + Duration::new(1_795_400_000, 5_000);
     message.defer(due).unwrap();
@@ -257,9 +257,9 @@ fn a_message_is_opened_again_where_it_is() {
     let queue = queue();
     let id = queue.commit(&plain(&["a@example.com", "b@example.com"]), b"x\n");
     drop(queue.active.claim(id).unwrap());
-    queue.active.reopen(id).unwrap().mark(0, RecipientState::Done).unwrap();
-    queue.active.reopen(id).unwrap().hold().unwrap();
-    let mut held = queue.active.reopen(id).unwrap();
+    queue.active.reopen(id, true).unwrap().mark(0, RecipientState::Done).unwrap();
+    queue.active.reopen(id, true).unwrap().hold().unwrap();
+    let mut held = queue.active.reopen(id, true).unwrap();
     held.mark(1, RecipientState::Bounced).unwrap();
     let states: Vec<_> = held.recipients_from(0, 2).unwrap().into_iter().map(|stored| stored.state).collect();
     assert_eq!(states, [RecipientState::Done, RecipientState::Bounced]);
@@ -267,7 +267,7 @@ fn a_message_is_opened_again_where_it_is() {
     queue.active.remove(id).unwrap();
     assert_eq!(queue.only_folder(), "hold");
     assert!(matches!(
-        queue.active.reopen(QueueId::generate(SystemTime::now())),
+        queue.active.reopen(QueueId::generate(SystemTime::now()), true),
         Err(QueueError::NotFound(_))
     ));
 }

@@ -28,7 +28,6 @@ fn request(recipients: u32) -> Request {
         client: mail::Client::default(),
         first_id: None,
         is_local: true,
-        ends_when_sent: false,
         recipients: (0..recipients).collect::<Vec<_>>().into_iter().map(recipient).collect(),
     }
 }
