@@ -66,7 +66,7 @@ pub(crate) fn deliver(
     if !stat.is_file() {
         return append().map_err(|error| Failure::from_io(&error, "error writing message"));
     }
-    let end = cut_off_torn(&file, path, stat.len(), letter, &headers);
+    let end = cut_off_torn(&file, path, stat.len(), letter, &headers)?;
     if rules.limit > 0 && end + headers.len() as u64 + letter.size() > rules.limit {
         let text = format!("error writing message: the file would exceed the limit of {} bytes", rules.limit);
         return Err(Failure::bounce(Dsn::new(5, 2, 2), text));
@@ -85,8 +85,14 @@ pub(crate) fn deliver(
 
 /// Cuts off what a crash has left of an earlier attempt at this message, and says where the mailbox ends then.
 ///
-/// Best effort: a mailbox that its user may write and not read takes mail all the same.
-fn cut_off_torn(file: &File, path: &Path, size: u64, letter: &Letter<'_>, headers: &[u8]) -> u64 {
+/// A mailbox that its user may write and not read takes mail all the same.
+fn cut_off_torn(
+    file: &File,
+    path: &Path,
+    size: u64,
+    letter: &Letter<'_>,
+    headers: &[u8],
+) -> Result<u64, Failure> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     let end = options.open(path).and_then(|mailbox| {
@@ -98,7 +104,10 @@ fn cut_off_torn(file: &File, path: &Path, size: u64, letter: &Letter<'_>, header
         }
         Ok(end)
     });
-    end.unwrap_or(size)
+    match end {
+        Err(error) if is_denied(&error) => Ok(size),
+        end => end.map_err(|error| Failure::from_io(&error, "error reading the end of the mailbox")),
+    }
 }
 
 fn take_lock_file(path: &Path, rules: &Rules<'_>) -> Result<Option<LockFile>, Failure> {

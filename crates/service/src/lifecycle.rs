@@ -215,7 +215,10 @@ impl Lifecycle {
                     self.begin_drain();
                 }
                 // Master is gone: nobody would stop this process otherwise.
-                Ok(None) | Err(_) => {
+                end @ (Ok(None) | Err(_)) => {
+                    if let Err(error) = end {
+                        log::warning!("connection to master: {error}; this process ends");
+                    }
                     self.stopping.store(true, Ordering::Release);
                     self.begin_drain();
                     return;
