@@ -328,7 +328,8 @@ impl Session {
 
     /// Matches a reply with what is awaited.
     fn replied(&mut self, response: Response) -> Result<Option<Event>, Error> {
-        let closes = response.closes();
+        // Some servers mean the one recipient; the others close the connection, which is seen then.
+        let closes = response.closes() && !matches!(self.awaits(), Stage::Recipient(_));
         let state = std::mem::replace(&mut self.state, State::Idle);
         let event = match state {
             State::Waiting(stage) => {

@@ -227,8 +227,12 @@ impl<'a> Passage<'a> {
         place: Place,
         known: Option<(fields::Kind, fields::Role)>,
     ) -> Result<(), LookupError> {
-        self.structure.field(field);
-        if field.is("Content-Type") {
+        let is_type = field.is("Content-Type");
+        // What is encoded as a whole has no parts.
+        if !(is_type && self.rules.to_seven_bits && is_global(field.value())) {
+            self.structure.field(field);
+        }
+        if is_type {
             self.announced.kind = media_kind(field.value());
         } else if field.is("Content-Transfer-Encoding") {
             let word = mime::first_word(field.value());
@@ -329,6 +333,13 @@ impl<'a> Passage<'a> {
     }
 }
 
+/// `message/global`: its header is UTF-8 like its body, and it may be encoded as a whole (RFC 6532 section 3.7).
+fn is_global(value: &[u8]) -> bool {
+    mime::media_type(value).is_some_and(|(kind, subtype)| {
+        kind.eq_ignore_ascii_case(b"message") && subtype.eq_ignore_ascii_case(b"global")
+    })
+}
+
 fn media_kind(value: &[u8]) -> MediaKind {
     let Some((kind, subtype)) = mime::media_type(value) else { return MediaKind::Leaf };
     let is = |name: &str| subtype.eq_ignore_ascii_case(name.as_bytes());
@@ -336,7 +347,7 @@ fn media_kind(value: &[u8]) -> MediaKind {
         return MediaKind::Composite;
     }
     match kind.eq_ignore_ascii_case(b"message") {
-        true if is("rfc822") || is("global") => MediaKind::Composite,
+        true if is("rfc822") => MediaKind::Composite,
         true if is("partial") || is("external-body") => MediaKind::Untouchable,
         _ => MediaKind::Leaf,
     }

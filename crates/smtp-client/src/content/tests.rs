@@ -59,6 +59,18 @@ fn declared_eight_bit_parts_become_quoted_printable() {
 }
 
 #[test]
+fn an_international_message_is_encoded_as_a_whole() {
+    let message = "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/global\n\
+                   Content-Transfer-Encoding: 8bit\n\nSubject: ü\nContent-Transfer-Encoding: 8bit\n\nä\n--b\n\
+                   Content-Transfer-Encoding: 8bit\n\nö\n--b--\n";
+    let expected = "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/global\n\
+                   Content-Transfer-Encoding: quoted-printable\n\nSubject: =C3=BC\nContent-Transfer-Encoding: 8bit\n\n\
+                   =C3=A4\n--b\nContent-Transfer-Encoding: quoted-printable\n\n=C3=B6\n--b--\n";
+    assert_eq!(however_cut("", true, message), expected);
+    assert_eq!(however_cut("", false, message), message);
+}
+
+#[test]
 fn checks_and_generic_addresses_change_what_they_name() {
     let settings = "smtp_header_checks = inline:{ { A: 1 = IGNORE }, { B: 1 = REPLACE B: 2 }, { C: 1 = PREPEND X: y }, \
                     { D: 1 = REJECT no } }\nsmtp_mime_header_checks = inline:{ { Content-Id: z = STRIP } }\n\

@@ -145,7 +145,8 @@ impl Parser {
             2 => Dsn::new(2, 0, 0),
             4 => Dsn::new(4, 0, 0),
             5 => Dsn::new(5, 0, 0),
-            // 3xx has none (RFC 2034 section 4). Where it is out of place, it is a protocol error that may pass.
+            // 3xx has none (RFC 2034 section 4). Where it is out of place, it is a protocol error that may pass; so is a code
+            // of no class that there is.
             _ => Dsn::new(4, 5, 0),
         };
         Ok(Some(Response { code, dsn: given.unwrap_or(derived), lines: std::mem::take(&mut self.lines) }))
@@ -155,7 +156,7 @@ impl Parser {
 /// The code of a line, and whether the reply ends with it.
 fn code_of(line: &str) -> Option<(u16, bool)> {
     let digits = line.get(..3).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
-    let code = digits.parse().ok().filter(|code| (200..600).contains(code))?;
+    let code = digits.parse().ok()?;
     match line.as_bytes().get(3) {
         None | Some(b' ' | b'\t') => Some((code, true)),
         Some(b'-') => Some((code, false)),
@@ -210,6 +211,9 @@ mod tests {
             ("250\r\n", "2.0.0"),
             ("354 3.0.0 go\r\n", "4.5.0"),
             ("550-4.2.2 a\r\n550 b\r\n", "5.0.0"),
+            // Of no class that there is: as out of place as 3xx.
+            ("099 5.1.1 x\r\n", "4.5.0"),
+            ("600 x\r\n", "4.5.0"),
         ] {
             assert_eq!(dsn_of(wire), dsn, "{wire:?}");
         }
@@ -217,9 +221,7 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_said_to_be_none() {
-        for wire in
-            ["\r\n", "hello\r\n", "25 x\r\n", "2500 x\r\n", "099 x\r\n", "600 x\r\n", "250+x\r\n", "٣٣٣ x\n"]
-        {
+        for wire in ["\r\n", "hello\r\n", "25 x\r\n", "2500 x\r\n", "250+x\r\n", "٣٣٣ x\n"] {
             assert!(matches!(read(wire.as_bytes(), 2), Some(Err(Malformed::Line(_)))), "{wire:?}");
         }
         let endless = b"250-x\r\n".repeat(MAX_LINES + 1);
