@@ -10,7 +10,6 @@ use std::time::Duration;
 use clap::{ArgGroup, Parser};
 use config::{Config, Param, param};
 use ipc::queue_manager::{Client, Word};
-use jiff::tz::TimeZone;
 use lookup::MatchList;
 use mail::QueueId;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
@@ -130,7 +129,7 @@ fn show(config: &Config, json: bool) -> Result<(), Failure> {
     let listed = if json {
         list(config, &mut JsonListing::new(&mut out))
     } else {
-        list(config, &mut TextListing::new(&mut out, TimeZone::system()))
+        list(config, &mut TextListing::new(&mut out, ipc::log::zone()))
     };
     let written = out.flush().map_err(ListError::Output);
     match listed.and(written) {

@@ -14,12 +14,23 @@ mod users;
 mod window;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::Config;
 use ipc::log;
 use service::{Event, Fatal, Service};
 
-/// Runs the service until master ends it.
+/// How long nobody says anything until the program ends where it knows nothing that would be lost with it: on most sites it
+/// is needed for an hour once a month.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// Enough for a thread that looks at two tables.
+const STACK: usize = 128 * 1024;
+
+/// How often it is looked whether it has come to that.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Runs the service until master ends it, or nothing is left to count.
 ///
 /// # Errors
 /// A privilege or a socket that fails.
@@ -36,5 +47,13 @@ pub fn run(mut service: Service) -> Result<(), Fatal> {
         },
         Event::Drain => {}
     });
+    let (looked_at, lifecycle) = (Arc::clone(&server), Arc::clone(&service.lifecycle));
+    let look = move || {
+        while !looked_at.is_needless(PATIENCE) {
+            std::thread::sleep(LOOK);
+        }
+        lifecycle.retire();
+    };
+    std::thread::Builder::new().name("idle".into()).stack_size(STACK).spawn(look)?;
     service.serve_sessions(move |_, connection| server.serve(&connection))
 }

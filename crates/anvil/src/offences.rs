@@ -17,7 +17,7 @@ pub(crate) struct Rules {
     failed_logins: u64,
     unknown_recipients: u64,
     protocol_errors: u64,
-    within: Duration,
+    pub(crate) within: Duration,
 }
 
 impl Rules {
@@ -66,12 +66,18 @@ impl Offences {
         Some(format!("{limit} {} within {} seconds", offence.words(), rules.within.as_secs()))
     }
 
+    /// Whether none counts any more.
+    pub(crate) fn are_over(&mut self, within: Duration, now: Instant) -> bool {
+        self.0.retain(|_, window| !window.is_over(now, within));
+        self.0.is_empty()
+    }
+
     /// Forgets what is over when there is much of it.
     fn has_room(&mut self, within: Duration, now: Instant) -> bool {
-        if self.0.len() >= MAX_WATCHED {
-            self.0.retain(|_, window| !window.is_over(now, within));
+        self.0.len() < MAX_WATCHED || {
+            self.are_over(within, now);
+            self.0.len() < MAX_WATCHED
         }
-        self.0.len() < MAX_WATCHED
     }
 }
 
@@ -102,5 +108,7 @@ mod tests {
         assert_eq!(count(one, Offence::FailedLogin, 4), None);
         assert_eq!(count(one, Offence::UnknownRecipient, 62), None);
         assert!(count(one, Offence::UnknownRecipient, 63).is_some());
+        assert!(!offences.are_over(rules.within, start + Duration::from_secs(61)));
+        assert!(offences.are_over(rules.within, start + Duration::from_secs(64)));
     }
 }

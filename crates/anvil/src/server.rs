@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use config::{Config, param};
-use ipc::anvil::{Answer, Ban, ClientNetwork, Offence, Peak, Request};
+use ipc::anvil::{Answer, Ban, ClientNetwork, Offence, Request};
 use ipc::frame::{self, Receiver};
 use ipc::log;
 use service::{Connection, Stream};
@@ -24,6 +24,8 @@ struct State {
     offences: Offences,
     users: Users,
     bans: Bans,
+    /// When somebody last said something.
+    heard: Instant,
 }
 
 impl Server {
@@ -39,6 +41,7 @@ impl Server {
             offences: Offences::default(),
             users: Users::default(),
             bans,
+            heard: Instant::now(),
         }))
     }
 
@@ -47,6 +50,15 @@ impl Server {
         let mut state = self.lock();
         state.rules = Rules::new(config);
         state.ban_time = config.get(param::SMTPD_CLIENT_BAN_TIME);
+    }
+
+    /// Whether nothing was said for so long, and all that was counted is over.
+    pub(crate) fn is_needless(&self, patience: Duration) -> bool {
+        let mut state = self.lock();
+        let (now, within) = (Instant::now(), state.rules.within);
+        now.duration_since(state.heard) >= patience
+            && state.offences.are_over(within, now)
+            && state.users.are_over(now)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -79,14 +91,11 @@ impl Server {
 
     fn answer(&self, request: Request) -> Option<Answer> {
         let mut state = self.lock();
+        state.heard = Instant::now();
         match request {
             Request::Offended(network, offence) => {
                 state.offended(network, offence);
                 None
-            }
-            Request::Peaks(peaks, time_unit) => {
-                peaks.iter().for_each(|peak| log_peak(peak, time_unit));
-                Some(Answer::Done)
             }
             Request::Spend { user, messages, recipients, limits } => {
                 Some(state.users.spend(&user, messages, recipients, &limits, Instant::now()))
@@ -136,20 +145,38 @@ impl State {
     }
 }
 
-/// Postfix's line: `statistics: max connection rate 3/60s for (smtp:192.0.2.1) at Nov 22 19:00:00`.
-fn log_peak(peak: &Peak, time_unit: u64) {
-    let Peak { what, value, ident, at } = peak;
-    let value = if what.ends_with("rate") { format!("{value}/{time_unit}s") } else { value.to_string() };
-    log::info!("statistics: max {what} {value} for ({ident}) at {}", local_time(*at));
-}
-
-fn local_time(seconds: u64) -> String {
-    let timestamp =
-        i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    let zoned = timestamp.unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
-    zoned.strftime("%b %e %H:%M:%S").to_string()
-}
-
 fn seconds_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use config::Snapshot;
+    use ipc::anvil::UserLimits;
+
+    use super::*;
+
+    #[test]
+    fn it_is_needed_as_long_as_something_counts_or_somebody_speaks() {
+        let folder = tempfile::tempdir().unwrap();
+        let main_cf = format!(
+            "compatibility_level = 3.6\ndata_directory = {}\nsmtpd_client_ban_failed_logins = 2\n",
+            folder.path().display()
+        );
+        let snapshot = Snapshot { main_cf: main_cf.into(), master_cf: Vec::new() };
+        let (config, _) = Config::from_snapshot(Path::new("/etc/postroad"), &snapshot, &[]).unwrap();
+        let server = Server::new(&config);
+        assert!(server.is_needless(Duration::ZERO) && !server.is_needless(Duration::from_secs(60)));
+        let client = "192.0.2.1".parse().unwrap();
+        server.answer(Request::Offended(client, Offence::FailedLogin));
+        assert!(!server.is_needless(Duration::ZERO));
+        // The ban itself is on disk.
+        server.answer(Request::Offended(client, Offence::FailedLogin));
+        assert!(server.is_needless(Duration::ZERO));
+        let limits = UserLimits { messages_per_day: 9, ..UserLimits::default() };
+        server.answer(Request::Spend { user: "ann".into(), messages: 1, recipients: 1, limits });
+        assert!(!server.is_needless(Duration::ZERO));
+    }
 }

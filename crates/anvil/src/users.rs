@@ -18,6 +18,12 @@ const MAX_USERS: usize = 100_000;
 pub(crate) struct Users(HashMap<String, [Window; 4]>);
 
 impl Users {
+    /// Whether nobody has sent anything within a day; forgets those who have not.
+    pub(crate) fn are_over(&mut self, now: Instant) -> bool {
+        self.0.retain(|_, windows| !windows.iter().all(|window| window.is_over(now, DAY)));
+        self.0.is_empty()
+    }
+
     /// Counts what a user wants to send, unless a limit forbids it: then nothing is counted.
     pub(crate) fn spend(
         &mut self,
@@ -28,7 +34,7 @@ impl Users {
         now: Instant,
     ) -> Answer {
         if self.0.len() >= MAX_USERS {
-            self.0.retain(|_, windows| !windows.iter().all(|window| window.is_over(now, DAY)));
+            self.are_over(now);
         }
         let rows = [
             (messages, limits.messages_per_hour, HOUR, "messages per hour"),
@@ -75,5 +81,7 @@ mod tests {
         assert_eq!(spend("joe", 1, 0, 1), Answer::Done);
         assert_eq!(spend("joe", 0, 1, 24), Answer::Done);
         assert_eq!(spend("joe", 0, 6, 24), exceeded("5 recipients per day", true));
+        assert!(!users.are_over(start + HOUR * 47));
+        assert!(users.are_over(start + HOUR * 48));
     }
 }

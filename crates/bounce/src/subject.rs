@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use ipc::bounce::{Kind, Request};
-use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use mail::{Body, Dsn, DsnReturn, Notify, Outcome, Served, Status};
 use queue::{Attempt, Content, QueueError, Stored};
@@ -217,5 +216,5 @@ fn unrecorded(notify: Notify) -> Outcome {
 
 /// A time beyond what calendars know is shown as their first one.
 pub(crate) fn local(time: SystemTime) -> Zoned {
-    Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::system())
+    Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(ipc::log::zone())
 }

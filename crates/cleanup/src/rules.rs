@@ -71,7 +71,7 @@ impl Rules {
             always_bcc: address(config, param::ALWAYS_BCC)?,
             mailer_daemon: Address::new(myorigin).map_err(|error| format!("myorigin: {error}"))?,
             checks: Checks::new(config)?,
-            zone: TimeZone::system(),
+            zone: ipc::log::zone(),
             aliases: VirtualAliases::new(config).map_err(said)?,
             sender_bcc_maps: maps(config, param::SENDER_BCC_MAPS)?,
             recipient_bcc_maps: maps(config, param::RECIPIENT_BCC_MAPS)?,

@@ -134,26 +134,11 @@ pub struct UserLimits {
     pub recipients_per_day: u64,
 }
 
-/// The highest value that a server has seen since it last said so, for the statistics in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Peak {
-    /// `connection rate`, `connection count`, `message rate` …
-    pub what: String,
-    /// The value; for a rate, per `anvil_rate_time_unit`.
-    pub value: u64,
-    /// `service:client`
-    pub ident: String,
-    /// When it was, as seconds since the Unix epoch.
-    pub at: u64,
-}
-
 /// What anvil is told or asked. [`Request::Offended`] is not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// A client of this network did this.
     Offended(ClientNetwork, Offence),
-    /// The peaks of a server, and the time unit of its rates in seconds.
-    Peaks(Vec<Peak>, u64),
     /// A user wants to send so much more.
     Spend {
         /// The name that the user has authenticated with.

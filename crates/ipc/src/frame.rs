@@ -19,8 +19,11 @@ use serde::de::DeserializeOwned;
 /// client, is far below it.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
-/// How much is asked of the socket at once; one read takes in a whole small mail with its envelope.
-const READ_SIZE: usize = 64 * 1024;
+/// How much is asked of the socket at first: most conversations are a few words, and their buffers are kept.
+const FIRST_READ: usize = 4 * 1024;
+
+/// How much is asked of the socket at most, beside the rest of a frame.
+const LARGEST_READ: usize = 64 * 1024;
 
 /// The length of what stands before a body.
 pub(crate) const HEAD: usize = 5;
@@ -78,6 +81,9 @@ pub struct Receiver {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// How much is asked of the socket at once: more when a read has filled all there was, so that a connection over
+    /// which mail comes takes in a whole small one with its envelope.
+    read_size: usize,
     descriptors: VecDeque<OwnedFd>,
 }
 
@@ -91,7 +97,7 @@ impl Receiver {
     /// A receiver that has allocated nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { buffer: Vec::new(), start: 0, end: 0, descriptors: VecDeque::new() }
+        Self { buffer: Vec::new(), start: 0, end: 0, read_size: FIRST_READ, descriptors: VecDeque::new() }
     }
 
     /// The next frame; `None` when the peer closed between two frames.
@@ -144,7 +150,7 @@ impl Receiver {
     /// Gives the buffer back while a connection is idle.
     pub fn release(&mut self) {
         if self.start == self.end {
-            *self = Self { descriptors: std::mem::take(&mut self.descriptors), ..Self::new() };
+            (self.buffer, self.start, self.end) = (Vec::new(), 0, 0);
         }
     }
 
@@ -163,7 +169,7 @@ impl Receiver {
             (self.start, self.end) = (0, 0);
         }
         // Room for the whole frame that has begun, or for a good read.
-        let wanted = self.frame_end()?.map_or(READ_SIZE, |end| (end - self.start).max(READ_SIZE));
+        let wanted = self.frame_end()?.map_or(0, |end| end - self.start).max(self.read_size);
         if self.start > 0 && self.start + wanted > self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -172,8 +178,11 @@ impl Receiver {
             self.buffer.resize(self.start + wanted, 0);
         }
         let mut received = Vec::new();
-        let count =
-            sys::descriptors::receive_with_descriptors(socket, &mut self.buffer[self.end..], &mut received)?;
+        let room = &mut self.buffer[self.end..];
+        let count = sys::descriptors::receive_with_descriptors(socket, room, &mut received)?;
+        if count == room.len() {
+            self.read_size = (self.read_size * 4).min(LARGEST_READ);
+        }
         self.descriptors.extend(received);
         self.end += count;
         Ok(count)
@@ -238,6 +247,26 @@ mod tests {
         assert_eq!(receiver.next_message::<u32>(&there).unwrap(), Some(7));
         writer.join().unwrap().unwrap();
         assert_eq!(receiver.next_message::<u32>(&there).unwrap(), None);
+    }
+
+    #[test]
+    fn a_buffer_is_as_large_as_what_comes_over_the_connection() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let mut receiver = Receiver::new();
+        for _ in 0..100 {
+            send(&here, &"a word", None).unwrap();
+            assert_eq!(receiver.next_message::<String>(&there).unwrap().unwrap(), "a word");
+        }
+        assert_eq!(receiver.buffer.len(), FIRST_READ);
+        let mut mail = Vec::new();
+        (0..100).for_each(|_| push_content(&mut mail, &[b'x'; 1000]));
+        here.write_all(&mail).unwrap();
+        (0..100).for_each(|_| drop(receiver.next_frame(&there).unwrap().unwrap()));
+        assert_eq!(receiver.read_size, LARGEST_READ);
+        receiver.release();
+        assert_eq!((receiver.buffer.capacity(), receiver.read_size), (0, LARGEST_READ));
+        send(&here, &"a word", None).unwrap();
+        assert_eq!(receiver.next_message::<String>(&there).unwrap().unwrap(), "a word");
     }
 
     #[test]

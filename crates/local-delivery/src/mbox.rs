@@ -60,7 +60,7 @@ pub(crate) fn deliver(
     let is_device = std::fs::metadata(path).is_ok_and(|stat| !stat.is_file());
     let _lock_file = if is_device { None } else { take_lock_file(path, rules)? };
     let (file, created) = open_locked(path, rules)?;
-    let headers = preamble.mbox_headers(&jiff::Zoned::now());
+    let headers = preamble.mbox_headers(&ipc::log::now());
     let stat = file.metadata().map_err(|error| Failure::from_io(&error, "fstat"))?;
     let append = || write_message(letter, &headers, |bytes| (&file).write_all(bytes));
     if !stat.is_file() {

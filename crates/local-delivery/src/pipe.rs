@@ -118,7 +118,7 @@ impl PipeAgent {
             }
         }
         let flags = &attributes.content;
-        let preamble = flags.preamble(request, &attributes.null_sender, first, &jiff::Zoned::now());
+        let preamble = flags.preamble(request, &attributes.null_sender, first, &ipc::log::now());
         let said = self.execute(&command, &mut Content::new(flags, preamble, &letter))?;
         let said = match &said[..said.floor_char_boundary(MAX_SHOWN)] {
             "" => String::new(),

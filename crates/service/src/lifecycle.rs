@@ -32,6 +32,7 @@ pub struct Lifecycle {
     control: UnixStream,
     draining: AtomicBool,
     stopping: AtomicBool,
+    retired: AtomicBool,
     busy: AtomicU32,
     describe: Mutex<Option<Describe>>,
     wake: EventFd,
@@ -71,6 +72,7 @@ impl Lifecycle {
             control,
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             busy: AtomicU32::new(0),
             describe: Mutex::new(None),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
@@ -101,6 +103,17 @@ impl Lifecycle {
     #[must_use]
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Ends the program, for which there is nothing to do, and with it the connections that its clients keep open for
+    /// later: master starts it again for the next that comes.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.begin_drain();
+    }
+
+    pub(crate) fn retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Has master's words told to a program with a loop of its own, those that came before included.
@@ -183,6 +196,8 @@ impl Lifecycle {
 
     fn listen(&self, mut receiver: frame::Receiver) {
         loop {
+            // Master has little to say, and its longest words are whole configurations.
+            receiver.release();
             match receiver.next_message(&self.control) {
                 Ok(Some(ToChild::Reload(snapshot))) if self.sandbox.admits(&snapshot) => {
                     self.happened(Event::Reload(snapshot));

@@ -120,8 +120,9 @@ impl Sessions {
         let tcp = listeners.iter().any(|l| matches!(l, Listener::Tcp(_)));
         drop(listeners);
         while self.lifecycle.busy() > 0 {
-            // A network client that is only waiting is told to come again; a program of the suite closes by itself.
-            if tcp && self.lifecycle.stopping() {
+            // A network client that is only waiting is told to come again; a program of the suite closes by itself, but
+            // knows nothing of a service that retires.
+            if tcp && self.lifecycle.stopping() || self.lifecycle.retired() {
                 let sessions = self.open.lock().unwrap_or_else(PoisonError::into_inner);
                 sessions.values().filter_map(Weak::upgrade).for_each(|stream| stream.end_input());
             }

@@ -8,6 +8,7 @@ mod bans;
 mod quota;
 mod rates;
 mod reporter;
+mod statistics;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub(crate) use quota::Quota;
 use rates::Rates;
 pub(crate) use rates::{Counted, Happening};
 use reporter::Reporter;
+use statistics::Statistics;
 
 /// All limits of a service.
 pub(crate) struct Limits {
@@ -45,6 +47,7 @@ pub(crate) struct Limits {
     punished: [(Offence, bool); 3],
     pub(crate) quota: Quota,
     reporter: Reporter,
+    statistics: Statistics,
 }
 
 /// How long a network prefix is.
@@ -96,7 +99,8 @@ impl Limits {
                 (Offence::ProtocolError, punishes(param::SMTPD_CLIENT_BAN_PROTOCOL_ERRORS)),
             ],
             quota: Quota::new(config, Arc::clone(&anvil))?,
-            reporter: Reporter::new(anvil, config.get(param::ANVIL_STATUS_UPDATE_TIME)),
+            reporter: Reporter::new(anvil),
+            statistics: Statistics::new(config),
         })
     }
 
@@ -116,7 +120,7 @@ impl Limits {
         if limited {
             self.rates.peak("connection count", counted.number, || self.ident(client));
             self.rates.peak("connection rate", counted.rate, || self.ident(client));
-            self.reporter.peaks_if_due(&self.rates);
+            self.statistics.log_if_due(&self.rates);
         }
         Some(counted)
     }
@@ -175,7 +179,7 @@ impl Limits {
 
     /// The last statistics, when the server ends.
     pub(crate) fn finish(&self) {
-        self.reporter.finish(&self.rates);
+        self.statistics.log(&self.rates);
     }
 
     fn network(&self, client: &Client) -> Option<ClientNetwork> {

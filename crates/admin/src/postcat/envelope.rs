@@ -4,7 +4,6 @@ use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use mail::{Body, Client, DsnReturn, Forwarded, Origin};
 use queue::{RecipientState, Stored, StoredRecipient};
 
@@ -136,5 +135,5 @@ pub(super) fn write_attempts(stored: &Stored, out: &mut impl Write) -> Result<()
 fn time(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let time = Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX)).unwrap_or(Timestamp::MAX);
-    time.to_zoned(TimeZone::system()).strftime("%a %b %e %H:%M:%S %Y").to_string()
+    time.to_zoned(ipc::log::zone()).strftime("%a %b %e %H:%M:%S %Y").to_string()
 }

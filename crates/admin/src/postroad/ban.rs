@@ -58,7 +58,7 @@ fn line(ban: &Ban) -> String {
     let until = i64::try_from(ban.until).ok().and_then(|until| jiff::Timestamp::from_second(until).ok());
     let until = until.map_or_else(
         || "ever".to_owned(),
-        |until| until.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        |until| until.to_zoned(ipc::log::zone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
     );
     format!("{:<24} until {until}  {}", ban.network.to_string(), ban.reason)
 }

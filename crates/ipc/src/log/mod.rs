@@ -6,6 +6,7 @@
 
 mod sink;
 mod verbs;
+mod zone;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub use sink::Facility;
 pub use verbs::*;
+pub use zone::{now, zone};
 
 use sink::{Pending, Sinks};
 

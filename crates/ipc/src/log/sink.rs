@@ -80,7 +80,7 @@ impl Pending {
         let host = nix::unistd::gethostname().ok().and_then(|h| h.into_string().ok()).unwrap_or_default();
         let host = host.split('.').next().unwrap_or_default().to_owned();
         let tag = format!("{}[{}]: ", destination.name, std::process::id());
-        let zone = TimeZone::system();
+        let zone = super::zone();
         let name_length = destination.name.len();
         Self { batch: Batch::default(), host, tag, name_length, zone, second: i64::MIN, stamp: String::new() }
     }

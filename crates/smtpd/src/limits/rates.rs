@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ipc::anvil::{ClientNetwork, Peak};
+use ipc::anvil::ClientNetwork;
 
 /// So many networks are kept before those are looked for that can be forgotten.
 const SWEEP: usize = 1024;
@@ -64,6 +64,19 @@ struct Counts {
     connections: u32,
     began: Instant,
     rates: [u32; Happening::COUNT],
+}
+
+/// The highest value that a server has seen since it was last logged.
+#[derive(Debug)]
+pub(super) struct Peak {
+    /// `connection rate`, `connection count`, `message rate` …
+    pub(super) what: String,
+    /// The value; for a rate, per `anvil_rate_time_unit`.
+    pub(super) value: u64,
+    /// `service:client`
+    pub(super) ident: String,
+    /// When it was, as seconds since the Unix epoch.
+    pub(super) at: u64,
 }
 
 /// One connection, counted until it is dropped.

@@ -125,7 +125,7 @@ impl SiteRules for Rules {
         let attribute = |name: &str| match name {
             "client_address" => Some(self.address.clone()),
             "client_port" => Some(self.port.to_string()),
-            "localtime" => Some(jiff::Zoned::now().strftime("%b %e %H:%M:%S").to_string()),
+            "localtime" => Some(ipc::log::now().strftime("%b %e %H:%M:%S").to_string()),
             "server_name" => Some(self.site.hostname.clone()),
             _ => None,
         };
