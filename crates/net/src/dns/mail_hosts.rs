@@ -141,8 +141,8 @@ impl From<&DnsError> for HostError {
                 return Self { dsn: Dsn::new(4, 7, 0), text: error.to_string(), is_loop: false };
             }
             DnsError::Temporary { .. } | DnsError::Filtered { .. } => (4, 3),
-            DnsError::Circle { .. } => (5, 3),
-            DnsError::NotFound { .. }
+            DnsError::Circle { .. }
+            | DnsError::NotFound { .. }
             | DnsError::NoData { .. }
             | DnsError::InvalidName { .. }
             | DnsError::Malformed { .. } => (5, 4),
