@@ -104,7 +104,7 @@ impl<'a> Letter<'a> {
     ///
     /// # Errors
     /// What the file says.
-    pub(crate) fn was_delivered_to(&self, address: &str) -> io::Result<bool> {
+    pub(crate) fn was_delivered_to(&self, address: &Address) -> io::Result<bool> {
         let mut more = Vec::new();
         let mut headers = self.beginning.as_slice();
         if end_of_headers(headers).is_none() && self.size() > CHUNK as u64 {
@@ -116,7 +116,10 @@ impl<'a> Letter<'a> {
             }
             headers = &more;
         }
-        Ok(names_delivered_to(&headers[..end_of_headers(headers).unwrap_or(headers.len())], address))
+        Ok(names_delivered_to(
+            &headers[..end_of_headers(headers).unwrap_or(headers.len())],
+            &address.to_path(),
+        ))
     }
 
     /// Calls `take` with the content, piece after piece.
@@ -222,9 +225,9 @@ pub(crate) struct Preamble<'a> {
     /// `Return-Path:`.
     pub(crate) sender: &'a Address,
     /// `X-Original-To:`, where `enable_original_recipient` wants it.
-    pub(crate) original: Option<&'a str>,
+    pub(crate) original: Option<&'a Address>,
     /// `Delivered-To:`, where `prepend_delivered_header` wants it.
-    pub(crate) delivered: Option<&'a str>,
+    pub(crate) delivered: Option<&'a Address>,
 }
 
 impl Preamble<'_> {
@@ -238,7 +241,7 @@ impl Preamble<'_> {
         for (name, value) in [("X-Original-To: ", self.original), ("Delivered-To: ", self.delivered)] {
             if let Some(value) = value {
                 out.extend_from_slice(name.as_bytes());
-                out.extend_from_slice(value.as_bytes());
+                out.extend_from_slice(value.to_path().as_bytes());
                 out.push(b'\n');
             }
         }
@@ -264,11 +267,23 @@ mod tests {
 
     #[test]
     fn a_loop_is_seen_in_the_headers_only() {
-        let text: &[u8] = b"Subject: x\ndelivered-to:  Alice@Example.com \n\nDelivered-To: bob@example.com\n";
+        let text: &[u8] =
+            b"Subject: x\ndelivered-to:  Alice@Example.com \nDelivered-To: \"a b\"@example.com\n\n\
+                            Delivered-To: bob@example.com\n";
         let letter = Letter::open(&text).unwrap();
-        assert!(letter.was_delivered_to("alice@example.com").unwrap());
-        assert!(!letter.was_delivered_to("bob@example.com").unwrap());
-        assert!(!letter.was_delivered_to("alice").unwrap());
+        for (address, expected) in [
+            ("alice@example.com", true),
+            ("a b@example.com", true),
+            ("bob@example.com", false),
+            ("alice", false),
+            ("x@y@example.com", false),
+        ] {
+            assert_eq!(
+                letter.was_delivered_to(&Address::new(address).unwrap()).unwrap(),
+                expected,
+                "{address}"
+            );
+        }
     }
 
     #[test]
@@ -278,7 +293,7 @@ mod tests {
         text.extend_from_slice(b"\nDelivered-To: alice@example.com\n\nbody\n");
         let text = text.as_slice();
         let letter = Letter::open(&text).unwrap();
-        assert!(letter.was_delivered_to("alice@example.com").unwrap());
+        assert!(letter.was_delivered_to(&Address::new("alice@example.com").unwrap()).unwrap());
     }
 
     #[test]
@@ -294,8 +309,9 @@ mod tests {
     #[test]
     fn the_preamble_has_the_order_that_users_know() {
         let (sender, null) = (Address::new("a b@example.org").unwrap(), Address::null());
-        let preamble = Preamble { sender: &sender, original: Some("x@y"), delivered: Some("u@y") };
-        let wanted = b"Return-Path: <\"a b\"@example.org>\nX-Original-To: x@y\nDelivered-To: u@y\n";
+        let (original, delivered) = (Address::new("x@y@z").unwrap(), Address::new("u@y").unwrap());
+        let preamble = Preamble { sender: &sender, original: Some(&original), delivered: Some(&delivered) };
+        let wanted = b"Return-Path: <\"a b\"@example.org>\nX-Original-To: \"x@y\"@z\nDelivered-To: u@y\n";
         assert_eq!(preamble.headers(), wanted);
         let bare = Preamble { sender: &null, original: None, delivered: None };
         let now = jiff::Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC);

@@ -230,7 +230,8 @@ mod tests {
 
     fn deliver_lasting(folder: &Path, limit: u64, lasting: Lasting) -> Delivered {
         let sender = Address::new("s@example.org").unwrap();
-        let preamble = Preamble { sender: &sender, original: Some("o@x"), delivered: Some("d@x") };
+        let (original, delivered) = (Address::new("o@x").unwrap(), Address::new("d@x").unwrap());
+        let preamble = Preamble { sender: &sender, original: Some(&original), delivered: Some(&delivered) };
         deliver(folder, &Letter::open(&TEXT).unwrap(), &preamble, limit, lasting)
     }
 

@@ -110,7 +110,7 @@ impl PipeAgent {
             Letter::open(&content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
         let Some(first) = request.recipients.first() else { return Ok(String::new()) };
         if attributes.content.delivered_to {
-            let address = first.address.as_str();
+            let address = &first.address;
             let looped = letter.was_delivered_to(address);
             if looped.map_err(|error| Failure::from_io(&error, "read the queue file"))? {
                 let text = format!("mail forwarding loop for {address}");

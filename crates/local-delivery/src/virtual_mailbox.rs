@@ -86,8 +86,8 @@ impl VirtualAgent {
         let original = recipient.original.as_ref().unwrap_or(address);
         let preamble = Preamble {
             sender: &delivery.request.sender,
-            original: self.enable_original_recipient.then_some(original.as_str()),
-            delivered: Some(address.as_str()),
+            original: self.enable_original_recipient.then_some(original),
+            delivered: Some(address),
         };
         let path = self.path(&mailbox)?;
         if delivery.request.trace.is_probe() {

@@ -29,7 +29,7 @@ pub(super) struct Context {
     /// Whom the message is for now.
     pub(super) recipient: Address,
     /// What `Delivered-To:` says.
-    pub(super) delivered: String,
+    pub(super) delivered: Address,
     /// An alias with an owner was passed: a mailing list.
     pub(super) list: bool,
 }
@@ -72,7 +72,7 @@ impl<'a> Attempt<'a> {
         if address.local_part().is_empty() {
             return Err(Failure::bounce(Dsn::new(5, 1, 3), format!("null username in \"{address}\"")));
         }
-        let looped = self.letter.was_delivered_to(address.as_str());
+        let looped = self.letter.was_delivered_to(address);
         if looped.map_err(|error| Failure::from_io(&error, "read the queue file"))? {
             let text = format!("mail forwarding loop for {address}");
             return Err(Failure::bounce(Dsn::new(5, 4, 6), text));
@@ -80,7 +80,7 @@ impl<'a> Attempt<'a> {
         let context = Context {
             sender: self.delivery.request.sender.clone(),
             recipient: address.clone(),
-            delivered: address.as_str().to_owned(),
+            delivered: address.clone(),
             list: false,
         };
         let delivered = self.deliver_address(&context, &mut Trail::default());
@@ -122,8 +122,8 @@ impl<'a> Attempt<'a> {
 
     /// The header fields of a delivery to a file or command.
     pub(super) fn preamble<'b>(&'b self, context: &'b Context, delivered_header: bool) -> Preamble<'b> {
-        let original = self.agent.settings.enable_original_recipient.then(|| self.original().as_str());
-        let delivered = delivered_header.then_some(context.delivered.as_str());
+        let original = self.agent.settings.enable_original_recipient.then(|| self.original());
+        let delivered = delivered_header.then_some(&context.delivered);
         Preamble { sender: &context.sender, original, delivered }
     }
 
@@ -378,7 +378,7 @@ impl<'a> Attempt<'a> {
     /// The context behind an alias or `.forward` file.
     fn moved_to(&self, recipient: Address, context: &Context) -> Context {
         let frozen = self.agent.settings.frozen_delivered_to;
-        let delivered = if frozen { context.delivered.clone() } else { recipient.as_str().to_owned() };
+        let delivered = if frozen { context.delivered.clone() } else { recipient.clone() };
         Context { recipient, delivered, ..context.clone() }
     }
 

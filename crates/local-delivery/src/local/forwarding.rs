@@ -47,7 +47,7 @@ pub(super) fn forward(
     let mut submission = cleanup.begin(id, &envelope, options).map_err(|error| failure(&error))?;
     let mut write = |bytes: &[u8]| submission.write_all(bytes);
     let written = if delivered_header {
-        write(format!("Delivered-To: {}\n", context.delivered).as_bytes())
+        write(format!("Delivered-To: {}\n", context.delivered.to_path()).as_bytes())
     } else {
         Ok(())
     };

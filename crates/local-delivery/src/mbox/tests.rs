@@ -26,7 +26,8 @@ fn rules(locking: &Locking) -> Rules<'_> {
 
 fn deliver_text(path: &Path, text: &[u8], rules: &Rules<'_>) -> Result<(), Failure> {
     let sender = Address::new("s@example.org").unwrap();
-    let preamble = Preamble { sender: &sender, original: None, delivered: Some("d@x") };
+    let delivered = Address::new("d@x").unwrap();
+    let preamble = Preamble { sender: &sender, original: None, delivered: Some(&delivered) };
     deliver(path, &Letter::open(&text).unwrap(), &preamble, rules)
 }
 

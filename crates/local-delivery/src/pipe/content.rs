@@ -68,10 +68,10 @@ impl ContentFlags {
         }
         if self.original_to {
             let original = recipient.original.as_ref().unwrap_or(&recipient.address);
-            lines.push(format!("X-Original-To: {original}"));
+            lines.push(format!("X-Original-To: {}", original.to_path()));
         }
         if self.delivered_to {
-            lines.push(format!("Delivered-To: {}", recipient.address));
+            lines.push(format!("Delivered-To: {}", recipient.address.to_path()));
         }
         let mut out = Vec::with_capacity(256);
         for line in lines {

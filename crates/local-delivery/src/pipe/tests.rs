@@ -123,6 +123,8 @@ fn the_command_reads_the_message_as_its_flags_say() {
     let wanted =
         "Return-Path: <sender@example.org> X-Original-To: a@b Delivered-To: a@b Subject: x  >From me";
     assert_eq!(sent, format!("delivered via filter service ({})", &wanted[..100.min(wanted.len())]));
+    let sent = deliver("flags=DO user=USER argv=/bin/cat", b"\n", &["a b@c"]).unwrap();
+    assert_eq!(sent, "delivered via filter service (X-Original-To: \"a b\"@c Delivered-To: \"a b\"@c)");
 }
 
 #[test]
