@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The longest address that is taken from anybody, in bytes. RFC 5321 section 4.5.3.1.3 asks for 256; Postfix's
 /// `line_length_limit` of 2048 is what sites are used to.
@@ -16,8 +16,8 @@ const MAX_LENGTH: usize = 2048;
 /// It is UTF-8 without NUL, CR and LF and at most 2048 bytes long, so that it can stand in a log line, a table key and
 /// a header without a further look. The domain is what follows the last `@`; an address may lack one until it is
 /// completed with `myorigin`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize)]
+#[serde(try_from = "&str")]
 pub struct Address(Box<str>);
 
 /// Why bytes are not an [`Address`].
@@ -153,11 +153,17 @@ impl fmt::Debug for Address {
     }
 }
 
-impl TryFrom<String> for Address {
+impl TryFrom<&str> for Address {
     type Error = AddressError;
 
-    fn try_from(text: String) -> Result<Self, AddressError> {
+    fn try_from(text: &str) -> Result<Self, AddressError> {
         Self::new(text)
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Digits without vowels, so that no id spells a word; base 52 and its first 51 are the alphabets of Postfix's long ids.
 const DIGITS: &[u8; 52] = b"0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz";
@@ -22,8 +22,8 @@ const MAX_LENGTH: usize = 24;
 ///
 /// In Postfix that number is the file's inode, so that a restored queue must be renamed. Here it is made of the
 /// process id and a counter: an id can be given before the file exists (smtpd logs it), and a queue can be copied.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "&str")]
 pub struct QueueId {
     length: u8,
     bytes: [u8; MAX_LENGTH],
@@ -104,17 +104,17 @@ impl FromStr for QueueId {
     }
 }
 
-impl TryFrom<String> for QueueId {
+impl TryFrom<&str> for QueueId {
     type Error = QueueIdError;
 
-    fn try_from(text: String) -> Result<Self, QueueIdError> {
+    fn try_from(text: &str) -> Result<Self, QueueIdError> {
         text.parse()
     }
 }
 
-impl From<QueueId> for String {
-    fn from(id: QueueId) -> Self {
-        id.as_str().to_owned()
+impl Serialize for QueueId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Cleanup's side: a message is written and committed.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -15,6 +16,13 @@ use crate::format::head::{HEAD_SIZE, Head, MAX_ENVELOPE, MAX_MESSAGE_RECORDS, MA
 
 /// What is collected before it is written: a message that fits is one write.
 const BUFFER_SIZE: usize = 64 * 1024;
+
+/// A buffer of this size at most is kept by its thread for the next message: most mail is smaller.
+const KEPT_BUFFER: usize = 8 * 1024;
+
+thread_local! {
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// The power to bring messages into the queue, and nothing else. Cheap to clone; threads share it without a lock, so
 /// that many commits wait for the same commit of the file system's journal.
@@ -51,7 +59,7 @@ impl Incoming {
             id,
             hold,
             stage: Stage::Envelope(Records { message: message_records, ..Records::default() }),
-            buffer: Vec::new(),
+            buffer: SPARE.take(),
             written: 0,
             content_size: 0,
             content_checksum: crc32fast::Hasher::new(),
@@ -276,8 +284,8 @@ impl Writer {
         let directory = Arc::clone(self.directory());
         let Some((file, in_hold)) = &mut self.file else { return Ok(()) };
         let failed = |operation| {
-            let path = directory.path_of(self.id);
-            move |error: io::Error| QueueError::new(operation, path, error)
+            let (directory, id) = (&directory, self.id);
+            move |error: io::Error| QueueError::new(operation, directory.path_of(id), error)
         };
         let moved = *in_hold != self.hold;
         if moved {
@@ -342,6 +350,10 @@ impl Write for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        if self.buffer.capacity() <= KEPT_BUFFER {
+            self.buffer.clear();
+            SPARE.set(std::mem::take(&mut self.buffer));
+        }
         if let Some((_, in_hold)) = &self.file {
             let directory = if *in_hold { &self.places.hold } else { &self.places.incoming };
             // What cannot be removed stays with its mode of 0600, is ignored, and goes with the next recovery.

@@ -13,25 +13,31 @@ const KEPT_ROOM: usize = 1024;
 /// The queue. Shared by reference counting.
 #[derive(Debug)]
 pub struct Mailbox<T> {
-    waiting: Mutex<Vec<T>>,
+    state: Mutex<State<T>>,
     arrived: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: Vec<T>,
+    /// The reader waits, and nobody has woken it yet: to wake one that is awake is a system call for nothing.
+    asleep: bool,
 }
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Self {
-        Self { waiting: Mutex::new(Vec::new()), arrived: Condvar::new() }
+        Self { state: Mutex::new(State { items: Vec::new(), asleep: false }), arrived: Condvar::new() }
     }
 }
 
 impl<T> Mailbox<T> {
-    /// Puts something in, and wakes the reader if it may be asleep.
+    /// Puts something in, and wakes the reader if it is asleep.
     pub fn put(&self, item: T) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(item);
-        let first = waiting.len() == 1;
-        drop(waiting);
-        // The reader takes everything at once: only the first item can find it asleep.
-        if first {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.items.push(item);
+        let wake = std::mem::take(&mut state.asleep);
+        drop(state);
+        if wake {
             self.arrived.notify_one();
         }
     }
@@ -39,17 +45,20 @@ impl<T> Mailbox<T> {
     /// Waits until something is there, or for `patience`, and moves all of it into `items`, which must be empty.
     pub fn take(&self, items: &mut Vec<T>, patience: Option<Duration>) {
         items.shrink_to(KEPT_ROOM);
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut waiting = match patience {
-            None => {
-                self.arrived.wait_while(waiting, |w| w.is_empty()).unwrap_or_else(PoisonError::into_inner)
-            }
-            Some(patience) => {
-                let waited = self.arrived.wait_timeout_while(waiting, patience, |w| w.is_empty());
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-        std::mem::swap(&mut *waiting, items);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.asleep = state.items.is_empty();
+        if state.asleep {
+            let is_empty = |state: &mut State<T>| state.items.is_empty();
+            state = match patience {
+                None => self.arrived.wait_while(state, is_empty).unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => {
+                    let waited = self.arrived.wait_timeout_while(state, patience, is_empty);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            state.asleep = false;
+        }
+        std::mem::swap(&mut state.items, items);
     }
 }
 

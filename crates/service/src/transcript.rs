@@ -219,6 +219,11 @@ impl Transcript {
             return;
         }
         self.text.push_str(mark);
+        if mark.len() + line.len() <= WIDTH && line.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            self.text.push_str(line);
+            self.text.push('\n');
+            return;
+        }
         let mut column = mark.len();
         for (number, word) in line.split(' ').enumerate() {
             let width = word.chars().count();

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Write as _;
 
 use mail::Dsn;
 
@@ -100,11 +101,15 @@ impl Reply {
     /// Appends the reply as it goes over the wire. `enhanced` is false for a client from whom ENHANCEDSTATUSCODES is
     /// hidden.
     pub fn write(&self, out: &mut Vec<u8>, enhanced: bool) {
-        let dsn = self.dsn.filter(|_| enhanced).map(|dsn| format!("{dsn} ")).unwrap_or_default();
+        let dsn = self.dsn.filter(|_| enhanced);
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
             let separator = if lines.peek().is_some() { '-' } else { ' ' };
-            out.extend_from_slice(format!("{}{separator}{dsn}", self.code).as_bytes());
+            // Writing into memory does not fail.
+            let _ = write!(out, "{}{separator}", self.code);
+            if let Some(dsn) = dsn {
+                let _ = write!(out, "{dsn} ");
+            }
             // A reply often quotes what the client said: nothing in it may start a line of its own.
             out.extend(line.bytes().map(|b| if b < b' ' || b == 0x7f { b'?' } else { b }));
             out.extend_from_slice(b"\r\n");

@@ -60,24 +60,39 @@ impl Transcript {
         if !self.kept.wants() {
             return;
         }
-        self.partial.extend_from_slice(input);
-        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.partial.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let verb = words.first().copied().unwrap_or_default().to_ascii_uppercase();
-            match verb.as_str() {
-                _ if is_secret => self.kept.heard("..."),
-                "AUTH" if words.len() > 2 => self.kept.heard(&format!("AUTH {} ...", words[1])),
-                _ => self.kept.heard(&line),
-            }
-            if matches!(verb.as_str(), "AUTH" | "BDAT" | "DATA") {
-                self.partial.clear();
-            }
+        let mut rest = input;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (end_of_line, behind) = rest.split_at(end + 1);
+            let is_last = if self.partial.is_empty() {
+                self.heard_line(end_of_line, is_secret)
+            } else {
+                let mut line = std::mem::take(&mut self.partial);
+                line.extend_from_slice(end_of_line);
+                self.heard_line(&line, is_secret)
+            };
+            rest = if is_last { &[] } else { behind };
         }
-        if self.partial.len() > MAX_KEPT {
+        if self.partial.len() + rest.len() > MAX_KEPT {
             self.partial.clear();
+        } else {
+            self.partial.extend_from_slice(rest);
         }
+    }
+
+    /// A line is whole. Says whether nothing of what came together with it may be kept.
+    fn heard_line(&mut self, line: &[u8], is_secret: bool) -> bool {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_end();
+        let mut words = line.split_ascii_whitespace();
+        let verb = words.next().unwrap_or_default();
+        let is = |name: &str| verb.eq_ignore_ascii_case(name);
+        let mechanism = words.next().filter(|_| is("AUTH") && words.next().is_some());
+        match mechanism {
+            _ if is_secret => self.kept.heard("..."),
+            Some(mechanism) => self.kept.heard(&format!("AUTH {mechanism} ...")),
+            None => self.kept.heard(line),
+        }
+        is("AUTH") || is("BDAT") || is("DATA")
     }
 }
 
@@ -94,7 +109,7 @@ fn class_of(line: &str) -> Classes {
         ("452", _) => RESOURCE,
         ("451", _) if text.contains("lookup failure") => DATA,
         ("451", "3.0" | "3.5") => SOFTWARE,
-        (code, "1.0" | "1.1") if code.starts_with(['4', '5']) => BOUNCE,
+        (code, "1.0" | "1.1" | "1.6") if code.starts_with(['4', '5']) => BOUNCE,
         (code, _) if code.starts_with(['4', '5']) => POLICY,
         _ => 0,
     }
@@ -113,6 +128,7 @@ mod tests {
             ("554 5.5.1 Error: no valid recipients", PROTOCOL),
             ("554 5.7.1 <a@b>: Recipient address rejected: Access denied", POLICY),
             ("550 5.1.1 <a@b>: Recipient address rejected: User unknown", BOUNCE),
+            ("550 5.1.6 <a@b>: Recipient address rejected: User has moved to c@d", BOUNCE),
             ("450 4.1.8 <a@b>: Sender address rejected: Domain not found", POLICY),
             ("452 4.3.1 Insufficient system storage", RESOURCE),
             ("451 4.3.0 <a@b>: Temporary lookup failure", DATA),

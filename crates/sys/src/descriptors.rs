@@ -77,6 +77,18 @@ pub fn send_with_descriptor(
     (&*socket).write_all(&bytes[sent..])
 }
 
+/// Room for as many descriptors as the kernel passes in one call.
+const CONTROL_SIZE: usize = {
+    const MOST: u32 = 253;
+    // SAFETY: a computation with a number.
+    let size = unsafe { nix::libc::CMSG_SPACE(MOST * 4) };
+    size as usize
+};
+
+/// What comes along with bytes, aligned as its head wants it.
+#[repr(align(8))]
+struct Control([u8; CONTROL_SIZE]);
+
 /// Receives into `buffer` and adds what descriptors came along to `descriptors` (close-on-exec). 0 is the end.
 ///
 /// # Errors
@@ -86,13 +98,11 @@ pub fn receive_with_descriptors(
     buffer: &mut [u8],
     descriptors: &mut Vec<OwnedFd>,
 ) -> io::Result<usize> {
-    /// The kernel passes at most 253 descriptors in one call.
-    const MOST: usize = 253;
-    let mut control = nix::cmsg_space!([RawFd; MOST]);
+    let mut control = Control([0; CONTROL_SIZE]);
     loop {
         let mut parts = [IoSliceMut::new(buffer)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+        let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control.0), flags) {
             Err(nix::errno::Errno::EINTR) => continue,
             result => result?,
         };
@@ -104,6 +114,17 @@ pub fn receive_with_descriptors(
         }
         return Ok(message.bytes);
     }
+}
+
+/// How much of what was sent the peer has not read yet, in the kernel's bytes; 0 means that it has read all.
+///
+/// # Errors
+/// What `ioctl` says.
+pub fn unread_by_peer(socket: &UnixStream) -> io::Result<u64> {
+    let mut unread: nix::libc::c_int = 0;
+    // SAFETY: TIOCOUTQ, which sockets know as SIOCOUTQ, writes one int, and `unread` is one that outlives the call.
+    let result = unsafe { nix::libc::ioctl(socket.as_raw_fd(), nix::libc::TIOCOUTQ, &raw mut unread) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u64::try_from(unread).unwrap_or(0)) }
 }
 
 /// A file in memory that holds `bytes`, to be handed to a child process.
@@ -135,6 +156,16 @@ mod tests {
         let mut text = String::new();
         received.read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn what_the_peer_has_read_is_known() {
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        assert_eq!(unread_by_peer(&here).unwrap(), 0);
+        here.write_all(b"hello").unwrap();
+        assert_ne!(unread_by_peer(&here).unwrap(), 0);
+        there.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(unread_by_peer(&here).unwrap(), 0);
     }
 
     #[test]

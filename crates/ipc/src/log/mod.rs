@@ -194,10 +194,12 @@ impl Log {
     /// The writer thread's life. It pauses a moment after each write: lines of the next few milliseconds then share
     /// one call instead of waking it one by one.
     fn write_as_they_come(&self) {
-        const PAUSE: Duration = Duration::from_millis(5);
+        const PAUSE: Duration = Duration::from_millis(20);
         loop {
-            let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(self.arrived.wait_while(pending, |p| p.is_empty()).unwrap_or_else(PoisonError::into_inner));
+            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            pending.set_asleep(true);
+            let waited = self.arrived.wait_while(pending, |pending| pending.is_empty());
+            waited.unwrap_or_else(PoisonError::into_inner).set_asleep(false);
             self.write_pending();
             std::thread::sleep(PAUSE);
         }

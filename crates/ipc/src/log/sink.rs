@@ -73,6 +73,8 @@ pub(super) struct Pending {
     /// The second whose text `stamp` holds: most lines share it with the line before.
     second: i64,
     stamp: String,
+    /// The writer waits for a line, and nobody has woken it yet.
+    asleep: bool,
 }
 
 impl Pending {
@@ -82,21 +84,34 @@ impl Pending {
         let tag = format!("{}[{}]: ", destination.name, std::process::id());
         let zone = super::zone();
         let name_length = destination.name.len();
-        Self { batch: Batch::default(), host, tag, name_length, zone, second: i64::MIN, stamp: String::new() }
+        Self {
+            batch: Batch::default(),
+            host,
+            tag,
+            name_length,
+            zone,
+            second: i64::MIN,
+            stamp: String::new(),
+            asleep: false,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.batch.marks.is_empty()
     }
 
-    /// Adds a line; tells whether it is the first one, so that the writer must be woken.
+    /// The writer waits from now on, or works again.
+    pub(super) const fn set_asleep(&mut self, asleep: bool) {
+        self.asleep = asleep;
+    }
+
+    /// Adds a line; tells whether the writer waits for it and must be woken.
     /// `name` stands for the process's own.
     pub(super) fn push(&mut self, level: Level, name: Option<&str>, text: fmt::Arguments<'_>) -> bool {
         if self.batch.text.len() > MAX_PENDING {
             self.batch.lost += 1;
             return false;
         }
-        let first = self.is_empty();
         self.stamp_now();
         let out = &mut self.batch.text;
         out.push_str(&self.stamp);
@@ -119,7 +134,7 @@ impl Pending {
         }
         out.push('\n');
         self.batch.marks.push(Mark { severity: level.severity(), end: out.len(), tag });
-        first
+        std::mem::take(&mut self.asleep)
     }
 
     /// Hands over what there is and goes on with the emptied batch.
@@ -284,6 +299,7 @@ mod tests {
         let name = "postroad/smtpd".to_owned();
         let destination = Destination { name, file: None, facility: Facility::MAIL, stderr: false };
         let mut pending = Pending::new(&destination);
+        pending.set_asleep(true);
         assert!(pending.push(Level::Warning, None, format_args!("{} said {:?}", "peer", "x")));
         assert!(!pending.push(Level::Info, None, format_args!("evil\nline\x1b {}", "y".repeat(5000))));
         let missing = std::io::Error::from_raw_os_error(2);
