@@ -75,7 +75,8 @@ fn nonsense_at_the_smtp_port_harms_nobody() {
 }
 
 fn sockets(site: &Instance) -> Vec<PathBuf> {
-    let folders = ["queue/public", "queue/private"].map(|folder| fs::read_dir(site.path(folder)).unwrap());
+    let folders = ["queue/public", "queue/private", "queue/submit"]
+        .map(|folder| fs::read_dir(site.path(folder)).unwrap());
     folders.into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
 }
 

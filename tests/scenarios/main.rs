@@ -16,6 +16,7 @@ mod dns_restrictions;
 mod doctor;
 mod faults;
 mod front_door;
+mod handover;
 mod hostile;
 mod import;
 mod intruders;

@@ -1,24 +1,32 @@
-//! pickup: what local users submitted, from `maildrop/` to cleanup.
+//! pickup: what local users submit, from `maildrop/` and from the [`desk`] to cleanup.
+//!
+//! Two ways in one process: a thread takes up what lies in the folder, and each client at the desk has a thread of its own
+//! for as long as it takes. A client is answered when cleanup has its message in the queue.
 //!
 //! A file is removed once cleanup has its message in the queue, and not before: a crash in between submits it twice. What
 //! is no submission goes to `corrupt/`; what cleanup refuses for good goes back to its sender; what it cannot take now
 //! stays for the next round.
 
+mod desk;
 mod notice;
 mod submission;
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use config::param;
 use ipc::cleanup::Options;
 use ipc::log;
+use mail::submission::SOCKET_FOLDER;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use queue::{Dropped, Maildrop, QueueError, Root};
-use service::{Fatal, Lifecycle, Listener, Service};
+use service::{Fatal, Lifecycle, Listener, Service, Sessions};
 
+use desk::Desk;
 use submission::Submitter;
 
 /// How often the folder is looked at where master.cf does not say: a poke may get lost.
@@ -30,6 +38,9 @@ const ROUND: usize = 1000;
 /// Files that are on their way at a time: their commits share the file system's journal.
 const AT_A_TIME: usize = 4;
 
+/// Clients that are let in before the folder and master are attended to again.
+const CLIENTS: usize = 16;
+
 /// The stack of a thread that brings files to cleanup.
 const STACK: usize = 256 * 1024;
 
@@ -37,26 +48,80 @@ const STACK: usize = 256 * 1024;
 ///
 /// # Errors
 /// A queue directory that is not one; dropping privileges or polling failed.
-pub fn run(service: Service) -> Result<(), Fatal> {
-    let submitter = Submitter {
+pub fn run(mut service: Service) -> Result<(), Fatal> {
+    let submitter = Arc::new(Submitter {
         cleanup: service.cleanup(),
         options: options(&service.config.get(param::RECEIVE_OVERRIDE_OPTIONS)),
         content_filter: Some(service.config.get(param::CONTENT_FILTER)).filter(|filter| !filter.is_empty()),
         myhostname: service.config.get(param::MYHOSTNAME),
-    };
+    });
     let wakeup = service.wakeup.filter(|interval| !interval.is_zero()).unwrap_or(WAKE_UP);
+    let authorized: Vec<String> = service.config.get(param::AUTHORIZED_SUBMIT_USERS);
+    let desk = Arc::new(Desk {
+        submitter: Arc::clone(&submitter),
+        is_open: authorized.first().is_some_and(|item| item.starts_with("static:")),
+        present: Default::default(),
+    });
     service.drop_privileges()?;
     // After the drop: a folder that mail_owner cannot read must show now.
     let root = Root::open(&service.queue_directory())?;
     let maildrop = root.maildrop().map_err(|error| Fatal::new(error.to_string()))?;
-    let ends = || service.lifecycle.draining();
+    let lifecycle = Arc::clone(&service.lifecycle);
+    let listeners = std::mem::take(&mut service.listeners);
+    let sessions = {
+        let desk = Arc::clone(&desk);
+        service.sessions(move |_, connection| desk.serve(&connection))
+    };
+    let ends = || lifecycle.draining();
     let pickup = Pickup { maildrop, submitter, ends: &ends };
-    service.lifecycle.ready();
-    while !service.lifecycle.draining() {
-        pickup.round();
-        wait(&service.listeners, &service.lifecycle, wakeup)?;
+    let (poke, poked) = sync_channel(1);
+    std::thread::scope(|scope| {
+        let rounds = std::thread::Builder::new().name("maildrop".into()).stack_size(STACK);
+        let pickup = &pickup;
+        rounds.spawn_scoped(scope, move || pickup.rounds(&poked))?;
+        lifecycle.ready();
+        attend(listeners, &lifecycle, &desk, sessions, wakeup, poke)
+    })
+}
+
+/// Lets clients in and has the folder looked at, until master ends it; what has begun is finished then.
+fn attend(
+    listeners: Vec<Listener>,
+    lifecycle: &Lifecycle,
+    desk: &Desk,
+    mut sessions: Sessions,
+    wakeup: Duration,
+    poke: SyncSender<()>,
+) -> Result<(), Fatal> {
+    let (desks, doorbells): (Vec<Listener>, Vec<Listener>) = listeners.into_iter().partition(is_desk);
+    while !lifecycle.draining() {
+        // A round that is due already will find the mail.
+        if poke.try_send(()) == Err(TrySendError::Disconnected(())) {
+            return Err(Fatal::new("the thread that takes up what is in maildrop/ has ended"));
+        }
+        loop {
+            let rings = wait(&doorbells, &desks, lifecycle, wakeup)?;
+            for client in desks.iter().flat_map(|desk| (0..CLIENTS).map_while(|_| service::accept_one(desk)))
+            {
+                if desk.admits(&client) {
+                    sessions.start(client);
+                }
+            }
+            if rings || lifecycle.draining() {
+                break;
+            }
+        }
     }
-    Ok(())
+    drop(poke);
+    sessions.drain(desks)
+}
+
+/// Whether users reach this socket, and not only postdrop.
+fn is_desk(listener: &Listener) -> bool {
+    let Listener::Unix(listener) = listener else { return false };
+    let address = listener.local_addr().ok();
+    let folder = address.as_ref().and_then(|address| address.as_pathname()?.parent()?.file_name());
+    folder.is_some_and(|folder| folder == SOCKET_FOLDER)
 }
 
 fn options(overrides: &[String]) -> Options {
@@ -68,29 +133,51 @@ fn options(overrides: &[String]) -> Options {
     }
 }
 
-/// Waits for a poke, a word of master's, or the end of the interval. That somebody connects is the poke.
-fn wait(listeners: &[Listener], lifecycle: &Lifecycle, interval: Duration) -> Result<(), Fatal> {
-    let descriptors = listeners.iter().map(AsFd::as_fd).chain([lifecycle.wake_descriptor()]);
-    let mut wanted: Vec<PollFd<'_>> = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+/// Waits for a ring of one of the doorbells, a client, a word of master's, or the end of the interval; whether the folder
+/// is to be looked at. That somebody connects to a doorbell is the ring.
+fn wait(
+    doorbells: &[Listener],
+    desks: &[Listener],
+    lifecycle: &Lifecycle,
+    interval: Duration,
+) -> Result<bool, Fatal> {
+    let listeners = doorbells.iter().chain(desks).map(AsFd::as_fd);
+    let mut wanted: Vec<PollFd<'_>> =
+        listeners.chain([lifecycle.wake_descriptor()]).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     let timeout = PollTimeout::try_from(interval).unwrap_or(PollTimeout::MAX);
-    match poll(&mut wanted, timeout) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+    let is_due = match poll(&mut wanted, timeout) {
+        Ok(ready) => ready == 0,
+        Err(nix::errno::Errno::EINTR) => false,
         Err(error) => return Err(Fatal::new(format!("poll: {error}"))),
+    };
+    if wanted.last().is_some_and(has_input) {
+        lifecycle.quiet();
     }
-    lifecycle.quiet();
+    let rings = wanted.iter().zip(doorbells).filter(|(fd, _)| has_input(fd)).map(|(_, doorbell)| doorbell);
     // Listeners do not block; whatever else accept says, the next round is made all the same.
-    listeners.iter().for_each(|listener| while service::accept_one(listener).is_some() {});
-    Ok(())
+    let rung = rings.map(|doorbell| while service::accept_one(doorbell).is_some() {}).count();
+    Ok(is_due || rung > 0)
+}
+
+fn has_input(fd: &PollFd<'_>) -> bool {
+    fd.revents().is_some_and(|events| !events.is_empty())
 }
 
 struct Pickup<'a> {
     maildrop: Maildrop,
-    submitter: Submitter,
+    submitter: Arc<Submitter>,
     /// Whether to take up nothing more.
     ends: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Pickup<'_> {
+    /// A round for each poke, until nobody is left who could.
+    fn rounds(&self, poked: &Receiver<()>) {
+        while poked.recv().is_ok() {
+            self.round();
+        }
+    }
+
     /// Takes up what is there. Files that come meanwhile have their own poke.
     fn round(&self) {
         loop {
@@ -149,7 +236,7 @@ impl Pickup<'_> {
             Dropped::Suspicious(why) => self.set_aside(name, why),
             Dropped::Finished { file, uid, modified, size } => {
                 let found = submission::Found { file, uid, modified, size };
-                match self.submitter.submit(found) {
+                match self.submitter.submit(&found) {
                     Ok(()) => self.done("remove", self.maildrop.remove(name)),
                     Err(submission::Failure::Malformed(why)) => self.set_aside(name, &why),
                     Err(submission::Failure::Later(why)) => {

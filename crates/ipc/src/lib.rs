@@ -22,3 +22,9 @@ use std::path::{Path, PathBuf};
 pub fn socket_path(queue_directory: &Path, private: bool, service: &str) -> PathBuf {
     queue_directory.join(if private { "private" } else { "public" }).join(service)
 }
+
+/// Where users hand submissions to the pickup service of this name: `queue_directory/submit/NAME`.
+#[must_use]
+pub fn submission_socket_path(queue_directory: &Path, service: &str) -> PathBuf {
+    queue_directory.join(mail::submission::SOCKET_FOLDER).join(service)
+}

@@ -1,4 +1,5 @@
-//! The file that `postdrop` leaves in `maildrop/` and pickup takes; `sendmail` writes the same bytes to postdrop.
+//! The file that `postdrop` leaves in `maildrop/` and pickup takes; `sendmail` writes the same bytes to postdrop, or to
+//! pickup's socket `submit/pickup`, with their number as four bytes, little-endian, before them.
 //!
 //! ```text
 //! postroad-submission 1          the first line
@@ -17,8 +18,8 @@
 //! \0postroad-end + the length of the content as eight bytes, little-endian
 //! ```
 //! Any local user may have written it, so nothing in it is believed: every length has a limit, and who the submitter is
-//! comes from the file's owner, never from here. A file without its trailer was cut short, and one with a
-//! [`LostBlock`] was torn.
+//! comes from the file's owner or the socket's peer, never from here. A submission without its trailer was cut short, and
+//! one with a [`LostBlock`] was torn.
 
 use std::fmt::{self, Write as _};
 
@@ -38,6 +39,18 @@ pub const MAX_HEAD: usize = 4 * 1024 * 1024;
 
 /// The most recipients of one submission.
 pub const MAX_RECIPIENTS: usize = 50_000;
+
+/// The folder of the queue that users may enter, with the socket that they hand submissions to.
+pub const SOCKET_FOLDER: &str = "submit";
+
+/// The largest submission that pickup takes at its socket, where it is held in memory as a whole.
+pub const MAX_HANDED: usize = 256 * 1024;
+
+/// Pickup's answer: the message is in the queue for good. Any other means that its submitter still has it.
+pub const TAKEN: u8 = b'+';
+
+/// The other answer.
+pub const NOT_TAKEN: u8 = b'-';
 
 /// The longest line of the head: a word and the longest address.
 const MAX_LINE: usize = 2100;
@@ -77,6 +90,12 @@ pub enum SubmissionError {
     TooManyRecipients,
     /// No sender line.
     NoSender,
+    /// Its trailer is missing, or is about another length.
+    CutShort,
+    /// It has a [`LostBlock`].
+    Torn,
+    /// What comes over a socket is longer than [`MAX_HANDED`], or has something behind it.
+    TooLong,
 }
 
 impl Head {
@@ -210,6 +229,59 @@ pub fn content_length(last_bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(length.try_into().ok()?))
 }
 
+/// What is sent to pickup's socket: a submission of at most [`MAX_HANDED`] bytes, and before it how many they are.
+#[must_use]
+pub fn handed(submission: &[u8]) -> Option<Vec<u8>> {
+    let length = u32::try_from(submission.len()).ok().filter(|_| submission.len() <= MAX_HANDED)?;
+    Some([&length.to_le_bytes()[..], submission].concat())
+}
+
+/// A submission on its way through pickup's socket.
+#[derive(Debug, Default)]
+pub struct Arriving {
+    bytes: Vec<u8>,
+}
+
+impl Arriving {
+    /// How many bytes the length is.
+    const PREFIX: usize = 4;
+
+    /// Takes the next piece; `true` once the submission is whole. What is held is what has come, not what was announced.
+    ///
+    /// # Errors
+    /// [`SubmissionError::TooLong`].
+    pub fn take(&mut self, piece: &[u8]) -> Result<bool, SubmissionError> {
+        self.bytes.extend_from_slice(piece);
+        let Some(prefix) = self.bytes.first_chunk::<{ Self::PREFIX }>() else { return Ok(false) };
+        let length = usize::try_from(u32::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
+        let have = self.bytes.len() - Self::PREFIX;
+        if length > MAX_HANDED || have > length {
+            return Err(SubmissionError::TooLong);
+        }
+        Ok(have == length)
+    }
+
+    /// The head and the content of the whole submission.
+    ///
+    /// # Errors
+    /// What makes it none.
+    pub fn open(mut self) -> Result<(Head, Vec<u8>), SubmissionError> {
+        let submission = self.bytes.get(Self::PREFIX..).unwrap_or_default();
+        let (head, start) = Head::decode(submission)?.ok_or(SubmissionError::CutShort)?;
+        let end = submission.len().checked_sub(TRAILER_LENGTH).filter(|end| *end >= start);
+        let end = end.ok_or(SubmissionError::CutShort)?;
+        if content_length(&submission[end..]) != u64::try_from(end - start).ok() {
+            return Err(SubmissionError::CutShort);
+        }
+        if LostBlock::default().is_in(submission) {
+            return Err(SubmissionError::Torn);
+        }
+        self.bytes.truncate(Self::PREFIX + end);
+        self.bytes.drain(..Self::PREFIX + start);
+        Ok((head, self.bytes))
+    }
+}
+
 /// Looks for what a power cut leaves of a block of a file that it has lost, before anybody was told that the file is
 /// whole: a run of zeros as long as a block. No message has that; one that does is refused where it is submitted, so
 /// that none is taken and then found torn. A lost block at the beginning or the end takes the head or the trailer along.
@@ -264,6 +336,9 @@ impl fmt::Display for SubmissionError {
             Self::HeadTooLong => write!(f, "the envelope is longer than {MAX_HEAD} bytes"),
             Self::TooManyRecipients => write!(f, "more than {MAX_RECIPIENTS} recipients"),
             Self::NoSender => f.write_str("the envelope has no sender"),
+            Self::CutShort => f.write_str("it was cut short"),
+            Self::Torn => f.write_str("a part of it was lost"),
+            Self::TooLong => write!(f, "it is longer than {MAX_HANDED} bytes, or than it says"),
         }
     }
 }
@@ -339,6 +414,39 @@ mod tests {
         assert_eq!(body(crowd.trim_end()), Err(SubmissionError::TooManyRecipients));
         let endless = format!("postroad-submission 1\nsender {}", "x\n ".repeat(MAX_HEAD));
         assert_eq!(Head::decode(endless.as_bytes()), Err(SubmissionError::HeadTooLong));
+    }
+
+    fn arrived(bytes: &[u8], size: usize) -> Result<Option<(Head, Vec<u8>)>, SubmissionError> {
+        let mut arriving = Arriving::default();
+        let mut is_whole = false;
+        for piece in bytes.chunks(size) {
+            is_whole = arriving.take(piece)?;
+        }
+        if is_whole { arriving.open().map(Some) } else { Ok(None) }
+    }
+
+    #[test]
+    fn a_submission_arrives_whole_or_not_at_all() {
+        let content = b"Subject: x\n\nbody\n";
+        let whole = [&sample().encode()[..], content, &trailer(17)].concat();
+        let bytes = handed(&whole).unwrap();
+        for size in [1, 3, 4, 5, 1000] {
+            assert_eq!(arrived(&bytes, size), Ok(Some((sample(), content.to_vec()))), "{size}");
+        }
+        for length in 0..bytes.len() {
+            assert_eq!(arrived(&bytes[..length], 7), Ok(None), "{length}");
+        }
+        assert_eq!(arrived(&[&bytes[..], b"x"].concat(), 1000), Err(SubmissionError::TooLong));
+        assert_eq!(arrived(&[0xff; 4], 4), Err(SubmissionError::TooLong));
+        assert_eq!(handed(&vec![b'x'; MAX_HANDED + 1]), None);
+        for length in 1..whole.len() {
+            assert!(arrived(&handed(&whole[..length]).unwrap(), 1000).is_err(), "{length}");
+        }
+        let torn = [&sample().encode()[..], &[0; 5000], &trailer(5000)].concat();
+        assert_eq!(arrived(&handed(&torn).unwrap(), 1000), Err(SubmissionError::Torn));
+        let other = [&sample().encode()[..], content, &trailer(16)].concat();
+        assert_eq!(arrived(&handed(&other).unwrap(), 1000), Err(SubmissionError::CutShort));
+        assert_eq!(Arriving::default().open(), Err(SubmissionError::CutShort));
     }
 
     #[test]

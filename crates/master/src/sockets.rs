@@ -17,6 +17,9 @@ use nix::sys::socket::{
 /// How many clients may wait for a session; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// The program that has another socket, for all users of the machine.
+const TAKES_SUBMISSIONS: &str = "pickup";
+
 /// What a socket listens at: the key by which one generation finds the sockets of the one before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Endpoint {
@@ -88,7 +91,8 @@ fn listen_unix(path: &std::path::Path) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(&fresh)?)?;
-    // Who may reach the socket is decided by the folder: private/ is the mail system's, public/ postdrop's as well.
+    // Who may reach the socket is decided by the folder: private/ is the mail system's, public/ postdrop's as well, submit/
+    // everybody's.
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o666))?;
     listen(&socket, Backlog::new(BACKLOG)?)?;
     fs::rename(&fresh, path)?;
@@ -101,7 +105,13 @@ pub(crate) fn endpoints_of(entry: &ServiceEntry, config: &Config) -> io::Result<
         ServiceKind::Inet => inet_endpoints(entry, config),
         _ => {
             let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
-            Ok(vec![Endpoint::Unix(ipc::socket_path(&queue_directory, entry.private, &entry.name))])
+            let mut paths = vec![ipc::socket_path(&queue_directory, entry.private, &entry.name)];
+            if entry.command == TAKES_SUBMISSIONS {
+                let path = ipc::submission_socket_path(&queue_directory, &entry.name);
+                // An older version has made no folder for it: local mail goes through maildrop/ then.
+                paths.extend(Some(path).filter(|path| path.parent().is_some_and(std::path::Path::is_dir)));
+            }
+            Ok(paths.into_iter().map(Endpoint::Unix).collect())
         }
     }
 }

@@ -63,6 +63,8 @@ impl Root {
         // Anybody of the set-gid group may put a file into maildrop/ and none may list it or remove another's.
         make(&queue_directory.join("maildrop"), 0o1730, submission)?;
         make(&queue_directory.join("public"), 0o710, submission)?;
+        // Every user's way to pickup. Nobody but master makes sockets there, so that no other process is taken for it.
+        make(&queue_directory.join(mail::submission::SOCKET_FOLDER), 0o755, None)?;
         make(&queue_directory.join("private"), 0o700, user)?;
         make(&queue_directory.join("pid"), 0o755, None)?;
         Self::open(queue_directory).map_err(|e| QueueError::new("open", queue_directory.to_owned(), e))

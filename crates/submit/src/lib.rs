@@ -7,6 +7,7 @@
 
 mod authorization;
 mod failure;
+mod handover;
 mod maildrop;
 mod message;
 mod options;

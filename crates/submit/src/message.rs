@@ -109,12 +109,12 @@ impl<R: Read> Message<R> {
         Ok(header)
     }
 
-    /// Appends more of the message to `out` until that holds [`CHUNK`] bytes; `false` at the end of the message.
+    /// Appends more of the message to `out` until that holds `enough` bytes; `false` at the end of the message.
     ///
     /// # Errors
     /// What reading says.
-    pub(crate) fn read(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
-        while out.len() < CHUNK {
+    pub(crate) fn read(&mut self, out: &mut Vec<u8>, enough: usize) -> io::Result<bool> {
+        while out.len() < enough {
             if !self.read_piece(out)? {
                 return Ok(false);
             }

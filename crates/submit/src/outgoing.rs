@@ -1,21 +1,23 @@
-//! The way of a submission out of `sendmail`: into `maildrop/` where this process may write there, else to postdrop.
+//! The way of a submission out of `sendmail`: to a running pickup, where it is small; else into `maildrop/` where this process
+//! may write there, else to postdrop.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use mail::submission::{Head, LostBlock, trailer};
+use mail::submission::{Head, LostBlock, MAX_HANDED, trailer};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
 use crate::failure::{Exit, Failure, warn};
+use crate::handover::hand_over;
 use crate::maildrop::{Maildrop, wake_pickup};
 use crate::message::{CHUNK, Header};
 use crate::sendmail::PROGRAM;
 use crate::settings::Settings;
 
-/// The submission on its way out. A small one is a single write.
+/// The submission on its way out. A small one is a single write; what could go to pickup as a whole is held until then.
 pub(crate) struct Outgoing<'a> {
     settings: &'a Settings,
     sink: Option<Sink>,
@@ -32,9 +34,14 @@ impl<'a> Outgoing<'a> {
     pub(crate) fn new(settings: &'a Settings, head: &Head, header: &Header) -> Self {
         let mut buffer = head.encode();
         let head = buffer.len();
-        buffer.reserve(CHUNK);
+        buffer.reserve(header.bytes.len() + 1024);
         buffer.extend_from_slice(&header.bytes);
         Self { settings, sink: None, buffer, content: 0, head, lost: LostBlock::default() }
+    }
+
+    /// How much the buffer is to hold before it is sent.
+    pub(crate) fn enough(&self) -> usize {
+        if self.sink.is_some() { CHUNK } else { MAX_HANDED }
     }
 
     /// Sends what is in the buffer; there is more to come.
@@ -47,6 +54,9 @@ impl<'a> Outgoing<'a> {
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.count()?;
         self.buffer.extend_from_slice(&trailer(self.content));
+        if self.sink.is_none() && hand_over(&self.settings.queue_directory(), &self.buffer) {
+            return Ok(());
+        }
         self.write(true)?;
         match self.sink.take() {
             Some(sink) => sink.finish(self.settings),

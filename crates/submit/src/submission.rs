@@ -1,4 +1,4 @@
-//! `sendmail` takes a message: from standard input into `maildrop/`, itself where it may, else through postdrop.
+//! `sendmail` takes a message: from standard input to pickup, or where that does not take it into `maildrop/`.
 
 use std::io::{self, Read, Write};
 
@@ -40,11 +40,7 @@ pub(crate) fn submit(line: &CommandLine, settings: &Settings, input: impl Read) 
         announce_report(&head)?;
     }
 
-    let mut out = Outgoing::new(settings, &head, &header);
-    while message.read(&mut out.buffer).map_err(|error| reading_failed(&error))? {
-        out.transmit()?;
-    }
-    out.finish()
+    pass_on(message, Outgoing::new(settings, &head, &header))
 }
 
 /// `-bv`: nothing is read and nothing delivered; the sender gets a report on the recipients.
@@ -65,11 +61,17 @@ pub(crate) fn probe(line: &CommandLine, settings: &Settings) -> Result<(), Failu
     let header = read_header(&mut message, true)?;
     let head = Head { trace: Trace::Probe, ..head(line, &invoker, recipients, &header)? };
     announce_report(&head)?;
-    let mut out = Outgoing::new(settings, &head, &header);
-    while message.read(&mut out.buffer).map_err(|error| reading_failed(&error))? {
+    pass_on(message, Outgoing::new(settings, &head, &header))
+}
+
+fn pass_on<R: Read>(mut message: Message<R>, mut out: Outgoing<'_>) -> Result<(), Failure> {
+    loop {
+        let enough = out.enough();
+        if !message.read(&mut out.buffer, enough).map_err(|error| reading_failed(&error))? {
+            return out.finish();
+        }
         out.transmit()?;
     }
-    out.finish()
 }
 
 /// Said before the submission, because postdrop may take this process's place. Nobody may be there to read it.

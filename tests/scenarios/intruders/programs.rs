@@ -21,7 +21,8 @@ const MAIL: &str = "Subject: from games\n\nHello.\n";
 /// The mail system with its set-gid programs as they are installed; nobody takes up what is submitted before
 /// [`assert_taken`].
 fn installed() -> Instance {
-    let site = prepared(site());
+    // Where only some may submit mail, all of it goes through postdrop.
+    let site = prepared(site().main("authorized_submit_users = !nobody, static:all"));
     ["postdrop", "postqueue"].iter().for_each(|program| make_set_gid(&site, program));
     site
 }

@@ -1,13 +1,16 @@
-//! One submission: from its file to cleanup.
+//! One submission: from its file, or from memory, to cleanup.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipc::cleanup::{CleanupError, Client, Options, Refusal};
 use ipc::log;
-use mail::submission::{Head, LostBlock, MAX_HEAD, SubmissionError, TRAILER_LENGTH, content_length};
+use mail::submission::{
+    Arriving, Head, LostBlock, MAX_HEAD, SubmissionError, TRAILER_LENGTH, content_length,
+};
 use mail::{Envelope, Origin, QueueId};
 
 use super::notice;
@@ -41,25 +44,34 @@ pub(super) enum Failure {
 }
 
 impl Submitter {
-    /// Submits the message. It is in the queue when this returns, or its sender has been told why not.
-    pub(super) fn submit(&self, found: Found) -> Result<(), Failure> {
-        let opened = open(&found)?;
+    /// Submits the message in a file. It is in the queue when this returns, or its sender has been told why not.
+    pub(super) fn submit(&self, found: &Found) -> Result<(), Failure> {
+        self.bring(&open(found)?, found.uid, found.modified)
+    }
+
+    /// The same for a message that this user has handed over as a whole.
+    pub(super) fn submit_handed(&self, arrived: Arriving, uid: u32) -> Result<(), Failure> {
+        let (head, content) = arrived.open().map_err(|error| Failure::Malformed(error.to_string()))?;
+        self.bring(&Opened { head, content, rest: None }, uid, SystemTime::now())
+    }
+
+    fn bring(&self, opened: &Opened<'_>, uid: u32, arrival: SystemTime) -> Result<(), Failure> {
         let id = QueueId::generate(SystemTime::now());
-        log::submitted(id, found.uid, &opened.head.sender);
+        log::submitted(id, uid, &opened.head.sender);
         let content_filter = self.content_filter.clone();
-        let envelope = Envelope { content_filter, ..envelope(&opened.head, found.uid, found.modified) };
-        match self.transmit(id, &envelope, &opened, &found.file) {
+        let envelope = Envelope { content_filter, ..envelope(&opened.head, uid, arrival) };
+        match self.transmit(id, &envelope, opened) {
             Ok(()) => Ok(()),
             Err(Failed::Torn) => Err(Failure::Malformed("a part of it was lost".into())),
             Err(Failed::Reading(error)) => Err(Failure::Later(format!("read: {error}"))),
             Err(Failed::Cleanup(CleanupError::Refused(refusal))) if refusal.dsn().class() == 5 => {
-                self.refused(id, &envelope, &opened, &refusal)
+                self.refused(id, &envelope, opened, &refusal)
             }
             Err(Failed::Cleanup(error)) => Err(Failure::Later(error.to_string())),
         }
     }
 
-    fn transmit(&self, id: QueueId, envelope: &Envelope, opened: &Opened, file: &File) -> Result<(), Failed> {
+    fn transmit(&self, id: QueueId, envelope: &Envelope, opened: &Opened<'_>) -> Result<(), Failed> {
         let mut submission = self.cleanup.begin_as(&opened.head.full_name, id, envelope, self.options)?;
         // The head was understood, so that nothing of it is lost.
         let mut lost = LostBlock::default();
@@ -70,14 +82,15 @@ impl Submitter {
             submission.write_all(bytes).map_err(|error| Failed::Cleanup(CleanupError::Unreachable(error)))
         };
         write(&opened.content)?;
-        let mut at = opened.next;
-        let mut piece = Vec::new();
-        while at < opened.end {
-            let length = usize::try_from(opened.end - at).unwrap_or(PIECE).min(PIECE);
-            piece.resize(length, 0);
-            file.read_exact_at(&mut piece, at).map_err(Failed::Reading)?;
-            write(&piece)?;
-            at += length as u64;
+        if let Some((file, Range { start: mut at, end })) = opened.rest.clone() {
+            let mut piece = Vec::new();
+            while at < end {
+                let length = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+                piece.resize(length, 0);
+                file.read_exact_at(&mut piece, at).map_err(Failed::Reading)?;
+                write(&piece)?;
+                at += length as u64;
+            }
         }
         submission.commit()?;
         Ok(())
@@ -88,7 +101,7 @@ impl Submitter {
         &self,
         id: QueueId,
         envelope: &Envelope,
-        opened: &Opened,
+        opened: &Opened<'_>,
         refusal: &Refusal,
     ) -> Result<(), Failure> {
         log::warning!("{id}: submission refused: {refusal}");
@@ -122,17 +135,15 @@ impl From<CleanupError> for Failed {
 }
 
 /// A submission whose head was read and whose length is right.
-struct Opened {
+struct Opened<'a> {
     head: Head,
     /// The content as far as it was read with the head.
     content: Vec<u8>,
-    /// Where the rest of the content begins in the file.
-    next: u64,
-    /// Where the content ends.
-    end: u64,
+    /// Where the rest of it is.
+    rest: Option<(&'a File, Range<u64>)>,
 }
 
-fn open(found: &Found) -> Result<Opened, Failure> {
+fn open(found: &Found) -> Result<Opened<'_>, Failure> {
     let end = content_end(found)?;
     let (head, start, mut bytes) = read_head(&found.file)?;
     let start_of_content = start as u64;
@@ -142,7 +153,7 @@ fn open(found: &Found) -> Result<Opened, Failure> {
     let next = (bytes.len() as u64).min(end);
     bytes.truncate(usize::try_from(end).unwrap_or(usize::MAX));
     bytes.drain(..start);
-    Ok(Opened { head, content: bytes, next, end })
+    Ok(Opened { head, content: bytes, rest: Some((&found.file, next..end)) })
 }
 
 fn content_end(found: &Found) -> Result<u64, Failure> {

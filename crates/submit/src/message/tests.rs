@@ -19,7 +19,7 @@ fn read(input: &[u8], rules: Rules) -> Vec<u8> {
         let mut message = Message::new(Trickle(input, size), rules);
         let mut out = message.read_header(1 << 20).unwrap().bytes;
         let mut part = Vec::new();
-        while message.read(&mut part).unwrap() {
+        while message.read(&mut part, CHUNK).unwrap() {
             out.append(&mut part);
         }
         out.append(&mut part);
