@@ -5,9 +5,9 @@
 //! name appears. What a crash leaves in `tmp/` is removed by mail readers after 36 hours, as the format's definition
 //! asks. After `Ok` the mail is not lost in a power cut, for one of three reasons ([`Lasting`]):
 //!
-//! - [`Lasting::Synced`]: the message and its name in `new/` are durable. A small message takes ten system calls: open
-//!   and fstat `new/`, create, writev, fdatasync, rename, fsync of the folder (shared, see [`FolderSync`]), two closes, and
-//!   the read of the queue file. Two commits of a journal in a row are waited for, and more where folders are made.
+//! - [`Lasting::Synced`]: the message and its name in `new/` are durable. A small message takes eleven system calls:
+//!   create, fstat, open and fstat `new/`, writev, fdatasync, rename, fsync of the folder (shared, see [`FolderSync`]), two
+//!   closes, and the read of the queue file. Two commits of a journal in a row are waited for, and more where folders are made.
 //! - [`Lasting::Ordered`]: a power cut that takes the name in `new/` back takes back, too, what the queue manager does when
 //!   it hears of the delivery, because both are in one journal, the name comes first, and of two changes of names or
 //!   lengths the journal never keeps the later one alone. What the queue manager does is to remove the queue file, or to
@@ -17,6 +17,7 @@
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -92,34 +93,48 @@ pub(crate) fn deliver(
 }
 
 fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8], lasting: Lasting) -> Result<(), Failure> {
-    let new = open_new(folder, lasting)?;
-    let stat = new
-        .metadata()
-        .map_err(|error| Failure::from_io(&error, format_args!("stat {}", folder.join("new").display())))?;
-    let lasting = lasting.within(&stat);
     let (mut file, name, path) = create(folder, lasting)?;
-    let written = letter.write_to(&mut file, headers).and_then(|()| match lasting {
-        Lasting::Synced => file.sync_data(),
-        Lasting::Ordered(_) => sys::fs::write_out(&file),
+    let stored = write(folder, &mut file, letter, headers, lasting).and_then(|new| {
+        let Some((new, stat)) = new else {
+            return publish(folder, &path, AT_FDCWD, &folder.join("new").join(&name), lasting);
+        };
+        publish(folder, &path, new.as_fd(), Path::new(&name), lasting)?;
+        make_durable(&new, &stat, &folder.join("new").join(&name))
     });
-    let result = written.map_err(|error| Failure::from_io(&error, "error writing message"));
-    let result = result.and_then(|()| {
-        publish(&path, &new, &name)
-            .map_err(|error| Failure::from_io(&error, format_args!("rename {} into new/", path.display())))
-    });
-    if let Err(failure) = result {
+    if stored.is_err() {
         // Best effort: what stays in tmp/ is no mail.
         let _ = std::fs::remove_file(&path);
-        return Err(failure);
     }
-    if matches!(lasting, Lasting::Ordered(_)) {
-        return Ok(());
-    }
-    make_durable(&new, &stat, &folder.join("new").join(&name))
+    stored
+}
+
+/// Writes the message. Gives `new/`, where that is to be synced when it has the message.
+fn write(
+    folder: &Path,
+    file: &mut File,
+    letter: &Letter<'_>,
+    headers: &[u8],
+    lasting: Lasting,
+) -> Result<Option<(File, Metadata)>, Failure> {
+    let failed = |error: io::Error| Failure::from_io(&error, "error writing message");
+    // A file moves within its file system only: that of `new/` is the same.
+    let lasting = lasting.within(&file.metadata().map_err(failed)?);
+    let new = match lasting {
+        Lasting::Synced => Some(open_new(folder, lasting)?),
+        Lasting::Ordered(_) => None,
+    };
+    letter
+        .write_to(file, headers)
+        .and_then(|()| match lasting {
+            Lasting::Synced => file.sync_data(),
+            Lasting::Ordered(_) => sys::fs::write_out(file),
+        })
+        .map_err(failed)?;
+    Ok(new)
 }
 
 /// Opens `new/` before anything is delivered: a folder that cannot be synced later takes no mail now.
-fn open_new(folder: &Path, lasting: Lasting) -> Result<File, Failure> {
+fn open_new(folder: &Path, lasting: Lasting) -> Result<(File, Metadata), Failure> {
     let path = folder.join("new");
     let open = || OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&path);
     let opened = match open() {
@@ -129,7 +144,9 @@ fn open_new(folder: &Path, lasting: Lasting) -> Result<File, Failure> {
         }
         result => result,
     };
-    opened.map_err(|error| Failure::from_io(&error, format_args!("open {}", path.display())))
+    opened
+        .and_then(|new| new.metadata().map(|stat| (new, stat)))
+        .map_err(|error| Failure::from_io(&error, format_args!("open {}", path.display())))
 }
 
 fn make_folders(folder: &Path, lasting: Lasting) -> Result<(), Failure> {
@@ -189,12 +206,30 @@ fn unique_name() -> String {
     format!("{}.M{}P{}Q{count}.{}", now.as_secs(), now.subsec_micros(), *PROCESS, *HOST)
 }
 
-/// Moves the file into `new/` without ever replacing one that is there.
-fn publish(path: &Path, new: &File, name: &str) -> io::Result<()> {
-    match nix::fcntl::renameat2(AT_FDCWD, path, new, name, RenameFlags::RENAME_NOREPLACE) {
+/// Moves the file to its place in `new/`, which is made where it is missing.
+fn publish(
+    folder: &Path,
+    path: &Path,
+    at: BorrowedFd<'_>,
+    place: &Path,
+    lasting: Lasting,
+) -> Result<(), Failure> {
+    let moved = match rename(path, at, place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folders(folder, lasting)?;
+            rename(path, at, place)
+        }
+        result => result,
+    };
+    moved.map_err(|error| Failure::from_io(&error, format_args!("rename {} into new/", path.display())))
+}
+
+/// Renames without ever replacing what is there.
+fn rename(path: &Path, at: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
+    match nix::fcntl::renameat2(AT_FDCWD, path, at, place, RenameFlags::RENAME_NOREPLACE) {
         // A file system without the flag (NFS, some FUSE): a link fails where the name exists, too.
         Err(Errno::EINVAL | Errno::ENOSYS) => {
-            nix::unistd::linkat(AT_FDCWD, path, new, name, nix::fcntl::AtFlags::empty())?;
+            nix::unistd::linkat(AT_FDCWD, path, at, place, nix::fcntl::AtFlags::empty())?;
             std::fs::remove_file(path)
         }
         result => Ok(result?),
@@ -302,11 +337,27 @@ mod tests {
     #[test]
     fn a_dangling_link_for_a_folder_defers_and_makes_nothing_outside() {
         let home = tempfile::tempdir().unwrap();
-        let outside = home.path().join("outside");
-        std::fs::create_dir(home.path().join("Maildir")).unwrap();
-        symlink(&outside, home.path().join("Maildir/new")).unwrap();
-        assert!(deliver_to(&home.path().join("Maildir"), 0).unwrap_err().is_temporary());
-        assert!(!outside.exists());
+        let (folder, outside) = (home.path().join("Maildir"), home.path().join("outside"));
+        std::fs::create_dir(&folder).unwrap();
+        symlink(&outside, folder.join("new")).unwrap();
+        for lasting in [Lasting::Synced, Lasting::Ordered(home.path().metadata().unwrap().dev())] {
+            assert!(deliver_lasting(&folder, 0, lasting).unwrap_err().is_temporary());
+            assert!(!outside.exists() && files(&folder.join("tmp")).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_among_the_three_is_made() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("Maildir");
+        for lasting in [Lasting::Synced, Lasting::Ordered(home.path().metadata().unwrap().dev())] {
+            for name in ["tmp", "new"] {
+                deliver_lasting(&folder, 0, lasting).unwrap();
+                std::fs::remove_dir_all(folder.join(name)).unwrap();
+            }
+            deliver_lasting(&folder, 0, lasting).unwrap();
+            assert_eq!(files(&folder.join("new")).len(), 1);
+        }
     }
 
     #[test]
@@ -316,7 +367,7 @@ mod tests {
         std::fs::create_dir(&new).unwrap();
         std::fs::write(&from, "ours").unwrap();
         std::fs::write(new.join("x"), "theirs").unwrap();
-        let error = publish(&from, &File::open(&new).unwrap(), "x").unwrap_err();
+        let error = rename(&from, AT_FDCWD, &new.join("x")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(new.join("x")).unwrap(), b"theirs");
     }
