@@ -137,7 +137,11 @@ impl Directory {
 
     fn open_file(&self, id: QueueId, access: OFlag) -> Result<File, QueueError> {
         let flags = access | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        openat(self.slot(id), id.as_str(), flags, Mode::empty())
+        let opened = |flags| openat(self.slot(id), id.as_str(), flags, Mode::empty());
+        // When a message was last read is of no interest, and to note it is a change of the inode for the journal: with
+        // the time of its next attempt ahead, at every reading. Only its owner, and root, may ask for that.
+        opened(flags | OFlag::O_NOATIME)
+            .or_else(|errno| if errno == nix::errno::Errno::EPERM { opened(flags) } else { Err(errno) })
             .map(File::from)
             .map_err(|errno| self.error("open", id, errno))
     }

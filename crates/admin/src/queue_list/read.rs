@@ -22,7 +22,7 @@ const REASON_LIMIT: usize = 1024;
 const THREADS: usize = 2;
 
 /// Messages that a thread reads before it gives them on.
-const BATCH: usize = 32;
+const BATCH: usize = 128;
 
 /// Messages that were read together, and the rest of the last of them where that is long.
 struct Run {

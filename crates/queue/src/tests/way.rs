@@ -271,3 +271,17 @@ fn a_message_is_opened_again_where_it_is() {
         Err(QueueError::NotFound(_))
     ));
 }
+
+#[test]
+fn nothing_is_noted_of_a_message_that_was_only_looked_at() {
+    let queue = queue();
+    let id = queue.commit(&plain(&["a@example.com"]), b"Subject: x\n\nbody\n");
+    let path = queue.only_file();
+    // Before the last change, so that every file system that notes times at all would do so.
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_times(std::fs::FileTimes::new().set_accessed(long_ago)).unwrap();
+    let stored = queue.root.read_only().unwrap().open(Folder::Incoming, id).unwrap();
+    assert_eq!(recipients(&stored).len(), 1);
+    assert_eq!(std::fs::metadata(&path).unwrap().accessed().unwrap(), long_ago);
+}
