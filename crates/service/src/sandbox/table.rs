@@ -139,7 +139,8 @@ pub static TABLE: &[Row] = &[
         },
         keeps: &[],
     },
-    // Takes submissions out of maildrop; what is none goes to corrupt.
+    // Takes submissions out of maildrop; what is none goes to corrupt. Users of the machine connect to it, who may be anybody:
+    // it knows them by their numbers, which the kernel tells, and looks nobody up.
     Row {
         program: "pickup",
         hold: Hold::Whole {

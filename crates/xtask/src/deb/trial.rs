@@ -56,6 +56,7 @@ pub fn run(package: &Path) -> Result<()> {
     trial.delivers_once_started()?;
     trial.brings_what_nobody_changed(package)?;
     trial.takes_configuration()?;
+    trial.takes_other_answers()?;
     trial.survives_upgrade(package)?;
     trial.keeps_what_is_not_its_own_on_remove(package)?;
     trial.leaves_nothing_on_purge(&before)?;
@@ -91,6 +92,7 @@ impl Trial {
             ("/etc/postroad/master.cf", "644 root root"),
             ("/etc/mailname", "644 root root"),
             ("/var/spool/postroad/maildrop", "1730 postroad postdrop"),
+            ("/var/spool/postroad/submit", "755 root root"),
             ("/var/lib/postroad", "755 postroad postroad"),
         ] {
             let found = self.room.run(&["stat", "--format", "%a %U %G", file])?;
@@ -133,6 +135,68 @@ impl Trial {
         self.room.run(&["postroad", "reload"])?;
         self.send(&["sendmail", "jane"], "to a Maildir")?;
         self.wait_for("home/jane/Maildir/new", "Subject: to a Maildir")
+    }
+
+    /// What one answer has set does not stay behind when it is replaced by another; what was not answered differently stays
+    /// as the administrator wrote it.
+    fn takes_other_answers(&self) -> Result<()> {
+        let ours =
+            ["relayhost", "smtp_sasl_password_maps", "smtp_tls_wrappermode", "smtp_tls_security_level"];
+        let logins = "hash:/etc/postroad/smarthost_password";
+        for (answers, expected) in [
+            (
+                "main_mailer_type=Internet with smarthost\nrelayhost=[smtp.example.net]:465\nrelayhost_user=jane\n\
+                 relayhost_password=two words\n",
+                ["[smtp.example.net]:465", logins, "yes", "encrypt"],
+            ),
+            ("relayhost=[smtp.example.net]:587\n", ["[smtp.example.net]:587", logins, "no", "encrypt"]),
+            (
+                "relayhost=[smtp.example.net]:465\nrelayhost_user=\n",
+                ["[smtp.example.net]:465", "", "yes", "encrypt"],
+            ),
+            ("main_mailer_type=Internet Site\n", ["", "", "no", "may"]),
+        ] {
+            self.answer(answers)?;
+            for (name, expected) in ours.iter().zip(expected) {
+                self.has(name, expected)?;
+            }
+            let login = self.room.ask(&["cat", "/etc/postroad/smarthost_password"], "")?;
+            demand(login.text.contains(" jane:two words") != expected[1].is_empty(), || {
+                format!("after {answers:?} the login is {}", login.text)
+            })?;
+        }
+        let written = ["inet_interfaces = 127.0.0.1", "mydestination = $myhostname, localhost, example.org"];
+        self.room.run(&["postconf", "-e", written[0], written[1]])?;
+        self.answer("recipient_delim=-\n")?;
+        self.has("recipient_delimiter", "-")?;
+        written.iter().try_for_each(|line| {
+            let (name, value) = line.split_once(" = ").unwrap_or_default();
+            self.has(name, value)
+        })
+    }
+
+    /// Has the questions asked again and gives these answers to some.
+    fn answer(&self, answers: &str) -> Result<()> {
+        let editor = "#!/bin/sh\nwhile IFS== read -r name value; do\n  \
+                      sed -i \"s|^postroad/$name=.*|postroad/$name=\\\"$value\\\"|\" \"$1\"\ndone </tmp/answers\n";
+        self.room.write("tmp/answers", answers)?;
+        self.room.write("tmp/editor", editor)?;
+        self.room.run(&["chmod", "755", "/tmp/editor"])?;
+        let reconfigure = ["dpkg-reconfigure", "--priority=low", "postroad"];
+        self.room
+            .run(
+                &[
+                    &["env", "DEBIAN_FRONTEND=editor", "EDITOR=/tmp/editor", "VISUAL=/tmp/editor"],
+                    &reconfigure[..],
+                ]
+                .concat(),
+            )
+            .map(drop)
+    }
+
+    fn has(&self, name: &str, expected: &str) -> Result<()> {
+        let value = self.room.run(&["postconf", "-h", name])?;
+        demand(value.trim() == expected, || format!("main.cf: {name} is {value}, not {expected}"))
     }
 
     /// A new version comes while mail waits; it has new files of configuration, which an administrator has changed.
