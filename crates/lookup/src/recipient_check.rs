@@ -53,6 +53,8 @@ pub struct Rejection {
     pub code: u16,
     /// The enhanced status code.
     pub dsn: Dsn,
+    /// Whether the route has that code, and may mean something else than an unknown recipient.
+    pub dsn_is_given: bool,
     /// The reason.
     pub text: String,
 }
@@ -137,11 +139,11 @@ impl RecipientCheck {
             _ => return None,
         };
         let (word, rest) = route.nexthop.split_once(' ').unwrap_or(("", &route.nexthop));
-        let (dsn, text) = match word.parse() {
-            Ok(dsn) => (dsn, rest.trim_start()),
-            Err(_) => (dsn, route.nexthop.as_str()),
+        let (dsn, dsn_is_given, text) = match word.parse() {
+            Ok(dsn) => (dsn, true, rest.trim_start()),
+            Err(_) => (dsn, route.class == Class::VirtualAlias, route.nexthop.as_str()),
         };
-        Some(Rejection::new(code, dsn, text.to_owned()))
+        Some(Rejection { dsn_is_given, ..Rejection::new(code, dsn, text.to_owned()) })
     }
 }
 
@@ -149,6 +151,6 @@ impl Rejection {
     /// The class of the status code follows the reply code, which the operator may have changed to a temporary one.
     fn new(code: u16, dsn: Dsn, text: String) -> Self {
         let dsn = dsn.with_class(if code < 500 { 4 } else { 5 });
-        Self { code, dsn, text }
+        Self { code, dsn, dsn_is_given: false, text }
     }
 }

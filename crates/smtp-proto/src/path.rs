@@ -1,7 +1,7 @@
 //! The address in MAIL FROM and RCPT TO: RFC 5321 section 4.1.2, with what mailers are known to send instead.
 //!
-//! Like Postfix, unless `strict_rfc821_envelopes = yes`: angle brackets may be missing, comments and a display name are
-//! dropped, and white space between the parts is overlooked. A source route is dropped in any case (RFC 5321 appendix
+//! Like Postfix, unless `strict_rfc821_envelopes = yes`: angle brackets may be missing or doubled, comments and a display name
+//! are dropped, and white space between the parts is overlooked. A source route is dropped in any case (RFC 5321 appendix
 //! C). Whatever the form, the result must be one address with a domain that could exist.
 
 use std::iter::Peekable;
@@ -56,6 +56,7 @@ pub fn parse(path: &str, rules: PathRules) -> Result<Address, PathError> {
     if rules.strict && !(path.starts_with('<') && path.ends_with('>')) {
         return Err(PathError);
     }
+    let path = if rules.strict { path } else { without_stray_brackets(path) };
     let mut reader =
         Reader { rest: path.chars().peekable(), strict: rules.strict, address: Spelling::default() };
     let text = reader.path()?;
@@ -70,6 +71,13 @@ pub fn parse(path: &str, rules: PathRules) -> Result<Address, PathError> {
         Some(domain) if !is_domain(domain) => Err(PathError),
         _ => Ok(address),
     }
+}
+
+/// Programs that put brackets around what has them send `<<user@domain>>`, or half of that.
+fn without_stray_brackets(path: &str) -> &str {
+    let path = path.strip_prefix('<').filter(|rest| rest.starts_with('<')).unwrap_or(path);
+    let closed = |rest: &&str| rest.ends_with('>') || !rest.is_empty() && !rest.contains('<');
+    path.strip_suffix('>').filter(closed).unwrap_or(path)
 }
 
 /// An address as it is put together, without its quotes.

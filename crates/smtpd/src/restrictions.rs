@@ -185,7 +185,10 @@ impl Restrictions {
         let list = (&self.sender, Class::Sender);
         let (found, refused) = self.unless_delayed(list, subject, before, &mut postponed.sender);
         effects.add(found);
-        refused
+        if refused.is_some() || self.order.delay_reject {
+            return refused;
+        }
+        self.unlisted_sender(&mut Evaluation::new(&self.judge, subject))
     }
 
     /// Evaluates a list at its own stage; what it puts off is left for RCPT.
@@ -203,6 +206,12 @@ impl Restrictions {
         let refused = evaluation.list(list, class);
         *postponed = evaluation.postponed();
         (evaluation.effects, refused)
+    }
+
+    /// `smtpd_reject_unlisted_sender`: what follows the list of senders, whatever that permits.
+    fn unlisted_sender(&self, evaluation: &mut Evaluation<'_>) -> Option<Reply> {
+        let asks = self.order.reject_unlisted_sender && !evaluation.effects.discard;
+        asks.then(|| evaluation.verb("reject_unlisted_sender", Class::Sender)).flatten()
     }
 
     /// A client has named a recipient.
@@ -230,16 +239,14 @@ impl Restrictions {
             if class == Class::Helo && subject.helo.is_none() {
                 continue;
             }
-            if let Some(reply) = evaluation.list(list, class) {
+            let refused = evaluation.list(list, class);
+            let unlisted = || self.unlisted_sender(&mut evaluation);
+            if let Some(reply) = refused.or_else(|| (class == Class::Sender).then(unlisted).flatten()) {
                 return Some(reply);
             }
         }
-        let mut verbs = Vec::new();
-        if !evaluation.effects.discard {
-            verbs.extend(self.order.reject_unlisted_recipient.then_some("reject_unlisted_recipient"));
-            verbs.extend(self.order.reject_unlisted_sender.then_some("reject_unlisted_sender"));
-        }
-        let reply = evaluation.conclude(&verbs, Class::Recipient);
+        let asks = self.order.reject_unlisted_recipient && !evaluation.effects.discard;
+        let reply = evaluation.conclude(asks.then_some("reject_unlisted_recipient"), Class::Recipient);
         effects.add(evaluation.effects);
         reply
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 /// Path, what it is taken for unless `strict_rfc821_envelopes`, and whether it is with it. `!` is for what is no address.
-const PATHS: [(&str, &str, bool); 55] = [
+const PATHS: [(&str, &str, bool); 61] = [
     ("<a@b.c>", "a@b.c", true),
     ("a@b.c", "a@b.c", false),
     ("<a>", "a", true),
@@ -29,12 +29,18 @@ const PATHS: [(&str, &str, bool); 55] = [
     ("Joe<a@b.c>", "a@b.c", false),
     ("\"Joe, Jr.\"<a@b.c>", "a@b.c", false),
     ("<a@b.c", "!", false),
-    ("a@b.c>", "!", false),
+    ("a@b.c>", "a@b.c", false),
+    ("<a@b.c>>", "a@b.c", false),
+    ("<<a@b.c>", "a@b.c", false),
+    ("<<<a@b.c>", "!", false),
+    ("a@b.c>>", "!", false),
+    ("<>>", "", false),
+    (">", "!", false),
     ("<a@b.c><d@e.f>", "!", false),
     ("<a@b.c>d", "!", false),
     ("a@b.c,d@e.f", "!", false),
     ("<a@b.c,d@e.f>", "!", false),
-    ("<<a@b.c>>", "!", false),
+    ("<<a@b.c>>", "a@b.c", false),
     ("<a@[127.0.0.1]>", "a@[127.0.0.1]", true),
     ("<a@[IPv6:::1]>", "a@[IPv6:::1]", true),
     ("<a@[127.0.0]>", "!", false),

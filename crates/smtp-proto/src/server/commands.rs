@@ -221,6 +221,8 @@ fn hello(verb: Verb, arguments: &str) -> Result<Question, Fault> {
     if name.is_empty() {
         return Err(Fault::HeloSyntax(verb.name()));
     }
-    let name = name.chars().map(|c| if c.is_control() { '?' } else { c }).take(MAX_HELO).collect();
+    // What has a meaning in a trace header could forge one.
+    let neutral = |c: char| if c.is_control() || " ()<>;\"\\@".contains(c) { '?' } else { c };
+    let name = name.chars().map(neutral).take(MAX_HELO).collect();
     Ok(Question::Helo(Helo { name, extended: verb != Verb::Helo }, verb))
 }

@@ -119,12 +119,7 @@ impl Session {
         let Some((size, last)) = parse_bdat(arguments) else {
             return Some(self.refuse(&Fault::BdatSyntax));
         };
-        if let Err(fault) = self.check_recipients() {
-            let then = std::mem::replace(&mut self.state, State::Idle);
-            self.skip(size, fault.reply(&self.settings.hostname), then);
-            return None;
-        }
-        if let Err(fault) = self.check_chunk(size, last) {
+        if let Err(fault) = self.check_recipients().and_then(|()| self.check_chunk(size, last)) {
             self.fail_message(size, last, fault.reply(&self.settings.hostname));
             return None;
         }

@@ -1,5 +1,6 @@
 //! access(5): which keys tables are asked for.
 
+use ipc::log;
 use lookup::address_search::{access_address, access_domain};
 use lookup::{LookupError, Maps};
 use mail::Address;
@@ -33,7 +34,7 @@ pub(super) fn about_client(
     argument: &Argument,
 ) -> Result<Decision, LookupError> {
     let Argument::Table { maps, label } = argument else { return Ok(Decision::Dunno) };
-    let found = find_client(e, maps)?;
+    let found = find_client(e, maps);
     act_on(e, found, Class::Client, label)
 }
 
@@ -45,9 +46,9 @@ pub(super) fn about_reverse_client(
 ) -> Result<Decision, LookupError> {
     let Argument::Table { maps, label } = argument else { return Ok(Decision::Dunno) };
     let client = e.subject.client;
-    let found = match access_domain(maps, &client.reverse_name, e.judge.parents)? {
-        Some(value) => Some(value),
-        None => access_address(maps, &client.address)?,
+    let found = match access_domain(maps, &client.reverse_name, e.judge.parents) {
+        Ok(None) => access_address(maps, &client.address),
+        found => found,
     };
     act_on(e, found, Class::ReverseClient, label)
 }
@@ -61,7 +62,7 @@ pub(super) fn about_etrn(
     let (Argument::Table { maps, label }, Some(domain)) = (argument, e.subject.etrn_domain) else {
         return Ok(Decision::Dunno);
     };
-    let found = access_domain(maps, domain, e.judge.parents)?;
+    let found = access_domain(maps, domain, e.judge.parents);
     act_on(e, found, Class::Etrn, label)
 }
 
@@ -92,7 +93,7 @@ pub(super) fn about_helo(
     let (Argument::Table { maps, label }, Some(helo)) = (argument, e.subject.helo) else {
         return Ok(Decision::Dunno);
     };
-    let found = access_domain(maps, helo, e.judge.parents)?;
+    let found = access_domain(maps, helo, e.judge.parents);
     act_on(e, found, Class::Helo, label)
 }
 
@@ -106,8 +107,8 @@ pub(super) fn about_sender(
         return Ok(Decision::Dunno);
     };
     let found = match sender.is_null() {
-        true => maps.get(&e.judge.null_access_lookup_key)?,
-        false => find_address(e, maps, sender)?,
+        true => maps.get(&e.judge.null_access_lookup_key),
+        false => find_address(e, maps, sender),
     };
     act_on(e, found, Class::Sender, label)
 }
@@ -121,7 +122,7 @@ pub(super) fn about_recipient(
     let (Argument::Table { maps, label }, Some(recipient)) = (argument, e.subject.recipient) else {
         return Ok(Decision::Dunno);
     };
-    let found = find_address(e, maps, recipient)?;
+    let found = find_address(e, maps, recipient);
     act_on(e, found, Class::Recipient, label)
 }
 
@@ -130,14 +131,18 @@ fn find_address(e: &Evaluation<'_>, maps: &Maps, address: &Address) -> Result<Op
     search.access(maps, &e.judge.complete(address), e.judge.parents)
 }
 
-/// Does what an entry of a table says.
+/// Does what an entry of a table says. A table that could not be asked says this.
 pub(super) fn act_on(
     e: &mut Evaluation<'_>,
-    value: Option<String>,
+    found: Result<Option<String>, LookupError>,
     class: Class,
     table: &str,
 ) -> Result<Decision, LookupError> {
-    match &value {
+    let found = found.unwrap_or_else(|error| {
+        log::warning!("{error}");
+        Some("451 4.3.5 Server configuration error".to_owned())
+    });
+    match &found {
         Some(value) => Entry { value, source: table, class }.act(e),
         None => Ok(Decision::Dunno),
     }

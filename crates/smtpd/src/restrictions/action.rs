@@ -93,6 +93,7 @@ impl Entry<'_> {
             Ok(dsn) => (class.fitting(dsn.with_class(status)), rest.trim_start()),
             Err(_) => (Dsn::new(status, 7, 1), text),
         };
+        let text = if text.is_empty() { generic } else { text };
         let name = class.name_in(e.subject);
         Reply::new(code, dsn, format!("<{name}>: {} rejected: {text}", class.words()))
     }

@@ -30,11 +30,12 @@ pub(super) fn non_fqdn(e: &Evaluation<'_>, address: Option<&Address>, class: Cla
 }
 
 pub(super) fn unlisted(
-    e: &Evaluation<'_>,
+    e: &mut Evaluation<'_>,
     address: Option<&Address>,
     class: Class,
 ) -> Result<Decision, LookupError> {
     let Some(address) = address.filter(|address| !address.is_null()) else { return Ok(Decision::Dunno) };
+    e.asked = Some(class);
     let nobody = Address::null();
     // The route of a sender's own address does not depend on who writes to it.
     let sender = e.subject.sender.filter(|_| class == Class::Recipient).unwrap_or(&nobody);
@@ -45,9 +46,8 @@ pub(super) fn unlisted(
         Verdict::Unknown(rejection) => {
             // X.1.1 is about a recipient; RFC 3463 has no code for an unknown sender but X.1.0.
             let dsn = match class {
-                Class::Sender if rejection.dsn.with_class(5) == Dsn::new(5, 1, 1) => {
-                    Dsn::new(rejection.dsn.class(), 1, 0)
-                }
+                _ if rejection.dsn_is_given => class.fitting(rejection.dsn),
+                Class::Sender => Dsn::new(rejection.dsn.class(), 1, 0),
                 _ => rejection.dsn,
             };
             let text = format!("<{address}>: {} rejected: {}", class.words(), rejection.text);
@@ -61,14 +61,16 @@ pub(super) fn permit_auth_destination(
     _: Class,
     _: &Argument,
 ) -> Result<Decision, LookupError> {
+    e.asked = Some(Class::Recipient);
     match e.subject.recipient {
         Some(recipient) => Ok(client::permit_if(e.judge.relay_permitted(recipient)?)),
         None => Ok(Decision::Dunno),
     }
 }
 
-pub(super) fn unauth_destination(e: &Evaluation<'_>, defer: bool) -> Result<Decision, LookupError> {
+pub(super) fn unauth_destination(e: &mut Evaluation<'_>, defer: bool) -> Result<Decision, LookupError> {
     let Some(recipient) = e.subject.recipient else { return Ok(Decision::Dunno) };
+    e.asked = Some(Class::Recipient);
     if e.judge.relay_permitted(recipient)? {
         return Ok(Decision::Dunno);
     }

@@ -91,8 +91,9 @@ pub(super) fn about(e: &mut Evaluation<'_>, _: Class, argument: &Argument) -> Re
             Feature::Issuer => tls.trusted_names().map(|(_, issuer)| issuer),
         };
         let Some(key) = key.filter(|key| !key.is_empty()) else { continue };
-        if let Some(value) = maps.get(key)? {
-            return act_on(e, Some(value), Class::Client, label);
+        match maps.get(key) {
+            Ok(None) => {}
+            found => return act_on(e, found, Class::Client, label),
         }
     }
     Ok(Decision::Dunno)

@@ -46,6 +46,8 @@ pub(super) struct Evaluation<'a> {
     pub(super) subject: &'a Subject<'a>,
     pub(super) effects: Effects,
     pub(super) depth: u32,
+    /// What a table was last asked about, where that is not what the list is about.
+    pub(super) asked: Option<Class>,
     defer_if_permit: Option<Reply>,
     defer_if_reject: Option<Reply>,
 }
@@ -57,6 +59,7 @@ impl<'a> Evaluation<'a> {
             subject,
             effects: Effects::default(),
             depth: 0,
+            asked: None,
             defer_if_permit: None,
             defer_if_reject: None,
         }
@@ -91,9 +94,9 @@ impl<'a> Evaluation<'a> {
         self.defer_if_permit.take()
     }
 
-    /// The end of all lists that are due: what was put off, or else what these verbs say.
-    pub(super) fn conclude(&mut self, verbs: &[&str], class: Class) -> Option<Reply> {
-        self.postponed().or_else(|| verbs.iter().find_map(|verb| self.verb(verb, class)))
+    /// The end of all lists that are due: what was put off, or else what the verb says.
+    pub(super) fn conclude(&mut self, verb: Option<&str>, class: Class) -> Option<Reply> {
+        self.postponed().or_else(|| self.verb(verb?, class))
     }
 
     fn reply(&mut self, decision: Result<Decision, LookupError>, class: Class) -> Option<Reply> {
@@ -103,7 +106,10 @@ impl<'a> Evaluation<'a> {
             }
             Ok(Decision::Refuse(reply)) => Some(reply),
             Ok(_) => None,
-            Err(error) => Some(refusal::from_lookup(&error, &class.name_in(self.subject))),
+            Err(error) => {
+                let class = self.asked.unwrap_or(class);
+                Some(refusal::from_lookup(&error, &class.name_in(self.subject)))
+            }
         }
     }
 
@@ -129,6 +135,7 @@ impl<'a> Evaluation<'a> {
             Rule::Verb { verb, argument } => match verb.ask() {
                 Some(ask) => {
                     self.show(|| format!("generic_checks: name={}", verb.name));
+                    self.asked = None;
                     let decision = ask(self, class, argument)?;
                     self.show(|| format!("generic_checks: name={} status={}", verb.name, decision.status()));
                     if decision == Decision::Permit

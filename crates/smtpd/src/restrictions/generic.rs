@@ -18,7 +18,7 @@ pub(super) fn reject(e: &mut Evaluation<'_>, class: Class, _: &Argument) -> Resu
 }
 
 pub(super) fn defer(e: &mut Evaluation<'_>, class: Class, _: &Argument) -> Result<Decision, LookupError> {
-    Ok(Decision::Refuse(refuse(e.subject, class, e.judge.codes.defer, (7, 1), "Try again later")))
+    Ok(Decision::Refuse(refuse(e.subject, class, e.judge.codes.defer, (3, 2), "Try again later")))
 }
 
 pub(super) fn reject_plaintext_session(

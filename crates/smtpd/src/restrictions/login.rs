@@ -65,7 +65,7 @@ pub(super) fn reject_unauthenticated_mismatch(
     }
 }
 
-fn mismatch(e: &Evaluation<'_>, unknown: Unknown, strangers_too: bool) -> Result<Decision, LookupError> {
+fn mismatch(e: &mut Evaluation<'_>, unknown: Unknown, strangers_too: bool) -> Result<Decision, LookupError> {
     let Some(sender) = e.subject.sender.filter(|sender| !sender.is_null()) else {
         return Ok(Decision::Dunno);
     };
@@ -73,6 +73,7 @@ fn mismatch(e: &Evaluation<'_>, unknown: Unknown, strangers_too: bool) -> Result
     if e.judge.sender_logins.is_empty() || login.is_none() && !strangers_too {
         return Ok(Decision::Dunno);
     }
+    e.asked = Some(Class::Sender);
     let owners = owners(e, sender)?;
     match (login, owners) {
         (None, Some(_)) => Ok(refuse(sender, "not logged in")),
@@ -108,6 +109,6 @@ pub(super) fn about_login(
     let (Argument::Table { maps, label }, Some(login)) = (argument, &e.subject.client.login) else {
         return Ok(Decision::Dunno);
     };
-    let found = maps.get(&login.username)?;
+    let found = maps.get(&login.username);
     access::act_on(e, found, Class::Login, label)
 }

@@ -9,7 +9,7 @@ use lookup::address_search::{access_address, access_domain};
 use mail::Address;
 use net::dns::{DnsError, Mx};
 
-use super::action::Entry;
+use super::access;
 use super::class::Class;
 use super::evaluate::{Decision, Evaluation};
 use super::misconfigured;
@@ -37,12 +37,11 @@ pub(super) fn check(
     let Argument::Table { maps, label } = argument else { return Ok(Decision::Dunno) };
     let Some(name) = name_of(e, class) else { return Ok(Decision::Dunno) };
     let found = match literal(&name) {
-        Some(ip) if servers != Servers::Name => access_address(maps, &ip.to_string())?,
-        Some(_) => None,
-        None => find(e, maps, &name, servers)?,
+        Some(ip) if servers != Servers::Name => access_address(maps, &ip.to_string()),
+        Some(_) => Ok(None),
+        None => find(e, maps, &name, servers),
     };
-    let Some(value) = found else { return Ok(Decision::Dunno) };
-    match (Entry { value: &value, source: label, class }).act(e)? {
+    match access::act_on(e, found, class, label)? {
         Decision::Permit => {
             log::warning!(
                 "{label} says OK to a server of {name}; whoever has the name could have written that, so the request is \

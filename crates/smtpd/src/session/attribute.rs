@@ -64,7 +64,7 @@ impl Attribute {
         }
     }
 
-    /// An address without brackets; IPv6 after `IPV6:`.
+    /// An address without brackets; IPv6 after `IPV6:`. One of IPv4 in the form of IPv6 is of IPv4.
     pub(crate) fn address(&self) -> Result<Option<IpAddr>, Reply> {
         let Some(text) = &self.value else { return Ok(None) };
         let tagged = text.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPV6:"));
@@ -72,7 +72,7 @@ impl Attribute {
             Some(tag) => text[tag.len()..].parse().ok().map(IpAddr::V6),
             None => text.parse().ok().map(IpAddr::V4),
         };
-        address.map(Some).ok_or_else(|| self.bad())
+        address.map(|ip| Some(ip.to_canonical())).ok_or_else(|| self.bad())
     }
 
     /// A port, 0 where there is none.

@@ -76,7 +76,7 @@ impl<'a> Dialogue<'a> {
         let mut postponed = self.postponed.clone();
         let refused = self.server.restrictions.helo(&subject, &mut postponed);
         if let Some(reply) = &refused {
-            report::acted("reject", &subject, reply);
+            self.log_refusal(&subject, reply);
             self.helo = before;
         } else {
             self.postponed = postponed;
@@ -92,7 +92,7 @@ impl<'a> Dialogue<'a> {
         let subject = Subject { recipient: Some(address), ..self.subject_at("VRFY") };
         let refused = self.server.restrictions.verify_address(&subject, &self.postponed);
         if let Some(reply) = &refused {
-            report::acted("reject", &subject, reply);
+            self.log_refusal(&subject, reply);
         }
         refused
     }
@@ -114,15 +114,24 @@ impl<'a> Dialogue<'a> {
             (Verb::Mail, 552) => {
                 let sender = path::parse(said, PathRules { strict: false, allow_null: true }).ok();
                 let subject = Subject { sender: sender.as_ref(), ..self.subject_at(verb.name()) };
-                report::acted("reject", &subject, reply);
+                self.log_refusal(&subject, reply);
             }
             (Verb::Rcpt, 452) => {
                 let recipient = path::parse(said, PathRules::default()).ok();
                 let subject = Subject { recipient: recipient.as_ref(), ..self.subject_at(verb.name()) };
-                report::acted("reject", &subject, reply);
+                self.log_refusal(&subject, reply);
             }
-            (Verb::Bdat, _) => report::acted("reject", &self.subject_at(verb.name()), reply),
+            (Verb::Bdat, _) => self.log_refusal(&self.subject_at(verb.name()), reply),
             _ => {}
+        }
+    }
+
+    /// What the client is told is what the log shows.
+    pub(super) fn log_refusal(&self, subject: &Subject<'_>, reply: &Reply) {
+        if self.server.settings.soft_bounce {
+            report::acted("reject", subject, &reply.clone().softened());
+        } else {
+            report::acted("reject", subject, reply);
         }
     }
 

@@ -9,7 +9,7 @@ use smtp_proto::path::is_host_name;
 use smtp_proto::{Fault, Reply};
 
 use super::dialogue::Dialogue;
-use crate::report::{self, Subject};
+use crate::report::Subject;
 
 impl Dialogue<'_> {
     /// The answer to `ETRN domain`, `ETRN @domain`, `ETRN #queue`.
@@ -23,7 +23,7 @@ impl Dialogue<'_> {
         }
         let subject = Subject { etrn_domain: Some(domain), ..self.subject_at("ETRN") };
         if let Some(reply) = self.server.restrictions.etrn(&subject, &self.postponed) {
-            report::acted("reject", &subject, &reply);
+            self.log_refusal(&subject, &reply);
             return reply;
         }
         match self.server.flushes(domain) {

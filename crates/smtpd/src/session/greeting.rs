@@ -7,7 +7,6 @@ use smtp_proto::server::Policy;
 
 use super::dialogue::Dialogue;
 use crate::limits::Counted;
-use crate::report;
 use crate::restrictions::Postponed;
 
 /// How a session begins.
@@ -45,7 +44,7 @@ fn greeting(dialogue: &mut Dialogue<'_>, counted: Option<&Counted>) -> Reply {
     let mut postponed = Postponed::default();
     let refused = server.restrictions.connect(&subject, &mut postponed);
     if let Some(reply) = &refused {
-        report::acted("reject", &subject, reply);
+        dialogue.log_refusal(&subject, reply);
     }
     dialogue.postponed = postponed;
     refused.unwrap_or_else(|| Reply::plain(220, server.greeting.clone()))

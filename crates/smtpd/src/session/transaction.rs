@@ -78,7 +78,7 @@ impl Dialogue<'_> {
             refused = Some(refusal::no_space());
         }
         if let Some(reply) = &refused {
-            report::acted("reject", &subject, reply);
+            self.log_refusal(&subject, reply);
             self.mail.sender = None;
         } else {
             self.postponed = postponed;
@@ -99,7 +99,7 @@ impl Dialogue<'_> {
         }
         match &refused {
             Some(reply) => {
-                report::acted("reject", &subject, reply);
+                self.log_refusal(&subject, reply);
                 if reply.code() >= 500 && reply.dsn() == Some(Dsn::new(5, 1, 1)) {
                     self.server.limits.offended(&self.client, Offence::UnknownRecipient);
                 }
@@ -115,9 +115,9 @@ impl Dialogue<'_> {
 
     pub(super) fn begin(&mut self, transaction: &Transaction) -> Option<Reply> {
         let mut effects = self.mail.effects.clone();
-        let subject = self.subject_at("DATA");
+        let subject = self.content_subject("DATA");
         if let Some(reply) = self.server.restrictions.data(&subject, &mut effects) {
-            report::acted("reject", &subject, &reply);
+            self.log_refusal(&subject, &reply);
             return Some(reply);
         }
         let source = self.source(transaction, &subject);
@@ -203,23 +203,27 @@ impl Dialogue<'_> {
             },
         };
         if !reply.is_positive() {
-            report::acted("reject", &self.last_subject(), &reply);
+            self.log_refusal(&self.last_subject(), &reply);
         }
         self.forget_transaction();
         reply
     }
 
-    /// At the end of content, the log shows a recipient if there is but one.
     pub(super) fn last_subject(&self) -> Subject<'_> {
+        self.content_subject("END-OF-MESSAGE")
+    }
+
+    /// What is said of content is about the recipient if there is but one.
+    fn content_subject<'s>(&'s self, place: &'s str) -> Subject<'s> {
         let recipient = self.mail.first_recipient.as_ref().filter(|_| self.mail.recipients == 1);
-        Subject { recipient, ..self.subject_at("END-OF-MESSAGE") }
+        Subject { recipient, ..self.subject_at(place) }
     }
 
     pub(super) fn abandoned(&mut self, reply: Option<&Reply>) {
         if let Some(reply) = reply {
             match reply.text().ends_with(BARE_NEWLINE) {
                 true => report::acted("reject", &self.last_subject(), &BARE_NEWLINE),
-                false => report::acted("reject", &self.last_subject(), reply),
+                false => self.log_refusal(&self.last_subject(), reply),
             }
         }
         self.forget_transaction();
