@@ -24,7 +24,7 @@ impl Site {
         let builder = Builder::new()
             .main("virtual_mailbox_domains = box.example.com")
             .main("virtual_mailbox_base = $root/mail")
-            .main("virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ } }")
+            .main("virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ }, { bob@box.example.com = bob/ } }")
             .main("virtual_uid_maps = static:$uid")
             .main("virtual_gid_maps = static:$gid")
             .main("virtual_minimum_uid = 1")
@@ -37,9 +37,11 @@ impl Site {
             .main("stale_lock_time = 1s")
             .main(&format!("relayhost = [127.0.0.1]:{}", peer.address.port()))
             .master("smtp unix - - n - - smtp")
-            .file("aliases", ALIASES_THAT_DEFER);
+            .file("aliases", "");
         let builder = way.settings.iter().chain(settings).fold(builder, |builder, line| builder.main(line));
-        Self { instance: builder.prepare(), peer, watch: Arc::default() }
+        let site = Self { instance: builder.prepare(), peer, watch: Arc::default() };
+        site.defer_later(true);
+        site
     }
 
     /// Starts it, followed.
@@ -83,22 +85,24 @@ impl Site {
 
     /// Has mail for `later@example.com` deferred, or delivered to the user of the mail system.
     pub(crate) fn defer_later(&self, defer: bool) {
-        let user = format!("later: {}\n", self.instance.user());
-        self.instance.write("etc/aliases", if defer { ALIASES_THAT_DEFER } else { &user });
+        let user = self.instance.user();
+        let later = if defer { "\"|exit 75\"" } else { user };
+        let aliases = format!(
+            "later: {later}\nastray: no-such-user\n\
+             everybody: ann@box.example.com, {user}, bob@box.example.com\n"
+        );
+        self.instance.write("etc/aliases", &aliases);
         self.instance.run("postalias", &["etc/aliases"], "").ok();
     }
 
     /// Sends a message: whether the mail system has taken it, and by which id.
-    pub(crate) fn send(&self, sender: &str, recipient: &str, content: &str) -> Option<String> {
+    pub(crate) fn send(&self, sender: &str, recipients: &[&str], content: &str) -> Option<String> {
         let mut client = Smtp::try_connect(self.instance.port)?;
         client.try_read_reply().filter(|greeting| greeting.code == 220)?;
-        for line in [
-            "EHLO client.example",
-            &format!("MAIL FROM:<{sender}>"),
-            &format!("RCPT TO:<{recipient}>"),
-            "DATA",
-        ] {
-            client.try_command(line).filter(|reply| reply.code < 400)?;
+        let recipients = recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>"));
+        let first = ["EHLO client.example".to_owned(), format!("MAIL FROM:<{sender}>")];
+        for line in first.into_iter().chain(recipients).chain(["DATA".to_owned()]) {
+            client.try_command(&line).filter(|reply| reply.code < 400)?;
         }
         let reply = client.try_command(&format!("{content}.")).filter(|reply| reply.code == 250)?;
         reply.text().rsplit(' ').next().map(str::to_owned)
@@ -129,5 +133,3 @@ impl Site {
         programs
     }
 }
-
-const ALIASES_THAT_DEFER: &str = "later: \"|exit 75\"\nastray: no-such-user\n";

@@ -30,6 +30,8 @@ pub(crate) struct Way {
 pub(crate) enum End {
     /// In the Maildir of `ann`.
     Virtual,
+    /// In each of these Maildirs; that without a name is of the user of the mail system.
+    Each(&'static [&'static str]),
     /// In the Maildir of the user of the mail system, or in the mailbox.
     Local,
     Mbox,
@@ -42,7 +44,7 @@ pub(crate) enum End {
 }
 
 /// Every way.
-pub(crate) const WAYS: [Way; 10] = [
+pub(crate) const WAYS: [Way; 13] = [
     Way {
         name: "smtp_to_virtual",
         settings: &[],
@@ -81,7 +83,34 @@ pub(crate) const WAYS: [Way; 10] = [
     Way { name: "delete", settings: &[], prepare: deferred, act: delete, end: End::Deleted, promises: 2 },
     Way { name: "reload", settings: &[], prepare: nothing, act: reload, end: End::Virtual, promises: 1 },
     Way { name: "deferred", settings: &[], prepare: deferred, act: try_again, end: End::Local, promises: 1 },
+    Way {
+        name: "several",
+        settings: &[],
+        prepare: nothing,
+        act: to_several,
+        end: End::Each(&EVERYBODY),
+        promises: 1,
+    },
+    Way {
+        name: "some_deferred",
+        settings: &[],
+        prepare: some_deferred,
+        act: try_again,
+        end: End::Each(&EVERYBODY),
+        promises: 1,
+    },
+    Way {
+        name: "alias",
+        settings: &[],
+        prepare: nothing,
+        act: to_alias,
+        end: End::Each(&EVERYBODY),
+        promises: 1,
+    },
 ];
+
+/// Who has a mailbox: some are served by one agent, one by another.
+const EVERYBODY: [&str; 3] = ["ann", "bob", ""];
 
 /// The way of this name.
 pub(crate) fn way(name: &str) -> &'static Way {
@@ -119,9 +148,17 @@ fn nothing(_: &Site, _: &Letter) -> Option<String> {
 }
 
 fn deferred(site: &Site, letter: &Letter) -> Option<String> {
+    put_aside(site, "ann@box.example.com", &["later@example.com"], letter)
+}
+
+/// The others have it already.
+fn some_deferred(site: &Site, letter: &Letter) -> Option<String> {
+    put_aside(site, "", &["ann@box.example.com", "later@example.com", "bob@box.example.com"], letter)
+}
+
+fn put_aside(site: &Site, sender: &str, recipients: &[&str], letter: &Letter) -> Option<String> {
     site.defer_later(true);
-    let id =
-        site.send("ann@box.example.com", "later@example.com", &letter.wire()).expect("a message is taken");
+    let id = site.send(sender, recipients, &letter.wire()).expect("a message is taken");
     wait_for("a message to be deferred", || {
         let list = site.instance.run("postqueue", &["-j"], "").stdout;
         list.lines().any(|line| line.contains(&id) && line.contains("\"deferred\"")).then_some(())
@@ -130,19 +167,28 @@ fn deferred(site: &Site, letter: &Letter) -> Option<String> {
 }
 
 fn to_ann(site: &Site, letter: &Letter, _: &str) -> bool {
-    site.send("", "ann@box.example.com", &letter.wire()).is_some()
+    site.send("", &["ann@box.example.com"], &letter.wire()).is_some()
+}
+
+fn to_several(site: &Site, letter: &Letter, _: &str) -> bool {
+    let user = format!("{}@example.com", site.instance.user());
+    site.send("", &["ann@box.example.com", &user, "bob@box.example.com"], &letter.wire()).is_some()
+}
+
+fn to_alias(site: &Site, letter: &Letter, _: &str) -> bool {
+    site.send("", &["everybody@example.com"], &letter.wire()).is_some()
 }
 
 fn to_user(site: &Site, letter: &Letter, _: &str) -> bool {
-    site.send("", &format!("{}@example.com", site.instance.user()), &letter.wire()).is_some()
+    site.send("", &[&format!("{}@example.com", site.instance.user())], &letter.wire()).is_some()
 }
 
 fn to_elsewhere(site: &Site, letter: &Letter, _: &str) -> bool {
-    site.send("", "bob@elsewhere.example", &letter.wire()).is_some()
+    site.send("", &["bob@elsewhere.example"], &letter.wire()).is_some()
 }
 
 fn astray(site: &Site, letter: &Letter, _: &str) -> bool {
-    site.send("ann@box.example.com", "astray@example.com", &letter.wire()).is_some()
+    site.send("ann@box.example.com", &["astray@example.com"], &letter.wire()).is_some()
 }
 
 fn with_sendmail(site: &Site, letter: &Letter, _: &str) -> bool {
@@ -195,15 +241,53 @@ impl fmt::Display for Half {
     }
 }
 
+/// How often a message is in each place where it belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Copies(Vec<usize>);
+
+impl Copies {
+    /// So many in the one place.
+    pub(crate) fn of(count: usize) -> Self {
+        Self(vec![count])
+    }
+
+    pub(crate) fn fewest(&self) -> usize {
+        self.0.iter().copied().min().unwrap_or_default()
+    }
+
+    pub(crate) fn most(&self) -> usize {
+        self.0.iter().copied().max().unwrap_or_default()
+    }
+
+    /// How many more there are than before, where that is most.
+    pub(crate) fn more_than(&self, before: &Self) -> usize {
+        self.0.iter().zip(&before.0).map(|(now, before)| now - before).max().unwrap_or_default()
+    }
+}
+
 /// How often a message is where it belongs.
 ///
 /// # Errors
 /// What is there and is not whole.
-pub(crate) fn copies(site: &Site, end: End, letter: &Letter) -> Result<usize, Half> {
+pub(crate) fn copies(site: &Site, end: End, letter: &Letter) -> Result<Copies, Half> {
+    match end {
+        End::Each(names) => {
+            let folder = |name: &&'static str| if name.is_empty() { site.instance.user() } else { *name };
+            names
+                .iter()
+                .map(|name| in_maildir(site, folder(name), letter))
+                .collect::<Result<_, _>>()
+                .map(Copies)
+        }
+        end => in_one_place(site, end, letter).map(Copies::of),
+    }
+}
+
+fn in_one_place(site: &Site, end: End, letter: &Letter) -> Result<usize, Half> {
     let user = site.instance.user();
     match end {
         End::Virtual => in_maildir(site, "ann", letter),
-        End::Local | End::Deleted => in_maildir(site, user, letter),
+        End::Local | End::Deleted | End::Each(_) => in_maildir(site, user, letter),
         End::Mbox => in_mailbox(site, user, letter),
         End::Peer => Ok(site.peer.count(&format!("{}.\r\n", letter.wire()))),
         End::Report => {

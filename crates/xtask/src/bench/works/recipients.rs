@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::Scale;
 use super::super::load::Load;
-use super::super::meter::Figure;
+use super::super::meter::{Figure, mib};
 use super::super::system::{Side, System};
 use crate::shell::Result;
 
@@ -48,23 +48,46 @@ pub fn run(side: Side, scale: Scale) -> Result<Vec<Figure>> {
     system.wait_for("all mailboxes have all", |system| delivered(system) == FIFTY * (messages + 1))?;
     let (elapsed, cpu) = (began.elapsed(), system.group.cpu().saturating_sub(cpu));
 
-    let before = system.files("mail");
-    let began = Instant::now();
-    Load { messages: 1, sessions: 1, ..Load::default() }.send(system.port, "list@localhost")?;
-    let mut most = 0;
-    system.wait_for("every member has it", |system| {
-        most = most.max(system.group.memory_of("qmgr"));
-        system.files("mail") >= before + members
-    })?;
-    let listed = began.elapsed();
-    if system.files("mail") != before + members {
-        return Err(format!("{side}: members of the list got it twice"));
-    }
+    // The second one finds the mailboxes made.
+    let first = send_to_list(&system, members)?;
+    let second = send_to_list(&system, members)?;
     let all = (FIFTY * messages) as f64;
     Ok(vec![
         Figure("recipients per second", all / elapsed.as_secs_f64()),
         Figure("CPU ms per recipient", cpu.as_secs_f64() * 1000.0 / all),
-        Figure("the alias s", listed.as_secs_f64()),
-        Figure("qmgr at most MiB", most as f64 / 1024.0),
+        Figure("alias that makes mailboxes, per second", members as f64 / first.elapsed.as_secs_f64()),
+        Figure("alias, per second", members as f64 / second.elapsed.as_secs_f64()),
+        Figure("alias, CPU ms per member", second.cpu.as_secs_f64() * 1000.0 / members as f64),
+        Figure("qmgr at most MiB", mib(first.most.max(second.most))),
     ])
+}
+
+/// What a message to the list came to.
+struct Listed {
+    elapsed: Duration,
+    cpu: Duration,
+    /// The memory of qmgr, in KiB.
+    most: u64,
+}
+
+/// Sends it and waits until nothing is left in the queue, which takes less to see than that the mailboxes have it.
+fn send_to_list(system: &System, members: usize) -> Result<Listed> {
+    let before = system.files("mail");
+    let (began, cpu) = (Instant::now(), system.group.cpu());
+    Load { messages: 1, sessions: 1, ..Load::default() }.send(system.port, "list@localhost")?;
+    let mut most = 0;
+    let mut empty = 0;
+    system.wait_for("every member has it", |system| {
+        most = most.max(system.group.memory_of("qmgr"));
+        let queued =
+            ["incoming", "active", "deferred"].map(|folder| system.files(&format!("queue/{folder}")));
+        // A message that moves meanwhile may be overlooked, once.
+        empty = if queued == [0; 3] { empty + 1 } else { 0 };
+        empty > 2
+    })?;
+    let (elapsed, cpu) = (began.elapsed(), system.group.cpu().saturating_sub(cpu));
+    match system.files("mail") - before {
+        all if all == members => Ok(Listed { elapsed, cpu, most }),
+        other => Err(format!("of {members} members {other} got a message to the list")),
+    }
 }
