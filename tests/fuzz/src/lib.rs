@@ -44,6 +44,7 @@ targets![
     peers::dns_text,
     peers::dovecot,
     storage::frames,
+    messages::handed,
     messages::header,
     messages::header_addresses,
     configuration::main_cf,

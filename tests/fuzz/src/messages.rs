@@ -6,7 +6,7 @@ use config::{Config, Snapshot};
 use mail::header::{self, Next};
 use mail::header_address::{self, Mailboxes};
 use mail::mime::{Limits, Place, Structure};
-use mail::submission::{self, Head};
+use mail::submission::{self, Arriving, Head};
 use mail::{Address, Dsn, Envelope, Origin, QueueId, Recipient};
 
 use crate::pieces::{cut, take_byte};
@@ -144,6 +144,36 @@ pub fn submission(data: &[u8]) {
     );
     let tail = submission::trailer(u64::try_from(data.len()).unwrap_or(0));
     assert_eq!(submission::content_length(&tail), u64::try_from(data.len()).ok());
+}
+
+/// What a user sends to pickup's socket: the same however it is cut, never more than was allowed, and what is taken is what a
+/// file in `maildrop/` would have been taken for.
+pub fn handed(mut data: &[u8]) {
+    let seed = take_byte(&mut data);
+    let taken = arrived(cut(data, seed));
+    assert_eq!(taken, arrived(cut(data, 0)), "another submission in other pieces");
+    let Some((head, content)) = taken else { return };
+    assert!(content.len() < submission::MAX_HANDED, "a content beyond the limit");
+    let length = u64::try_from(content.len()).unwrap_or(0);
+    let again = [&head.encode()[..], &content, &submission::trailer(length)].concat();
+    let written = submission::handed(&again).unwrap_or_default();
+    // What is written anew may be longer only by the blanks and line ends of its own form.
+    if !written.is_empty() {
+        assert_eq!(
+            arrived([&written[..]].into_iter()),
+            Some((head, content)),
+            "another one after it was written"
+        );
+    }
+}
+
+fn arrived<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<(Head, Vec<u8>)> {
+    let mut arriving = Arriving::default();
+    let mut is_whole = false;
+    for piece in pieces {
+        is_whole = arriving.take(piece).ok()?;
+    }
+    if is_whole { arriving.open().ok() } else { None }
 }
 
 pub(crate) fn envelope() -> Option<Envelope> {
