@@ -18,6 +18,8 @@ const MARK: &str = "X-Mark: ";
 #[derive(Clone, Debug)]
 pub(crate) struct Acknowledged {
     mark: String,
+    /// The mailboxes that it belongs in.
+    mailboxes: Vec<String>,
     /// What was said, which has the queue id.
     #[expect(dead_code, reason = "shown when the message is missing")]
     with: String,
@@ -80,23 +82,29 @@ impl<'a> Load<'a> {
         self.attempts.fetch_add(1, Ordering::Relaxed).to_string()
     }
 
-    fn acknowledge(&self, mark: String, with: String) {
+    fn acknowledge(&self, mark: String, mailboxes: &[&str], with: String) {
         if !self.is_unheard.load(Ordering::SeqCst) {
-            self.acknowledged.lock().unwrap().push(Acknowledged { mark, with });
+            let mailboxes = mailboxes.iter().map(|&name| name.to_owned()).collect();
+            self.acknowledged.lock().unwrap().push(Acknowledged { mark, mailboxes, with });
         }
     }
 
     /// Sends one message after the other, and connects anew whenever the server is gone.
     pub(crate) fn send_over_smtp(&self) {
-        let local = format!("{}@example.com", self.site.user());
+        let (user, ann) = (self.site.user(), "ann@box.example.com");
+        let local = format!("{user}@example.com");
         let mut client = None;
         while !self.has_enough() {
             let mark = self.next_mark();
-            let recipient =
-                if mark.ends_with(['1', '3', '5', '7', '9']) { "ann@box.example.com" } else { &local };
+            let (recipients, mailboxes): (&[&str], &[&str]) = match mark.as_bytes().last() {
+                Some(b'1' | b'5' | b'9') => (&[ann], &["ann"]),
+                Some(b'3' | b'7') => (&[ann, &local], &["ann", user]),
+                Some(b'6') => (&["team@example.com"], &["ann", user]),
+                _ => (&[&local], &[user]),
+            };
             client = client.or_else(|| open(self.site.port));
-            match client.as_mut().map(|client| transfer(client, recipient, &mark)) {
-                Some(Some(reply)) if reply.code == 250 => self.acknowledge(mark, reply.text()),
+            match client.as_mut().map(|client| transfer(client, recipients, &mark)) {
+                Some(Some(reply)) if reply.code == 250 => self.acknowledge(mark, mailboxes, reply.text()),
                 Some(Some(_)) => {}
                 Some(None) => client = None,
                 None => thread::sleep(Duration::from_millis(5)),
@@ -111,7 +119,7 @@ impl<'a> Load<'a> {
             let mark = self.next_mark();
             let mail = format!("Subject: submitted\n{MARK}{mark}\n\nHello.\n");
             if self.site.run("sendmail", &[self.site.user()], &mail).status == 0 {
-                self.acknowledge(mark, "sendmail".to_owned());
+                self.acknowledge(mark, &[self.site.user()], "sendmail".to_owned());
             }
         }
         self.submitted.store(true, Ordering::Relaxed);
@@ -125,9 +133,10 @@ fn open(port: u16) -> Option<Smtp> {
 }
 
 /// The final reply; none if the server was gone before.
-fn transfer(client: &mut Smtp, recipient: &str, mark: &str) -> Option<Reply> {
-    for line in ["MAIL FROM:<>", &format!("RCPT TO:<{recipient}>"), "DATA"] {
-        let reply = client.try_command(line)?;
+fn transfer(client: &mut Smtp, recipients: &[&str], mark: &str) -> Option<Reply> {
+    let recipients = recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>"));
+    for line in ["MAIL FROM:<>".to_owned()].into_iter().chain(recipients).chain(["DATA".to_owned()]) {
+        let reply = client.try_command(&line)?;
         if reply.code >= 400 {
             client.try_command("RSET")?;
             return Some(reply);
@@ -137,17 +146,20 @@ fn transfer(client: &mut Smtp, recipient: &str, mark: &str) -> Option<Reply> {
     client.try_command(&lines)
 }
 
-/// How often each mark was delivered.
-fn delivered(site: &Instance) -> BTreeMap<String, usize> {
+/// How often each mark was delivered, and into which mailbox.
+fn delivered(site: &Instance) -> BTreeMap<(String, String), usize> {
     let mut marks = BTreeMap::new();
-    for mail in [site.user(), "ann"].iter().flat_map(|user| messages(&site.maildir(user))) {
+    let of = |user: &&str| {
+        messages(&site.maildir(user)).into_iter().map(|mail| ((*user).to_owned(), mail)).collect::<Vec<_>>()
+    };
+    for (user, mail) in [site.user(), "ann"].iter().flat_map(of) {
         let text = String::from_utf8_lossy(&mail).into_owned();
         // The postmaster is told of sessions that a killed program has broken off.
         if text.starts_with("Return-Path: <double-bounce@") {
             continue;
         }
         let mark = text.lines().find_map(|line| line.strip_prefix(MARK)).expect("a mark in each message");
-        *marks.entry(mark.to_owned()).or_default() += 1;
+        *marks.entry((user, mark.to_owned())).or_default() += 1;
     }
     marks
 }
@@ -165,7 +177,9 @@ fn missing_after_patience<'a>(site: &Instance, acknowledged: &'a [Acknowledged])
     let missing = || {
         site.try_all();
         let marks = delivered(site);
-        acknowledged.iter().filter(|one| !marks.contains_key(&one.mark)).collect::<Vec<_>>()
+        let has = |one: &Acknowledged, name: &String| marks.contains_key(&(name.clone(), one.mark.clone()));
+        let is_missing = |one: &&Acknowledged| !one.mailboxes.iter().all(|name| has(one, name));
+        acknowledged.iter().filter(is_missing).collect::<Vec<_>>()
     };
     let began = Instant::now();
     while !missing().is_empty() && began.elapsed() < scenarios::PATIENCE {
