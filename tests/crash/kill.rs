@@ -113,6 +113,7 @@ macro_rules! crash_tests {
 }
 
 crash_tests! {
-    smtp_to_virtual sendmail_to_local smtp_to_mbox relay bounce hold_and_release requeue delete reload deferred
+    smtp_to_virtual sendmail_to_local sendmail_over_maildrop smtp_to_mbox relay bounce hold_and_release requeue delete
+    reload deferred
     several some_deferred alias
 }

@@ -176,6 +176,7 @@ macro_rules! power_cut_tests {
 }
 
 power_cut_tests! {
-    smtp_to_virtual sendmail_to_local smtp_to_mbox relay bounce hold_and_release requeue delete reload deferred
+    smtp_to_virtual sendmail_to_local sendmail_over_maildrop smtp_to_mbox relay bounce hold_and_release requeue delete
+    reload deferred
     several some_deferred alias
 }

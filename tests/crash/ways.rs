@@ -44,7 +44,7 @@ pub(crate) enum End {
 }
 
 /// Every way.
-pub(crate) const WAYS: [Way; 13] = [
+pub(crate) const WAYS: [Way; 14] = [
     Way {
         name: "smtp_to_virtual",
         settings: &[],
@@ -56,6 +56,15 @@ pub(crate) const WAYS: [Way; 13] = [
     Way {
         name: "sendmail_to_local",
         settings: &[],
+        prepare: nothing,
+        act: with_sendmail,
+        end: End::Local,
+        promises: 1,
+    },
+    Way {
+        name: "sendmail_over_maildrop",
+        // Where only some users may submit mail, pickup takes none at its socket.
+        settings: &["authorized_submit_users = !nobody-of-this-name, static:all"],
         prepare: nothing,
         act: with_sendmail,
         end: End::Local,
