@@ -1,5 +1,6 @@
 //! The listing as `mailq` shows it: Postfix's columns, which scripts take apart.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use jiff::Timestamp;
@@ -17,6 +18,8 @@ const REASON_END: usize = 76;
 pub(crate) struct TextListing<W> {
     out: W,
     zone: TimeZone,
+    /// A second, and how it is written: most messages of a long list came in the same one as the one before.
+    moment: Option<(u64, String)>,
     messages: u64,
     bytes: u64,
     /// The reason that stands above the last recipient.
@@ -25,7 +28,7 @@ pub(crate) struct TextListing<W> {
 
 impl<W: Write> TextListing<W> {
     pub(crate) fn new(out: W, zone: TimeZone) -> Self {
-        Self { out, zone, messages: 0, bytes: 0, reason: String::new() }
+        Self { out, zone, moment: None, messages: 0, bytes: 0, reason: String::new() }
     }
 
     fn message(&mut self, message: &Listed) -> io::Result<()> {
@@ -43,7 +46,8 @@ impl<W: Write> TextListing<W> {
             (_, false) => "",
         };
         let id = format!("{}{status}", shown(&message.id));
-        let (time, sender) = (self.time(message), shown(&message.sender));
+        let time = self.time(message.arrival.as_secs()).to_owned();
+        let sender = shown(&message.sender);
         writeln!(self.out, "{id:<11} {:>7} {time:>19}  {sender}", message.size)?;
         self.messages += 1;
         self.bytes += message.size;
@@ -51,10 +55,14 @@ impl<W: Write> TextListing<W> {
         Ok(())
     }
 
-    fn time(&self, message: &Listed) -> String {
-        let seconds = i64::try_from(message.arrival.as_secs()).unwrap_or(i64::MAX);
-        let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_zoned(self.zone.clone());
-        time.strftime("%a %b %e %H:%M:%S").to_string()
+    fn time(&mut self, second: u64) -> &str {
+        let known = self.moment.take().filter(|(known, _)| *known == second);
+        let moment = known.unwrap_or_else(|| {
+            let time = i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok());
+            let time = time.unwrap_or(Timestamp::MAX).to_zoned(self.zone.clone());
+            (second, time.strftime("%a %b %e %H:%M:%S").to_string())
+        });
+        &self.moment.insert(moment).1
     }
 
     /// A reason stands above the recipients it holds for, and is not repeated for neighbours.
@@ -81,7 +89,10 @@ impl<W: Write> TextListing<W> {
 }
 
 /// What a peer or a user wrote must not steer the operator's terminal.
-fn shown(text: &str) -> String {
+fn shown(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Cow::Borrowed(text);
+    }
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
@@ -94,5 +105,37 @@ impl<W: Write> Listing for TextListing<W> {
             }
             Part::End => self.end(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_message_has_its_own_time() {
+        let mut text = Vec::new();
+        let mut listing = TextListing::new(&mut text, TimeZone::UTC);
+        for second in [0, 0, 86_400, 0, u64::MAX] {
+            let message = Listed {
+                place: Place::Hold,
+                id: "4gXyZ12345z1000".into(),
+                arrival: Duration::from_secs(second),
+                size: 5,
+                forced_expire: false,
+                sender: "a@example.org".into(),
+                next_attempt: None,
+            };
+            listing.take(Part::Message(message)).unwrap();
+        }
+        let text = String::from_utf8(text).unwrap();
+        let first = "4gXyZ12345z1000!       5 Thu Jan  1 00:00:00  a@example.org";
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("4gXyZ")).collect();
+        assert_eq!(lines[..2], [first, first]);
+        assert_eq!(lines[2], first.replace("Thu Jan  1", "Fri Jan  2"));
+        assert_eq!(lines[3], first);
+        assert_eq!(lines.len(), 5);
     }
 }
