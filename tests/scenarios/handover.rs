@@ -92,6 +92,25 @@ fn a_pickup_that_stands_still_is_left_for_maildrop_and_takes_nothing_twice() {
 }
 
 #[test]
+fn who_dies_before_the_answer_costs_no_mail() {
+    for program in ["pickup", "cleanup"] {
+        let site = usual().start();
+        // Both run, and cleanup takes a message when it goes on.
+        site.run("sendmail", &["ann@box.example.com"], MAIL).ok();
+        site.wait_for_mail("ann", 1);
+        signal(&site, "cleanup", Signal::SIGSTOP);
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| site.run("sendmail", &["-f", "late", "ann@box.example.com"], MAIL));
+            site.wait_for_log(&["/pickup[", "from=<late>"]);
+            assert_eq!(site.kill(program), 1, "{program}");
+            sent.join().unwrap().ok();
+        });
+        signal(&site, "cleanup", Signal::SIGCONT);
+        site.wait_for_mail("ann", 2);
+    }
+}
+
+#[test]
 fn a_cleanup_that_cannot_be_reached_leaves_the_mail_in_maildrop() {
     let site = usual().start();
     let socket = site.path("queue/public/cleanup");
