@@ -12,6 +12,7 @@ pub mod control;
 pub mod frame;
 pub mod log;
 pub mod master;
+pub mod outbox;
 pub mod queue_manager;
 pub mod verify;
 

@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use mail::QueueId;
 use serde::{Deserialize, Serialize};
 
 use crate::frame;
+use crate::outbox::Outbox;
 
 /// What qmgr is told. None of it is answered: what a lost word would have started, the next scan does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,21 +28,11 @@ pub enum Word {
 }
 
 /// A lasting connection to qmgr, shared by the threads of a process.
-///
-/// Threads that say something while another one is sending leave their words with it: they go out together.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Frames that wait to be sent.
-    waiting: Vec<u8>,
-    /// A thread is sending, and looks for more when it is done.
-    sending: bool,
-    connection: Option<UnixStream>,
+    outbox: Outbox,
+    connection: Mutex<Option<UnixStream>>,
 }
 
 /// A queue manager that is stuck must not hold mail back at the door.
@@ -51,7 +42,7 @@ impl Client {
     /// A client of the queue manager at this socket; connects when there is something to say.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket, state: Mutex::new(State::default()) }
+        Self { socket, outbox: Outbox::default(), connection: Mutex::new(None) }
     }
 
     /// Says a word, on a new connection if the old one is gone.
@@ -60,25 +51,15 @@ impl Client {
     /// What connect or write say, to one of the threads whose words were to be sent. Cleanup takes no notice: a queued
     /// message waits for the scan at qmgr's start.
     pub fn say(&self, word: &Word) -> io::Result<()> {
-        let mut state = self.lock();
-        frame::push_message(&mut state.waiting, word)?;
-        if state.sending {
-            return Ok(());
-        }
-        state.sending = true;
-        let mut result = Ok(());
-        while !state.waiting.is_empty() {
-            let (words, connection) = (std::mem::take(&mut state.waiting), state.connection.take());
-            drop(state);
-            let sent = self.send(&words, connection);
-            state = self.lock();
-            match sent {
-                Ok(connection) => state.connection = Some(connection),
-                Err(error) => result = Err(error),
-            }
-        }
-        state.sending = false;
-        result
+        self.outbox.say(
+            |out| frame::push_message(out, word),
+            |words| {
+                // Who sends is alone: the lock is free.
+                let mut kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+                *kept = Some(self.send(words, kept.take())?);
+                Ok(())
+            },
+        )
     }
 
     /// Sends over this connection or, where it is gone, over a new one.
@@ -92,9 +73,5 @@ impl Client {
         socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
         socket.write_all(words)?;
         Ok(socket)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,6 @@
 //! One message as it is written for one recipient: the fields that delivery adds, then the content, byte for byte.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
@@ -22,6 +23,11 @@ const MAX_HEADERS: u64 = 1024 * 1024;
 pub(crate) trait Source {
     /// Its size in bytes.
     fn size(&self) -> u64;
+
+    /// What of its beginning is in memory.
+    fn beginning(&self) -> &[u8] {
+        &[]
+    }
 
     /// Reads some bytes at `offset`; 0 at the end.
     ///
@@ -60,12 +66,16 @@ pub(crate) fn content_of(delivery: &Delivery) -> Result<Content, Failure> {
 /// Content of which the beginning is in memory.
 pub(crate) struct Letter<'a> {
     source: &'a dyn Source,
-    beginning: Vec<u8>,
+    beginning: Cow<'a, [u8]>,
 }
 
 impl Source for Content {
     fn size(&self) -> u64 {
         Self::size(self)
+    }
+
+    fn beginning(&self) -> &[u8] {
+        Self::beginning(self)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -79,9 +89,13 @@ impl<'a> Letter<'a> {
     /// # Errors
     /// What the file says, also when it ends before its size.
     pub(crate) fn open(source: &'a dyn Source) -> io::Result<Self> {
+        let known = source.beginning();
+        if known.len() as u64 == source.size() {
+            return Ok(Self { source, beginning: known.into() });
+        }
         let mut beginning = Vec::new();
         read_chunk(source, &mut beginning, 0, CHUNK)?;
-        Ok(Self { source, beginning })
+        Ok(Self { source, beginning: beginning.into() })
     }
 
     /// The size of the content, without what [`Preamble`] adds.
@@ -106,9 +120,9 @@ impl<'a> Letter<'a> {
     /// What the file says.
     pub(crate) fn was_delivered_to(&self, address: &Address) -> io::Result<bool> {
         let mut more = Vec::new();
-        let mut headers = self.beginning.as_slice();
+        let mut headers = &*self.beginning;
         if end_of_headers(headers).is_none() && self.size() > CHUNK as u64 {
-            more.clone_from(&self.beginning);
+            more.extend_from_slice(&self.beginning);
             while end_of_headers(&more).is_none() && (more.len() as u64) < self.size().min(MAX_HEADERS) {
                 let mut chunk = Vec::new();
                 read_chunk(self.source, &mut chunk, more.len() as u64, CHUNK)?;

@@ -23,13 +23,13 @@ pub struct Content {
     start: u64,
     size: u64,
     position: u64,
-    /// The first bytes, where they came along with the head.
-    beginning: Arc<[u8]>,
+    /// What came along with the head: as much of the file as one read takes.
+    first_read: Arc<Vec<u8>>,
 }
 
 impl Content {
     pub(crate) fn new(file: Arc<File>, start: u64, size: u64) -> Self {
-        Self { file, start, size, position: 0, beginning: Arc::default() }
+        Self { file, start, size, position: 0, first_read: Arc::default() }
     }
 
     /// Takes a queue file that was handed over, and its head apart again: every offset lies in the file.
@@ -50,11 +50,16 @@ impl Content {
         bytes.truncate(read);
         let head =
             Head::decode(&bytes, file_size).map_err(|damage| QueueError::Damaged { path: path(), damage })?;
-        let content = usize::try_from(head.content_offset).unwrap_or(usize::MAX);
-        let mut beginning = bytes.split_off(content.min(bytes.len()));
-        beginning.truncate(usize::try_from(head.content_size).unwrap_or(usize::MAX));
         let (start, size) = (head.content_offset, head.content_size);
-        Ok(Self { file, start, size, position: 0, beginning: beginning.into() })
+        Ok(Self { file, start, size, position: 0, first_read: Arc::new(bytes) })
+    }
+
+    /// As much of the beginning as came along with the head; of a small message all, of others perhaps nothing.
+    #[must_use]
+    pub fn beginning(&self) -> &[u8] {
+        let start = usize::try_from(self.start).unwrap_or(usize::MAX);
+        let known = self.first_read.get(start..).unwrap_or_default();
+        &known[..usize::try_from(self.size).unwrap_or(usize::MAX).min(known.len())]
     }
 
     /// Its size in bytes.
@@ -80,7 +85,7 @@ impl Content {
             return Ok(0);
         }
         let known =
-            usize::try_from(offset).ok().and_then(|at| self.beginning.get(at..at.checked_add(wanted)?));
+            usize::try_from(offset).ok().and_then(|at| self.beginning().get(at..at.checked_add(wanted)?));
         if let Some(known) = known {
             buffer[..wanted].copy_from_slice(known);
             return Ok(wanted);

@@ -6,12 +6,13 @@ use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipc::agent::{Reply, Request, RequestRecipient, SiteFailure};
 use ipc::frame::{self, Receiver};
 use ipc::log;
+use ipc::outbox::Outbox;
 use mail::{Dsn, Outcome, QueueId, Status};
 
 use crate::Fatal;
@@ -72,8 +73,14 @@ pub trait SiteAgent: Send + Sync + 'static {
 /// One delivery on its way to a worker.
 struct Job {
     delivery: Delivery,
-    replies: Arc<Mutex<UnixStream>>,
+    replies: Arc<Replies>,
     rules: Arc<OutcomeRules>,
+}
+
+/// The way back to the queue manager.
+struct Replies {
+    socket: UnixStream,
+    outbox: Outbox,
 }
 
 impl Service {
@@ -131,7 +138,7 @@ fn serve_queue_manager(
     rules: &Arc<OutcomeRules>,
 ) -> io::Result<()> {
     frame::send(socket, &Reply::Ready, None)?;
-    let replies = Arc::new(Mutex::new(socket.try_clone()?));
+    let replies = Arc::new(Replies::new(socket.try_clone()?));
     let mut receiver = Receiver::new();
     while let Some(request) = receiver.next_message::<Request>(socket)? {
         let file = frame::expect_descriptor(&mut receiver)?;
@@ -170,7 +177,7 @@ fn deliver(agent: &impl SiteAgent, job: &Job) {
 /// What the recipients of a delivery come to: each outcome is logged with its times, and sent to the queue manager.
 pub struct Results<'a> {
     request: &'a Request,
-    replies: &'a Mutex<UnixStream>,
+    replies: &'a Replies,
     rules: &'a OutcomeRules,
     decided: Vec<bool>,
     left: usize,
@@ -246,7 +253,7 @@ impl<'a> Results<'a> {
             log::error!("{}: outcome of <{}> is too long to report", request.id, recipient.address);
         }
         if self.left > 0 {
-            send(self.replies, &mut self.out);
+            self.replies.send(&mut self.out);
         }
     }
 
@@ -271,7 +278,7 @@ impl<'a> Results<'a> {
     fn end(mut self, site: Option<SiteFailure>) {
         let done = Reply::Done { delivery: self.request.delivery, site };
         if frame::push_message(&mut self.out, &done).is_ok() {
-            send(self.replies, &mut self.out);
+            self.replies.send(&mut self.out);
         }
     }
 }
@@ -327,17 +334,25 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// A queue manager that is gone has its own way to find out what is left to do. One that is there would wait for what was
-/// not sent, and misread what follows half a reply: closing the connection makes it see to what it has no outcome of.
-fn send(replies: &Mutex<UnixStream>, out: &mut Vec<u8>) {
-    let socket = replies.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Err(error) = (&*socket).write_all(out) {
-        if error.kind() != io::ErrorKind::BrokenPipe {
-            log::warning!("reply to the queue manager: {error}");
-        }
-        let _ = socket.shutdown(Shutdown::Both);
+impl Replies {
+    fn new(socket: UnixStream) -> Self {
+        Self { socket, outbox: Outbox::default() }
     }
-    out.clear();
+
+    /// A queue manager that is gone has its own way to find out what is left to do. One that is there would wait for what was
+    /// not sent, and misread what follows half a reply: closing the connection makes it see to what it has no outcome of.
+    fn send(&self, out: &mut Vec<u8>) {
+        let put = |waiting: &mut Vec<u8>| {
+            waiting.append(out);
+            Ok(())
+        };
+        if let Err(error) = self.outbox.say(put, |words| (&self.socket).write_all(words)) {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                log::warning!("reply to the queue manager: {error}");
+            }
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ struct State {
     recent: VecDeque<(String, Instant)>,
     /// A thread ends sessions whose time is over.
     reaped: bool,
+    /// When it looks next by itself. All sessions are kept for the same time, so that it need not hear of each.
+    looks_at: Option<Instant>,
 }
 
 struct Idle {
@@ -132,8 +134,11 @@ impl Cache {
         let oldest = if state.idle.len() >= MAX_IDLE { state.idle.pop_front() } else { None };
         let until = Instant::now() + self.settings.time_limit;
         state.idle.push_back(Idle { key, conversation, until });
+        if state.looks_at.is_none_or(|time| time > until) {
+            state.looks_at = Some(until);
+            self.shared.changed.notify_one();
+        }
         drop(state);
-        self.shared.changed.notify_one();
         if let Some(oldest) = oldest {
             oldest.conversation.quit(false);
         }
@@ -159,7 +164,8 @@ impl Shared {
                     state = self.lock();
                 }
             }
-            let next = state.idle.front().map_or(NEVER, |idle| idle.until.saturating_duration_since(now));
+            state.looks_at = state.idle.front().map(|idle| idle.until);
+            let next = state.looks_at.map_or(NEVER, |time| time.saturating_duration_since(now));
             let waited = self.changed.wait_timeout(state, next);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }

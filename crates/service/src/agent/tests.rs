@@ -42,7 +42,7 @@ fn replies_to(agent: &impl SiteAgent, request: Request, soft_bounce: bool) -> Ve
     let file = File::open("/dev/null").unwrap();
     let delivery = Delivery { request, file: file.into() };
     let rules = Arc::new(OutcomeRules { soft_bounce, ..OutcomeRules::default() });
-    deliver(agent, &Job { delivery, replies: Arc::new(Mutex::new(ours)), rules });
+    deliver(agent, &Job { delivery, replies: Arc::new(Replies::new(ours)), rules });
     let mut receiver = Receiver::new();
     let mut found = Vec::new();
     while let Some(reply) = receiver.next_message(&theirs).unwrap() {
