@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use scenarios::{Postfix, free_port, postfix_package};
 
 use super::disk::Disk;
 use super::meter::Group;
+use crate::deb::APART;
 use crate::shell::{Result, target};
 
 /// Users that every Debian has and that nobody uses; neither system is installed.
@@ -73,6 +74,24 @@ impl System {
 
     /// The same, with room for so many messages.
     pub fn prepare_for(side: Side, lines: &[&str], services: &str, messages: usize) -> Result<Self> {
+        Self::prepare_with(side, &target().join("release"), lines, services, messages)
+    }
+
+    /// Makes the files of one whose programs are as packages have them: links to one file.
+    pub fn prepare_packaged(side: Side) -> Result<Self> {
+        let programs = target().join("bench/packaged");
+        link_programs(&target().join("release"), &programs)
+            .map_err(|e| format!("link programs in {}: {e}", programs.display()))?;
+        Self::prepare_with(side, &programs, &[], "", 0)
+    }
+
+    fn prepare_with(
+        side: Side,
+        programs: &Path,
+        lines: &[&str],
+        services: &str,
+        messages: usize,
+    ) -> Result<Self> {
         let (disk, group) = (Disk::fresh(messages)?, Group::new()?);
         let system = Self { side, master: None, port: free_port(), group, disk };
         let root = system.path("");
@@ -84,7 +103,7 @@ impl System {
             .collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         match side {
-            Side::Postroad => prepare_postroad(&root, system.port, &lines, services)?,
+            Side::Postroad => prepare_postroad(&root, programs, system.port, &lines, services)?,
             Side::Postfix => drop(Postfix::prepare(&root, system.port, &lines, services)),
         }
         Ok(system)
@@ -114,6 +133,11 @@ impl System {
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(began.elapsed())
+    }
+
+    /// Has its disk take a great many files in little time, until [`Self::forget_files`].
+    pub fn hurry(&self) -> Result<()> {
+        self.disk.hurry()
     }
 
     /// Has it find its files as after a boot, before it is started.
@@ -214,6 +238,24 @@ fn count_files(folder: &Path) -> usize {
         .sum()
 }
 
+/// Makes a folder in which each program is a link to the file that has most of them, or to its own.
+fn link_programs(built: &Path, folder: &Path) -> std::io::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    for entry in fs::read_dir(built)? {
+        let name = entry?.file_name();
+        let own = APART.iter().any(|apart| name == *apart);
+        // What is no program has a dot somewhere.
+        if built.join(&name).is_file() && !name.to_string_lossy().contains('.') {
+            let program = if own { built.join(&name) } else { built.join("suite") };
+            symlink(program, folder.join(&name))?;
+        }
+    }
+    Ok(())
+}
+
 /// The settings that both understand.
 fn settings() -> Result<String> {
     let owner = User::from_name(MAILBOX_OWNER).ok().flatten();
@@ -228,14 +270,13 @@ fn settings() -> Result<String> {
     ))
 }
 
-fn prepare_postroad(root: &Path, port: u16, lines: &[&str], services: &str) -> Result<()> {
+fn prepare_postroad(root: &Path, programs: &Path, port: u16, lines: &[&str], services: &str) -> Result<()> {
     for folder in ["etc", "queue", "data", "mail"] {
         let path = root.join(folder);
         fs::create_dir(&path).map_err(|e| format!("create {}: {e}", path.display()))?;
     }
     let open = fs::Permissions::from_mode(0o1777);
     fs::set_permissions(root.join("mail"), open).map_err(|e| format!("open mail: {e}"))?;
-    let programs = target().join("release");
     let (programs, folder, lines) = (programs.display(), root.display(), lines.join("\n"));
     let main = format!(
         "compatibility_level = 3.6\nqueue_directory = {folder}/queue\ndata_directory = {folder}/data\n\

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::peers;
 use crate::shell::{self, Result, cargo, command, output_of, root, target};
+pub(crate) use tree::APART;
 use tree::Tree;
 
 /// How to build it.

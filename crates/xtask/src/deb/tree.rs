@@ -43,7 +43,7 @@ const COMPLETED: [&str; 8] =
 const SUITE: &str = "usr/lib/postroad/suite";
 
 /// Programs that are files of their own: they run with a group's rights, or for every `mail()` of a script.
-pub(super) const APART: [&str; 3] = ["postdrop", "postqueue", "sendmail"];
+pub(crate) const APART: [&str; 3] = ["postdrop", "postqueue", "sendmail"];
 
 /// Links: where, and to what.
 const LINKS: [(&str, &str); 5] = [

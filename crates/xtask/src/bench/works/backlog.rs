@@ -51,6 +51,7 @@ pub fn measure(side: Side, messages: usize, passing: usize) -> Result<Sample> {
 
     let mut system = System::prepare_for(side, &[], "", messages + passing)?;
     let program = target().join("release/examples/backlog").display().to_string();
+    system.hurry()?;
     output_of(&program, &[&system.path("queue").display().to_string(), &messages.to_string(), MAIL_OWNER])?;
     system.forget_files()?;
     let began = Instant::now();

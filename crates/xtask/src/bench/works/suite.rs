@@ -9,7 +9,7 @@ use super::super::system::{RECIPIENT, Side, System};
 use crate::shell::Result;
 
 pub fn run(side: Side, _: Scale) -> Result<Vec<Figure>> {
-    let mut system = System::prepare(side, &[], "")?;
+    let mut system = System::prepare_packaged(side)?;
     let started = system.launch()?;
     // Every program has been needed once.
     Load { messages: 1, sessions: 1, ..Load::default() }.send(system.port, RECIPIENT)?;
