@@ -92,6 +92,17 @@ const MESSAGES: &[Message] = &[
          Grüße = alle\tda \n.\n..dot\n\t\n \n\nFrom me\nlast äöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöü abcdefghijklmnopq\n",
     ),
     message(
+        "global",
+        " BODY=8BITMIME",
+        "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/global\n\
+         Content-Transfer-Encoding: 8bit\n\nSubject: ü\nContent-Transfer-Encoding: 8bit\n\nä\n--b\n\
+         Content-Transfer-Encoding: 8bit\n\n0123456789012345678901234567890123456789012345678901234567890123456789ü\n\
+         01234567890123456789012345678901234567890123456789012345678901234567890ü\n\
+         012345678901234567890123456789012345678901234567890123456789012345678901ü\n\
+         0123456789012345678901234567890123456789012345678901234567890123456789012ü\n\
+         01234567890123456789012345678901234567890123456789012345678901234567890123456789ü \n--b--\n",
+    ),
+    message(
         "parts",
         " BODY=8BITMIME",
         "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: 8bit\n\n\
