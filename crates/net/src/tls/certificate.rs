@@ -1,5 +1,7 @@
 //! What is read out of a certificate: names, issuer, key, fingerprints.
 
+use std::net::IpAddr;
+
 use md5::{Digest as _, Md5};
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
 use rustls_pki_types::CertificateDer;
@@ -21,6 +23,8 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// Whether there is a DNS name at all: the common name counts only where there is none (RFC 6125 section 6.4.4).
     pub has_dns_names: bool,
+    /// The addresses, for hosts that are told by theirs (RFC 9525 section 6.5).
+    pub addresses: Vec<IpAddr>,
     /// What kind of key it has.
     pub key: Key,
     /// Not valid yet, or no more.
@@ -78,10 +82,15 @@ impl Certificate {
             common_name(parsed.issuer()).or_else(|| organization(parsed.issuer())).unwrap_or_default();
         if let Ok(Some(names)) = parsed.subject_alternative_name() {
             for name in names.value.general_names.iter().take(MAX_NAMES) {
-                let GeneralName::DNSName(name) = name else { continue };
-                found.has_dns_names = true;
-                if !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()) {
-                    found.names.push((*name).to_owned());
+                match name {
+                    GeneralName::DNSName(name) => {
+                        found.has_dns_names = true;
+                        if !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()) {
+                            found.names.push((*name).to_owned());
+                        }
+                    }
+                    GeneralName::IPAddress(bytes) => found.addresses.extend(address(bytes)),
+                    _ => {}
                 }
             }
         }
@@ -132,6 +141,12 @@ fn key_of(parsed: &X509Certificate<'_>) -> Key {
         _ if parsed.public_key().algorithm.algorithm.to_id_string() == "1.3.101.112" => Key::Ed25519,
         _ => Key::Other,
     }
+}
+
+/// Four or sixteen bytes (RFC 5280 section 4.2.1.6).
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn common_name(name: &X509Name<'_>) -> Option<String> {

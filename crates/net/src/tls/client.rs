@@ -473,7 +473,8 @@ impl Context {
         let mut wanted = wanted.chain(policy.tlsa_base.as_deref().filter(|_| policy.level.uses_dane()));
         let certified = certificate.names_to_match();
         wanted.any(|wanted| {
-            certified.iter().any(|name| names::matches(name, wanted, self.wildcards_match_many))
+            wanted.parse().is_ok_and(|address| certificate.addresses.contains(&address))
+                || certified.iter().any(|name| names::matches(name, wanted, self.wildcards_match_many))
         })
     }
 

@@ -100,6 +100,21 @@ fn levels_and_certificates() {
 }
 
 #[test]
+fn a_host_that_is_told_by_its_address_is_certified_by_that() {
+    let authority = Authority::new();
+    authority.issue("address", "mail.example.com,IP:192.0.2.1,IP:2001:db8::1", "-newkey rsa:2048");
+    let context = context(&format!("smtp_tls_CAfile = {}\n", authority.path("ca.pem")));
+    let server = authority.serve("-cert address.pem -key address.key");
+    for (name, certified) in
+        [("192.0.2.1", true), ("2001:DB8:0::1", true), ("192.0.2.2", false), ("mail.example.com", true)]
+    {
+        let names = vec![Match::Name(name.to_owned())];
+        let policy = Policy { names, ..level(&context, Level::Verify) };
+        assert_eq!(server.trust(&context, &policy).is_ok(), certified, "{name}");
+    }
+}
+
+#[test]
 fn the_summary_has_postfix_words() {
     let authority = Authority::new();
     authority.issue("rsa", "mail.example.com", "-newkey rsa:2048");
