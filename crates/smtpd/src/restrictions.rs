@@ -174,6 +174,16 @@ impl Restrictions {
         }
     }
 
+    /// A recipient that programs could take for an option, which no list is asked about.
+    pub(crate) fn malformed_recipient(&self, recipient: &Address) -> Option<Reply> {
+        let is_suspect = recipient.local_part().starts_with('-');
+        match is_suspect.then(|| self.judge.is_malformed(recipient))? {
+            Ok(true) => Some(Fault::RecipientSyntax.reply("")),
+            Ok(false) => None,
+            Err(error) => Some(refusal::from_lookup(&error, recipient.as_str())),
+        }
+    }
+
     /// A client has named a sender.
     pub(crate) fn mail(
         &self,

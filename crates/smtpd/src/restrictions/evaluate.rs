@@ -138,10 +138,8 @@ impl<'a> Evaluation<'a> {
                     self.asked = None;
                     let decision = ask(self, class, argument)?;
                     self.show(|| format!("generic_checks: name={} status={}", verb.name, decision.status()));
-                    if decision == Decision::Permit
-                        && !matches!(argument, Argument::Table { .. } | Argument::Certificate { .. })
-                    {
-                        self.permitted(verb.name, class, "");
+                    if decision == Decision::Permit && !argument.has_entries() {
+                        self.permitted(verb.name, verb.permits(class), "");
                     }
                     Ok(decision)
                 }
@@ -189,8 +187,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The reply of `defer_if_permit` and `defer_if_reject`.
+    /// The reply of `defer_if_permit` and `defer_if_reject`, whose code no parameter changes.
     pub(super) fn requested(&self, class: Class, verb: &str) -> Reply {
-        refuse(self.subject, class, self.judge.codes.access_defer, (7, 0), &format!("{verb} requested"))
+        refuse(self.subject, class, 450, (7, 0), &format!("{verb} requested"))
     }
 }

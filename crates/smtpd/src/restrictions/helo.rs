@@ -18,13 +18,8 @@ pub(super) fn reject_invalid(
     if path::is_domain(helo) || bare.parse::<std::net::IpAddr>().is_ok() {
         return Ok(Decision::Dunno);
     }
-    Ok(Decision::Refuse(refuse(
-        e.subject,
-        Class::Helo,
-        e.judge.codes.invalid_hostname,
-        (5, 2),
-        "Invalid name",
-    )))
+    let text = if helo.starts_with('[') { "invalid ip address" } else { "Invalid name" };
+    Ok(Decision::Refuse(refuse(e.subject, Class::Helo, e.judge.codes.invalid_hostname, (5, 2), text)))
 }
 
 pub(super) fn reject_non_fqdn(

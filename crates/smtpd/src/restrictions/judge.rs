@@ -40,6 +40,8 @@ pub(super) struct Judge {
     /// `unknown_helo_hostname_tempfail_action`
     pub(super) unknown_helo_on_failure: OnFailure,
     pub(super) codes: Codes,
+    /// `smtpd_sasl_auth_enable`
+    pub(super) offers_login: bool,
     /// `smtpd_sender_login_maps`
     pub(super) sender_logins: Maps,
     /// `relay_clientcerts`
@@ -101,6 +103,7 @@ impl Judge {
             )?,
             policy: policy::Services::new(config),
             verification: Verification::new(config),
+            offers_login: config.get(param::SMTPD_SASL_AUTH_ENABLE),
             sender_logins: Maps::open(&config.get(param::SMTPD_SENDER_LOGIN_MAPS))?,
             names,
             own_addresses: own_addresses(config)?,

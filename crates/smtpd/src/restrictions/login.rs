@@ -1,5 +1,6 @@
 //! Restrictions on clients that have authenticated, and on those that should have.
 
+use ipc::log;
 use lookup::LookupError;
 use mail::{Address, Dsn};
 use smtp_proto::Reply;
@@ -70,7 +71,12 @@ fn mismatch(e: &mut Evaluation<'_>, unknown: Unknown, strangers_too: bool) -> Re
         return Ok(Decision::Dunno);
     };
     let login = e.subject.client.login.as_ref();
-    if e.judge.sender_logins.is_empty() || login.is_none() && !strangers_too {
+    if login.is_none() && !strangers_too {
+        return Ok(Decision::Dunno);
+    }
+    // Where nobody can log in, nobody can be asked to.
+    if login.is_none() && !e.judge.offers_login {
+        log::warning!("sender login mismatch: not looked at, since smtpd_sasl_auth_enable = no");
         return Ok(Decision::Dunno);
     }
     e.asked = Some(Class::Sender);

@@ -42,6 +42,13 @@ pub(super) enum Argument {
     DnsList(DnsList),
 }
 
+impl Argument {
+    /// Whether it is asked for actions, which log by themselves whom they permit.
+    pub(super) const fn has_entries(&self) -> bool {
+        matches!(self, Self::Table { .. } | Self::Certificate { .. } | Self::Policy(_))
+    }
+}
+
 /// What is wrong with a list.
 pub(super) enum Problem {
     /// A verb of Postfix's that has no effect here yet.

@@ -62,6 +62,15 @@ impl Verb {
         }
     }
 
+    /// What it permits, in the log: the clients and recipients that its name tells of, wherever it stands.
+    pub(super) fn permits(&self, class: Class) -> Class {
+        match self.name {
+            "permit_auth_destination" | "permit_mx_backup" => Class::Recipient,
+            name if name.starts_with("permit_") => Class::Client,
+            _ => class,
+        }
+    }
+
     const fn guard(mut self) -> Self {
         self.guards_relaying = true;
         self

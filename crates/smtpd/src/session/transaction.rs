@@ -91,6 +91,14 @@ impl Dialogue<'_> {
         if let Some(reply) = self.limit(Happening::Recipient) {
             return Some(reply);
         }
+        if let Some(reply) = self.server.restrictions.malformed_recipient(&rcpt.recipient) {
+            log::warning!(
+                "Illegal address syntax from {} in RCPT command: <{}>",
+                self.client,
+                rcpt.recipient
+            );
+            return Some(reply);
+        }
         let mut effects = self.mail.effects.clone();
         let subject = Subject { recipient: Some(&rcpt.recipient), ..self.subject_at("RCPT") };
         let mut refused = self.server.restrictions.rcpt(&subject, &mut effects, &self.postponed);
