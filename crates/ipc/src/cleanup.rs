@@ -15,8 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::{self, Frame, Receiver};
 
-/// How much content is gathered before it is sent.
+/// How much is gathered before it is sent.
 const CHUNK: usize = 64 * 1024;
+
+/// A message that becomes larger than this is taken for a large one.
+const SMALL: usize = 16 * 1024;
+
+/// The memory for it that is kept: there is room for an end as well.
+const MOST_KEPT: usize = CHUNK + 1024;
 
 /// The most idle connections a client keeps.
 const MAX_IDLE: usize = 64;
@@ -228,7 +234,7 @@ impl Client {
 
     fn keep(&self, mut connection: Connection) {
         connection.out.clear();
-        connection.out.shrink_to(CHUNK);
+        connection.out.shrink_to(MOST_KEPT);
         let mut idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE {
             idle.push(connection);
@@ -248,11 +254,15 @@ pub struct Submission {
 
 impl Write for Submission {
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
-        let taken = content.len().min(CHUNK);
-        frame::push_content(&mut self.out, &content[..taken]);
-        if self.out.len() >= CHUNK {
+        if self.out.len() + frame::HEAD >= CHUNK {
             self.transmit()?;
         }
+        if self.out.len() + content.len() > SMALL {
+            // All that it will need, and no more: it is kept for the next message.
+            self.out.reserve_exact(MOST_KEPT.saturating_sub(self.out.len()));
+        }
+        let taken = content.len().min(CHUNK - frame::HEAD - self.out.len());
+        frame::push_content(&mut self.out, &content[..taken]);
         Ok(taken)
     }
 

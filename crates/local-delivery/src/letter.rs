@@ -13,8 +13,9 @@ use service::Delivery;
 
 use crate::failure::Failure;
 
-/// How much is read, and written, at once. A message up to this size is one read and one write.
-const CHUNK: usize = 128 * 1024;
+/// How much is read, and written, at once. A message up to this size is one read and one write. More would cost more:
+/// memory that is new to the process comes from the kernel page by page.
+const CHUNK: usize = 32 * 1024;
 
 /// Headers are looked through for a delivery loop up to here; `header_size_limit` bounds each, this bounds all.
 const MAX_HEADERS: u64 = 1024 * 1024;

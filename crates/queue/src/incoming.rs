@@ -17,6 +17,9 @@ use crate::format::head::{HEAD_SIZE, Head, MAX_ENVELOPE, MAX_MESSAGE_RECORDS, MA
 /// What is collected before it is written: a message that fits is one write.
 const BUFFER_SIZE: usize = 64 * 1024;
 
+/// A piece of content that is written as it lies rather than copied: a write costs less than that.
+const LARGE_PIECE: usize = 32 * 1024;
+
 /// A buffer of this size at most is kept by its thread for the next message: most mail is smaller.
 const KEPT_BUFFER: usize = 8 * 1024;
 
@@ -198,10 +201,10 @@ impl Writer {
         self.lay_out();
         self.content_checksum.update(content);
         self.content_size += content.len() as u64;
-        if self.buffer.len() + content.len() > BUFFER_SIZE {
+        if content.len() >= LARGE_PIECE || self.buffer.len() + content.len() > BUFFER_SIZE {
             self.write_out()?;
         }
-        if content.len() < BUFFER_SIZE {
+        if content.len() < LARGE_PIECE {
             self.buffer.extend_from_slice(content);
             return Ok(());
         }
@@ -213,7 +216,7 @@ impl Writer {
 
     /// Makes the message durable and hands it to qmgr: the size of its content.
     ///
-    /// Five system calls for a message below 64 KiB: create, write, chmod, fsync, close. The order is what a crash
+    /// Five system calls for a message below 32 KiB: create, write, chmod, fsync, close. The order is what a crash
     /// respects: the head is written after everything it vouches for, the mode says ready after the head, and
     /// nothing is acknowledged before fsync returned. The chmod stands before the fsync, because a mode that a power cut takes
     /// back would hide a message that was acknowledged; and it is fsync rather than fdatasync, because the latter
