@@ -6,6 +6,7 @@
 //! code 0 means that the message is on disk for good.
 
 mod authorization;
+mod dialogue;
 mod failure;
 mod handover;
 mod maildrop;

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use crate::dialogue;
 use crate::failure::{Exit, Failure, warn};
 use crate::options::{CommandLine, Flush, Mode};
 use crate::settings::{Settings, chosen_directory};
@@ -63,7 +64,7 @@ fn act(mode: Mode, arguments: impl Iterator<Item = OsString>) -> Result<(), Fail
         Mode::Start => become_command(&settings, "postroad", &["start"]),
         Mode::BuildAliases => build_aliases(&line, &settings),
         Mode::Nothing => Ok(()),
-        Mode::Smtp => Err(not_offered("-bs (SMTP on standard input)", "connect to the SMTP port instead")),
+        Mode::Smtp => dialogue::serve(&settings),
     }
 }
 

@@ -55,6 +55,11 @@ impl Settings {
         self.config.directory()
     }
 
+    /// The name of this host.
+    pub(crate) fn hostname(&self) -> String {
+        self.config.get(param::MYHOSTNAME)
+    }
+
     /// The root of the queue.
     pub(crate) fn queue_directory(&self) -> PathBuf {
         self.config.get(param::QUEUE_DIRECTORY)

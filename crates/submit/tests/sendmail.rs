@@ -93,12 +93,31 @@ fn users_who_may_not_submit_are_refused() {
 #[test]
 fn what_is_not_offered_says_so() {
     let instance = Instance::new("");
-    for option in ["-bs", "-XV"] {
-        let output = instance.sendmail(&[option, "x"], "x\n");
-        assert_eq!(code(&output), 69, "{option}: {}", stderr(&output));
-        assert!(stderr(&output).contains("is not offered"), "{option}: {}", stderr(&output));
-    }
+    let output = instance.sendmail(&["-XV", "x"], "x\n");
+    assert_eq!(code(&output), 69, "{}", stderr(&output));
+    assert!(stderr(&output).contains("is not offered"), "{}", stderr(&output));
     assert!(instance.files().is_empty());
+}
+
+#[test]
+fn programs_that_speak_smtp_to_it_are_served() {
+    let instance =
+        Instance::new("message_size_limit = 1000\nmailbox_size_limit = 0\nvirtual_mailbox_limit = 0");
+    let message = |to: &str, text: &str| {
+        format!(
+            "MAIL FROM:<joe@example.com> BODY=8BITMIME\r\nRCPT TO:<{to}>\r\nDATA\r\nSubject: x\r\n\r\n{text}\r\n.\r\n"
+        )
+    };
+    let said =
+        ["EHLO x\r\n", &message("big@b", &"x\r\n".repeat(1000)), &message("-a@b", "..\r\nü"), "QUIT\r\n"];
+    let output = instance.sendmail(&["-bs", "-i"], &said.concat());
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let replies = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(replies.contains("\r\n554 5.3.0 Error: message file too big\r\n250 2.1.0"), "{replies}");
+    assert!(replies.ends_with("\r\n250 2.0.0 Ok\r\n221 2.0.0 Bye\r\n"), "{replies}");
+    let (head, content) = instance.message();
+    assert_eq!((head.sender.as_str(), head.recipients[0].address.as_str()), ("joe@example.com", "-a@b"));
+    assert_eq!((head.body, content.as_str()), (Body::EightBitMime, "Subject: x\n\n.\nü\n"));
 }
 
 #[test]
