@@ -1,11 +1,11 @@
 //! What stands at the front door: policy services of others, bans, limits of users, load balancers.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use scenarios::{Builder, Instance, Smtp, is_root, peer, wait_for};
+use scenarios::{Builder, Instance, Smtp, free_port, is_root, peer, wait_for};
 
 /// A program that is ended with the test.
 struct Running(Child);
@@ -15,10 +15,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }
 
 const POLICYD_SPF: &str = "/usr/bin/policyd-spf";
@@ -104,6 +100,8 @@ fn rates_hold_and_are_in_the_statistics() {
     let codes: Vec<u16> = (0..5).map(|_| first_reply(&site)).collect();
     assert_eq!(codes, [220, 220, 220, 421, 421]);
     site.wait_for_log(&["warning: Connection rate limit exceeded: 4 from", "for service 127.0.0.1:"]);
+    // There is nothing that it would have to count.
+    assert!(!site.postroad(&["status"]).stdout.contains("anvil pid"));
     site.postroad(&["stop"]).ok();
     site.wait_for_log(&["anvil[", "statistics: max connection rate 5/60s for (127.0.0.1:"]);
 }

@@ -1,7 +1,7 @@
 //! From the command line to a [`Supervisor`]: configuration, lock, log, signals, sockets.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -110,7 +110,10 @@ pub(crate) fn log_diagnostic(problem: &Diagnostic) {
 /// Takes the lock that says that this instance runs; it is held as long as the file is open.
 fn lock_pid_file(queue_directory: &Path) -> io::Result<File> {
     let path = queue_directory.join("pid").join("master.pid");
-    let at = |e: io::Error| io::Error::new(e.kind(), format!("open {}: {e}", path.display()));
+    let at = |what: &'static str| {
+        let path = path.display().to_string();
+        move |e: io::Error| io::Error::new(e.kind(), format!("{what} {path}: {e}"))
+    };
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -118,14 +121,18 @@ fn lock_pid_file(queue_directory: &Path) -> io::Result<File> {
         .truncate(false)
         .mode(0o644)
         .open(&path)
-        .map_err(at)?;
-    if file.try_lock().is_err() {
-        let owner = std::fs::read_to_string(&path).unwrap_or_default();
-        let text = format!("the mail system is already running, pid {}", owner.trim());
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        .map_err(at("open"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let owner = std::fs::read_to_string(&path).unwrap_or_default();
+            let text = format!("the mail system is already running, pid {}", owner.trim());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        Err(TryLockError::Error(error)) => return Err(at("lock")(error)),
     }
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())?;
+    let own = format!("{}\n", std::process::id());
+    file.set_len(0).and_then(|()| file.write_all(own.as_bytes())).map_err(at("write"))?;
     Ok(file)
 }
 

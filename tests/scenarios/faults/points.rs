@@ -121,6 +121,12 @@ impl Point {
         }
     }
 
+    /// The same, after so many calls of each kind.
+    pub(super) fn behind(mut self, calls: &BTreeMap<String, usize>) -> Self {
+        self.number += calls.get(&self.call).copied().unwrap_or(0);
+        self
+    }
+
     /// Whether it lies behind so many calls of each kind.
     pub(super) fn is_after(&self, calls: &BTreeMap<String, usize>) -> bool {
         self.number > calls.get(&self.call).copied().unwrap_or(0)
@@ -131,9 +137,40 @@ impl Point {
         self.call == "write" && self.lasts
     }
 
+    /// Whether every call fails from this one on.
+    pub(super) fn lasts(&self) -> bool {
+        self.lasts
+    }
+
     /// What the log says of it.
     pub(super) fn cause(&self) -> &'static str {
         CAUSES.iter().find(|(error, _)| *error == self.error).map_or("?", |(_, cause)| cause)
+    }
+
+    /// Whether a line of the log says what failed and why: the cause, and before it a path, a table, or who was at the
+    /// other end. Of a connection that breaks in a conversation it is said that it is lost, with whom, and when.
+    pub(super) fn is_told_by(&self, line: &str) -> bool {
+        let text = line.split_once("]: ").map_or("", |(_, text)| text);
+        if self.is_talk() && text.contains("lost connection ") {
+            return true;
+        }
+        let Some((before, _)) = text.split_once(self.cause()) else { return false };
+        const OBJECTS: [&str; 9] = [
+            "/",
+            "table ",
+            "connection",
+            "client",
+            "service",
+            "reply to ",
+            "descriptor handed over",
+            "look",
+            "thread",
+        ];
+        OBJECTS.iter().any(|object| before.contains(object))
+    }
+
+    fn is_talk(&self) -> bool {
+        ["sendto", "sendmsg", "recvfrom", "recvmsg"].contains(&self.call.as_str())
     }
 
     /// What is interrupted is done again, and nobody need know.

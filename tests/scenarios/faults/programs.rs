@@ -1,6 +1,7 @@
 //! The commands under the same faults as the daemons: sendmail and postdrop leave a whole message or none, postmap leaves
 //! the table as it was; master reads its configuration anew or goes on with the one that it has; showq may be stuck.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -23,28 +24,37 @@ fn traced(site: &Instance, words: &[&str], input: &str, tracing: &Tracing) -> (O
     (output, calls(&record))
 }
 
-/// Every kind of call that the command makes once it has begun to read its configuration, at each place, with each error.
-fn points(site: &Instance, words: &[&str], input: &str) -> Vec<Point> {
+/// Every kind of call that the command makes once it has begun to read its configuration, at each place, with each error;
+/// or the first of each kind, and all from there on, with one.
+fn points(site: &Instance, words: &[&str], input: &str, all_of_them: bool) -> Vec<Point> {
     let (output, calls) = traced(site, words, input, &Tracing::of(CALLS));
     output.ok();
-    let begin = calls.iter().position(|call| call.text.contains("/etc/main.cf")).expect("it reads main.cf");
-    let of = |calls: &[Call]| scenarios::most_per_thread(calls);
-    let (all, before) = (of(&calls), of(&calls[..begin]));
-    let mut points = points_of(&all, true);
+    let (all, before) = (scenarios::most_per_thread(&calls), begins(&calls));
+    let mut points = points_of(&all, all_of_them);
+    if !all_of_them {
+        points = points.into_iter().map(|point| point.behind(&before)).collect();
+    }
     points.retain(|point| point.is_after(&before) && !point.silences());
     points
 }
 
-fn fails(
+/// How many calls of each kind there are before the configuration is read.
+fn begins(calls: &[Call]) -> BTreeMap<String, usize> {
+    let begin = calls.iter().position(|call| call.text.contains("/etc/main.cf")).expect("it reads main.cf");
+    scenarios::most_per_thread(&calls[..begin])
+}
+
+pub(super) fn fails(
     site: &Instance,
     words: &[&str],
     input: &str,
+    all_of_them: bool,
     prepare: impl Fn(),
     mut judge: impl FnMut(&Point, &Call, &Output) -> Option<String>,
 ) {
     let mut wrong = Vec::new();
     let mut count = 0;
-    let points = points(site, words, input);
+    let points = points(site, words, input, all_of_them);
     for point in points {
         prepare();
         let (output, calls) = traced(site, words, input, &point.tracing());
@@ -70,7 +80,7 @@ fn taken_up(site: &Instance) -> Vec<PathBuf> {
 fn submission_faults(site: &Instance, words: &[&str], input: &str) {
     let queue = site.path("queue");
     let clear = || taken_up(site).iter().for_each(|path| fs::remove_file(path).unwrap());
-    fails(site, words, input, clear, |point, call, output| {
+    fails(site, words, input, true, clear, |point, call, output| {
         let (whole, left) = (waiting_in(&queue), taken_up(site));
         match output.status {
             // The C library keeps its errors to itself, and says that there is no such user.
@@ -124,6 +134,7 @@ fn postmap_that_fails_leaves_the_table_as_it_was() {
         &site,
         &["postmap", "etc/table"],
         "",
+        true,
         || put_back(index),
         |point, _, output| {
             let found = value();

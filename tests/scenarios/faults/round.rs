@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use scenarios::{Instance, PATIENCE, Scripted, Smtp, messages, run};
+use scenarios::{Builder, Instance, PATIENCE, Scripted, Smtp, messages, run};
 
 use crate::site::usual;
 
@@ -19,10 +19,21 @@ pub(crate) const END: &str = "The end.";
 /// How long a client waits for a server that fails.
 pub(crate) const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Which ways the mail of a round goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ways {
+    /// Mailboxes, lists, reports, a relay.
+    Usual,
+    /// LMTP, a command, mail that is discarded or returned by its transport, an address that is verified.
+    Other,
+}
+
 /// A mail system with every agent, and a server that its relay sends to.
 pub(crate) struct Site {
     instance: Instance,
     pub(crate) relay: Scripted,
+    lmtp: Scripted,
+    ways: Ways,
 }
 
 impl Deref for Site {
@@ -35,8 +46,12 @@ impl Deref for Site {
 
 impl Site {
     pub(crate) fn start() -> Self {
-        let relay = Scripted::start(&[]);
-        let instance = usual()
+        Self::with(Ways::Usual)
+    }
+
+    pub(super) fn with(ways: Ways) -> Self {
+        let (relay, lmtp) = (Scripted::start(&[]), Scripted::start(&[]));
+        let builder = usual()
             .main("virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ }, { box@box.example.com = box } }")
             .main(&format!("relay_domains = relay.example\nrelay_transport = smtp:[127.0.0.1]:{}", relay.address.port()))
             .main("smtpd_hard_error_limit = 100000\nsmtpd_junk_command_limit = 100000")
@@ -47,18 +62,62 @@ impl Site {
                 "postmaster: $user\n\
                  astray: no-such-user\n\
                  file: $root/mail/file\n\
+                 refused: joe@never.example\n\
                  included: :include:$root/etc/members\n",
             )
             .file("members", "ann@box.example.com\n")
-            .master("smtp unix - - n - - smtp")
-            .start();
-        Self { instance, relay }
+            .master("smtp unix - - n - - smtp");
+        let instance = if ways == Ways::Other { other_ways(builder, &lmtp) } else { builder }.start();
+        Self { instance, relay, lmtp, ways }
     }
 
     /// Where a strace writes to.
     pub(super) fn record(&self) -> PathBuf {
         self.path("strace")
     }
+}
+
+fn other_ways(builder: Builder, lmtp: &Scripted) -> Builder {
+    let routes = "{ lmtp.example = lmtp:inet:[127.0.0.1]:PORT }, { keep.example = keep: }, \
+                  { gone.example = discard: }, { never.example = error:5.7.1 not here }";
+    let routes = routes.replace("PORT", &lmtp.address.port().to_string());
+    builder
+        .main(&format!("transport_maps = inline:{{ {routes} }}"))
+        .main("relay_domains = relay.example, lmtp.example, keep.example, gone.example")
+        .main("smtpd_recipient_restrictions = check_recipient_access inline:{relay.example=reject_unverified_recipient}")
+        .main("address_verify_poll_delay = 1s\nsmtpd_client_ban_unknown_recipients = 100000")
+        .main("smtpd_client_ban_exceptions =")
+        // Seen when it is whole, as a Maildir is.
+        .file("keep", "part=$(mktemp \"$1/new.XXXXXXXX\") && cat > \"$part\" && mv \"$part\" \"$1/kept.${part##*.}\" || exit 75\n")
+        .master("keep unix - n n - - pipe user=$user argv=/bin/sh $root/etc/keep $root/mail")
+        .master("lmtp unix - - n - - lmtp\nanvil unix - - n - 1 anvil\nverify unix - - n - 1 verify")
+}
+
+/// A message: its sender, its recipients, text, and where it must come to.
+type Sent = (String, Vec<String>, String, &'static [&'static str]);
+
+fn messages_of(site: &Site) -> Vec<Sent> {
+    let user = format!("{}@example.com", site.user());
+    let to = |recipients: &[&str]| recipients.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+    if site.ways == Ways::Other {
+        // One that nothing is known of yet.
+        let probed = format!("probe{}@relay.example", next_mark());
+        return vec![
+            (user.clone(), to(&["joe@lmtp.example"]), String::new(), &["lmtp"]),
+            (user.clone(), to(&["joe@keep.example"]), String::new(), &["kept"]),
+            (user.clone(), to(&["joe@gone.example"]), String::new(), &[]),
+            (user.clone(), to(&["refused@example.com"]), String::new(), &["bounce"]),
+            (user, vec![probed], String::new(), &["relay"]),
+        ];
+    }
+    let long = "0123456789 0123456789 0123456789 0123456789 0123456789\r\n".repeat(2000);
+    vec![
+        (String::new(), to(&["ann@box.example.com", "box@box.example.com"]), String::new(), &["ann", "box"]),
+        (user.clone(), to(&[&user, "file@example.com"]), long, &["user", "file"]),
+        (user.clone(), to(&["included@example.com"]), String::new(), &["ann"]),
+        (user.clone(), to(&["astray@example.com"]), String::new(), &["bounce"]),
+        (user, to(&["joe@relay.example"]), String::new(), &["relay"]),
+    ]
 }
 
 /// What was acknowledged, and where it must come to.
@@ -78,24 +137,15 @@ impl Round {
     /// The same, for a server that is only slow: it may take so long for each reply.
     pub(super) fn send_within(site: &Site, patience: Duration) -> Self {
         let mut round = Self::default();
-        let user = format!("{}@example.com", site.user());
-        let long = "0123456789 0123456789 0123456789 0123456789 0123456789\r\n".repeat(2000);
         let (mut client, mut is_gone) = (None, false);
-        let messages: [(&str, &[&str], &str, &[&'static str]); 5] = [
-            ("", &["ann@box.example.com", "box@box.example.com"], "", &["ann", "box"]),
-            (&user, &[&user, "file@example.com"], &long, &["user", "file"]),
-            (&user, &["included@example.com"], "", &["ann"]),
-            (&user, &["astray@example.com"], "", &["bounce"]),
-            (&user, &["joe@relay.example"], "", &["relay"]),
-        ];
-        for (sender, recipients, text, places) in messages {
+        for (sender, recipients, text, places) in messages_of(site) {
             let mark = next_mark();
             if client.is_none() && !is_gone {
                 client = open(site.port, patience);
                 is_gone = client.is_none();
             }
             let content = format!("From: jane@client.example\r\n{MARK}{mark}\r\n\r\n{text}{END}\r\n.");
-            match client.as_mut().map(|client| transfer(client, sender, recipients, &content)) {
+            match client.as_mut().map(|client| transfer(client, &sender, &recipients, &content)) {
                 Some(Ok(())) => round.owed.extend(places.iter().map(|place| (mark.clone(), *place))),
                 Some(Err(reply)) => {
                     if reply.starts_with("lost") || reply.starts_with("421") {
@@ -107,6 +157,7 @@ impl Round {
             }
         }
         round.submit(site);
+        guess(site);
         list(site);
         round
     }
@@ -177,6 +228,14 @@ fn list(site: &Site) {
     let _ = run(command, b"");
 }
 
+/// Asks for a recipient that nobody knows, of which anvil is told.
+fn guess(site: &Site) {
+    if let Some(mut client) = open(site.port, SERVER_PATIENCE).filter(|_| site.ways == Ways::Other) {
+        client.try_command("MAIL FROM:<>");
+        client.try_command("RCPT TO:<no-such-user@example.com>");
+    }
+}
+
 pub(crate) fn next_mark() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(1000);
     NEXT.fetch_add(1, Ordering::Relaxed).to_string()
@@ -199,11 +258,11 @@ pub(crate) fn open(port: u16, patience: Duration) -> Option<Smtp> {
 pub(crate) fn transfer(
     client: &mut Smtp,
     sender: &str,
-    recipients: &[&str],
+    recipients: &[impl AsRef<str>],
     content: &str,
 ) -> Result<(), String> {
     let mut lines = vec![format!("MAIL FROM:<{sender}>")];
-    lines.extend(recipients.iter().map(|recipient| format!("RCPT TO:<{recipient}>")));
+    lines.extend(recipients.iter().map(|recipient| format!("RCPT TO:<{}>", recipient.as_ref())));
     lines.extend(["DATA".to_owned(), content.to_owned()]);
     for line in lines {
         let Some(reply) = client.try_command(&line) else { return Err("lost connection".into()) };
@@ -253,10 +312,15 @@ pub(crate) fn found(site: &Site) -> Result<BTreeMap<(String, &'static str), usiz
     for (place, path) in [("box", site.path("mail/box")), ("file", site.path("mail/file"))] {
         all.extend(in_mbox(&path).into_iter().map(|mail| (place, mail)));
     }
-    for session in site.relay.sessions() {
-        let taken = session.split("\r\n.\r\n").filter(|piece| piece.contains(MARK) && piece.ends_with(END));
-        all.extend(taken.map(|mail| ("relay", mail.to_owned())));
+    for (place, server) in [("relay", &site.relay), ("lmtp", &site.lmtp)] {
+        for session in server.sessions() {
+            let taken =
+                session.split("\r\n.\r\n").filter(|piece| piece.contains(MARK) && piece.ends_with(END));
+            all.extend(taken.map(|mail| (place, mail.to_owned())));
+        }
     }
+    let kept = kept(site).into_iter().filter_map(|path| fs::read_to_string(path).ok());
+    all.extend(kept.map(|mail| ("kept", mail)));
     let mut found = BTreeMap::new();
     for (place, mail) in all {
         // The postmaster is told of sessions that a fault has broken off.
@@ -270,6 +334,15 @@ pub(crate) fn found(site: &Site) -> Result<BTreeMap<(String, &'static str), usiz
         *found.entry((mark.to_owned(), place)).or_default() += 1;
     }
     Ok(found)
+}
+
+/// The files that the command of the pipe has made.
+fn kept(site: &Site) -> Vec<PathBuf> {
+    let entries = fs::read_dir(site.path("mail")).into_iter().flatten().filter_map(Result::ok);
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kept.")))
+        .collect()
 }
 
 fn in_mbox(path: &Path) -> Vec<String> {
@@ -290,6 +363,7 @@ fn clear(site: &Site) {
             entries.filter_map(Result::ok).for_each(|entry| drop(fs::remove_file(entry.path())));
         }
     }
+    kept(site).iter().for_each(|path| drop(fs::remove_file(path)));
     for file in ["mail/box", "mail/file"] {
         if let Ok(file) = fs::OpenOptions::new().write(true).open(site.path(file)) {
             file.set_len(0).expect("empty a mailbox");
