@@ -56,9 +56,8 @@ pub fn parse(path: &str, rules: PathRules) -> Result<Address, PathError> {
     if rules.strict && !(path.starts_with('<') && path.ends_with('>')) {
         return Err(PathError);
     }
-    let path = if rules.strict { path } else { without_stray_brackets(path) };
-    let mut reader =
-        Reader { rest: path.chars().peekable(), strict: rules.strict, address: Spelling::default() };
+    let rest = without_stray_brackets(path).chars().peekable();
+    let mut reader = Reader { rest, strict: rules.strict, address: Spelling::default() };
     let text = reader.path()?;
     if text.is_empty() {
         return if rules.allow_null { Ok(Address::null()) } else { Err(PathError) };

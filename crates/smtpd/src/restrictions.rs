@@ -254,6 +254,11 @@ impl Restrictions {
             if let Some(reply) = refused.or_else(|| (class == Class::Sender).then(unlisted).flatten()) {
                 return Some(reply);
             }
+            // What is thrown away needs no further judgement.
+            if evaluation.effects.discard {
+                effects.add(evaluation.effects);
+                return None;
+            }
         }
         let asks = self.order.reject_unlisted_recipient && !evaluation.effects.discard;
         let reply = evaluation.conclude(asks.then_some("reject_unlisted_recipient"), Class::Recipient);

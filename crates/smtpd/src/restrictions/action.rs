@@ -123,7 +123,8 @@ impl Entry<'_> {
     }
 
     fn copy(&self, e: &mut Evaluation<'_>, word: &str, text: &str) -> Decision {
-        let address = Address::new(text).ok().filter(|address| address.domain().is_some());
+        let bare = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
+        let address = Address::new(bare).ok().filter(|address| address.domain().is_some());
         let Some(address) = address else {
             return self.unusable("needs an address user@domain");
         };
