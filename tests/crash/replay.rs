@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use scenarios::{PATIENCE, wait_for};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Operation};
 use crate::plan;
 use crate::power_cut::{Model, states};
 use crate::recording::{Recording, Step};
@@ -42,10 +42,17 @@ fn cut_after_every_call_of(name: &str) {
     let way = way(name);
     // Where no order of changes is kept, none may be relied on.
     for (model, settings) in [(Model::Ordered, "yes"), (Model::Any, "no")] {
-        let site = Site::prepare(way, &[&format!("maildir_trusts_journal = {settings}")]);
+        let mut site = Site::prepare(way, &[&format!("maildir_trusts_journal = {settings}")]);
+        if model == Model::Ordered {
+            site.put_on_a_journal();
+        }
         site.start();
         let letter = Letter::new(0);
         let recording = record(&site, way, &letter);
+        if site.disk.is_some() && matches!(way.end, End::Virtual | End::Local | End::Each(_)) {
+            let is_relied_on = |step: &Step| matches!(step, Step::Disk(Operation::WriteOut { .. }));
+            assert!(recording.steps.iter().any(is_relied_on), "{name}: everything is synced");
+        }
         site.abort();
         site.defer_later(false);
         let (made, cases) = cases(&recording, model);

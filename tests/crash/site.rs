@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scenarios::{Builder, Instance, PATIENCE, Scripted, Smtp};
+use scenarios::{Builder, Disk, DiskKind, Instance, PATIENCE, Scripted, Smtp, is_root};
 
 use crate::calls::Effect;
 use crate::tracer::{Tracer, Watch, on_word};
@@ -12,6 +12,8 @@ use crate::ways::{HANDED_OVER, Way};
 
 /// A mail system in a scratch folder, and the mail system that it relays to.
 pub(crate) struct Site {
+    /// Where queue and mailboxes are, if not in the scratch folder.
+    pub(crate) disk: Option<Disk>,
     pub(crate) instance: Instance,
     pub(crate) peer: Scripted,
     pub(crate) watch: Arc<Watch>,
@@ -39,9 +41,19 @@ impl Site {
             .master("smtp unix - - n - - smtp")
             .file("aliases", "");
         let builder = way.settings.iter().chain(settings).fold(builder, |builder, line| builder.main(line));
-        let site = Self { instance: builder.prepare(), peer, watch: Arc::default() };
+        let site = Self { disk: None, instance: builder.prepare(), peer, watch: Arc::default() };
         site.defer_later(true);
         site
+    }
+
+    /// Puts queue and mailboxes on a file system that keeps changes of names in order, where this machine can make one: the
+    /// scratch folder may be on any.
+    pub(crate) fn put_on_a_journal(&mut self) {
+        if is_root("a disk with a journal")
+            && DiskKind::EXT4.is_there("deliveries that rely on the order of a journal")
+        {
+            self.disk = Some(Disk::make(&self.instance, &DiskKind::EXT4));
+        }
     }
 
     /// Starts it, followed.

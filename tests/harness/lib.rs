@@ -8,6 +8,7 @@
 #![allow(clippy::panic, clippy::print_stdout)]
 
 mod certificates;
+mod disk;
 mod dns;
 mod instance;
 mod maildir;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use certificates::Authority;
+pub use disk::{Disk, DiskKind};
 pub use instance::{Builder, Instance, Output, free_port, run};
 pub use maildir::messages;
 pub use network::{Host, Network, Running};
