@@ -11,8 +11,8 @@ const LOCAL: &str = "/etc/localtime";
 
 /// The host's time zone, or that of the environment; UTC where there is none.
 ///
-/// The host's is read from its one file: jiff would look through all zones that there are to find its name, which is a
-/// thousand system calls at the start of each program, and 150 KiB in each for as long as it runs.
+/// The host's is read from its one file: jiff would look through all zones that there are to find its name, and keep all
+/// their names, 150 KiB, in each program for as long as it runs.
 pub fn zone() -> TimeZone {
     static ZONE: OnceLock<TimeZone> = OnceLock::new();
     let is_named = std::env::var_os("TZ").is_some_and(|name| !name.is_empty());

@@ -181,7 +181,24 @@ impl System {
     }
 
     /// Waits until it is so.
-    pub fn wait_for(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) -> Result<()> {
+    pub fn wait_for(&self, what: &str, is_so: impl FnMut(&Self) -> bool) -> Result<()> {
+        // To count ten thousand files takes milliseconds of the processor and locks their folder: what is measured
+        // must hardly feel it.
+        self.wait_with(what, |looked| (looked * 20).max(Duration::from_millis(10)), is_so)
+    }
+
+    /// Waits until it is so, where it is the time until then that is measured.
+    pub fn watch_for(&self, what: &str, is_so: impl FnMut(&Self) -> bool) -> Result<()> {
+        self.wait_with(what, |_| Duration::from_millis(20), is_so)
+    }
+
+    /// Waits until it is so, with pauses by how long it takes to look.
+    fn wait_with(
+        &self,
+        what: &str,
+        pause: impl Fn(Duration) -> Duration,
+        mut is_so: impl FnMut(&Self) -> bool,
+    ) -> Result<()> {
         let began = Instant::now();
         loop {
             let looked = Instant::now();
@@ -191,9 +208,7 @@ impl System {
             if began.elapsed() > PATIENCE {
                 return Err(format!("{}: waited {PATIENCE:?} in vain until {what}", self.side));
             }
-            // To count ten thousand files takes milliseconds of the processor and locks their folder: what is measured
-            // must hardly feel it.
-            std::thread::sleep((looked.elapsed() * 20).max(Duration::from_millis(10)));
+            std::thread::sleep(pause(looked.elapsed()));
         }
     }
 }

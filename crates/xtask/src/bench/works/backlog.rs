@@ -57,7 +57,7 @@ pub fn measure(side: Side, messages: usize, passing: usize) -> Result<Sample> {
     let began = Instant::now();
     let greeted = system.launch()?;
     let wanted = format!("deferred {messages},");
-    system.wait_for("qmgr knows all", |system| {
+    system.watch_for("qmgr knows all", |system| {
         let status = system.run("postroad", &["status"]);
         status.is_ok_and(|status| String::from_utf8_lossy(&status).contains(&wanted))
     })?;
