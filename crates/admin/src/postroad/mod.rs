@@ -49,6 +49,8 @@ enum Command {
     /// Try all deferred mail now.
     Flush,
     /// Say what is wrong with the configuration, the tables and the folders; exit status 1 for errors.
+    // What scripts have Postfix do after an upgrade is done by the check: it makes folders and sets their owners and modes.
+    #[command(aliases = ["set-permissions", "upgrade-configuration"])]
     Check,
     /// What runs, since when, how busy; exit status 1 if nothing does.
     Status,
