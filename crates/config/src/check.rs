@@ -3,6 +3,7 @@
 //! Rule: what works in Postfix is not refused. An error is what Postfix itself would stop at, and a name that nothing
 //! uses and that is nearly the name of a parameter: one such slip of the pen has left a relay open.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -32,7 +33,7 @@ pub(crate) fn all(
     for setting in in_order {
         one_setting(settings, setting, &names, &mut remarks);
     }
-    inherited_values(settings, &mut remarks);
+    inherited_values(settings, parameters(), &mut remarks);
     sizes(settings, &mut remarks);
     log_file(settings, &mut remarks);
 
@@ -51,6 +52,19 @@ pub(crate) fn all(
         settings.iter().map(|setting| setting.name.clone()).filter(|name| own(name)).collect();
     own.sort();
     own
+}
+
+/// Main.cf, as far as these parameters are concerned.
+pub(crate) fn only(settings: &Settings, names: &[&str], main: &Path, found: &mut Vec<Diagnostic>) {
+    let mut remarks = Remarks { file: main.to_owned(), list: found };
+    let is_judged = |setting: &&Setting| names.contains(&&*setting.name) || find(&setting.name).is_none();
+    let mut judged: Vec<&Setting> = settings.iter().filter(is_judged).collect();
+    judged.sort_by_key(|setting| setting.line);
+    let all_names = OnceCell::new();
+    for setting in judged {
+        one_setting(settings, setting, all_names.get_or_init(|| Names::gather(settings, &[])), &mut remarks);
+    }
+    inherited_values(settings, names.iter().filter_map(|name| find(name)), &mut remarks);
 }
 
 /// Settings of a command line.
@@ -244,12 +258,12 @@ fn without_effect(name: &str, row: &Parameter) -> String {
 }
 
 /// Defaults that refer to what was set may have become wrong by it.
-fn inherited_values(settings: &Settings, remarks: &mut Remarks<'_>) {
+fn inherited_values(settings: &Settings, rows: impl Iterator<Item = Parameter>, remarks: &mut Remarks<'_>) {
     let can_be_wrong = |row: &Parameter| {
         matches!(row.kind, Kind::Bool | Kind::Int | Kind::Time | Kind::Choice | Kind::Rate | Kind::Feedback)
     };
     let inherits = |row: &Parameter| row.default.contains('$') && !settings.contains(row.name);
-    for row in parameters().filter(can_be_wrong).filter(inherits) {
+    for row in rows.filter(can_be_wrong).filter(inherits) {
         let culprit = expand::names_in(row.default).into_iter().find_map(|name| settings.get(name));
         let Some(culprit) = culprit else { continue };
         let is_bad_itself = find(&culprit.name)

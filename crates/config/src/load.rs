@@ -74,6 +74,23 @@ impl Config {
         snapshot: &Snapshot,
         overrides: &[(String, String)],
     ) -> (Self, Vec<Diagnostic>) {
+        Self::judge(directory, snapshot, overrides, None)
+    }
+
+    /// As [`Config::inspect`], for a command that reads no other parameters than these: what others are set to is not
+    /// judged, which is most of what reading a configuration costs. A name that is none is: it may be a slip of the pen
+    /// for one of these.
+    #[must_use]
+    pub fn inspect_for(directory: &Path, main_cf: Vec<u8>, names: &[&str]) -> (Self, Vec<Diagnostic>) {
+        Self::judge(directory, &Snapshot { main_cf, master_cf: Vec::new() }, &[], Some(names))
+    }
+
+    fn judge(
+        directory: &Path,
+        snapshot: &Snapshot,
+        overrides: &[(String, String)],
+        only: Option<&[&str]>,
+    ) -> (Self, Vec<Diagnostic>) {
         let mut found = Vec::new();
         let main = directory.join("main.cf");
         let master = directory.join("master.cf");
@@ -82,14 +99,22 @@ impl Config {
         let source = text_of(&snapshot.main_cf, &mut remarks);
         let parsed = main_cf::parse(&source, &mut remarks);
         let set = last_definitions(parsed, &mut remarks);
-        check::trailing_comments(&source, &mut remarks);
+        if only.is_none() {
+            check::trailing_comments(&source, &mut remarks);
+        }
         let main_settings = Settings::new(directory, set);
 
         let mut remarks = Remarks { file: master.clone(), list: &mut found };
         let source = text_of(&snapshot.master_cf, &mut remarks);
         let services = master_cf::parse(&source, &defaults(&main_settings), &mut remarks);
 
-        let own_names = check::all(&main_settings, &services, &main, &master, &mut found);
+        let own_names = match only {
+            None => check::all(&main_settings, &services, &main, &master, &mut found),
+            Some(names) => {
+                check::only(&main_settings, names, &main, &mut found);
+                Vec::new()
+            }
+        };
         // In the order in which the operator reads the files; main.cf comes before master.cf in the alphabet too.
         found.sort_by(|left, right| (&left.file, left.line).cmp(&(&right.file, right.line)));
         let settings = if overrides.is_empty() {

@@ -4,15 +4,17 @@
 //! message unless `-i` was given, the last line gets its line end. Everything else stays as it is. The header is held
 //! in memory (up to a limit), because the envelope comes before the content and may depend on it; the rest is not.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::ops::Range;
 
 use mail::Address;
 use mail::header_address::Mailboxes;
-use memchr::memchr;
 
 /// How much is read at a time, and the longest line that is looked at as a whole.
 pub(crate) const CHUNK: usize = 64 * 1024;
+
+/// How much is read at first: most messages. Memory that is not touched need not be made.
+const FIRST: usize = 8 * 1024;
 
 /// `sendmail_fix_line_endings`: when CR LF becomes LF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub(crate) struct Rules {
 #[derive(Debug)]
 pub(crate) struct Message<R> {
     input: R,
-    buffer: Box<[u8]>,
+    buffer: Vec<u8>,
     /// What of the buffer was read from the input and not yet handed out.
     filled: Range<usize>,
     /// No line end before this place.
@@ -68,7 +70,7 @@ impl<R: Read> Message<R> {
     pub(crate) fn new(input: R, rules: Rules) -> Self {
         Self {
             input,
-            buffer: vec![0; CHUNK].into_boxed_slice(),
+            buffer: vec![0; FIRST],
             filled: 0..0,
             searched: 0,
             end_of_input: false,
@@ -154,14 +156,14 @@ impl<R: Read> Message<R> {
             if self.ended || (self.end_of_input && self.filled.is_empty() && !self.inside_line) {
                 return Ok(None);
             }
-            if let Some(at) = memchr(b'\n', &self.buffer[self.searched..self.filled.end]) {
+            if let Some(at) = position_of(b'\n', &self.buffer[self.searched..self.filled.end]) {
                 let range = self.filled.start..self.searched + at;
                 self.filled.start = range.end + 1;
                 self.searched = self.filled.start;
                 return Ok(Some(Piece { range, has_end: true, is_last: false }));
             }
             self.searched = self.filled.end;
-            if self.end_of_input || self.filled.len() == self.buffer.len() {
+            if self.end_of_input || self.filled.len() == CHUNK {
                 return Ok(Some(self.take_part()));
             }
             self.fill()?;
@@ -179,7 +181,9 @@ impl<R: Read> Message<R> {
     }
 
     fn fill(&mut self) -> io::Result<()> {
-        if self.filled.end == self.buffer.len() {
+        if self.filled.end == self.buffer.len() && self.buffer.len() < CHUNK {
+            self.buffer.resize(CHUNK, 0);
+        } else if self.filled.end == self.buffer.len() {
             self.buffer.copy_within(self.filled.clone(), 0);
             self.searched -= self.filled.start;
             self.filled = 0..self.filled.len();
@@ -192,6 +196,14 @@ impl<R: Read> Message<R> {
         }
         Ok(())
     }
+}
+
+/// Where the byte is first. The C library searches: the crate for that would ask the processor what it can at each start,
+/// which takes longer than to search a usual message.
+fn position_of(byte: u8, bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    let end = rest.skip_until(byte).ok()?.checked_sub(1)?;
+    (bytes.get(end) == Some(&byte)).then_some(end)
 }
 
 /// The first line of a message in an mbox file, or one that UUCP has quoted (`>From `, also more than once).
@@ -235,7 +247,7 @@ impl Header {
             let (mut end, mut line_start) = (0, true);
             // To the line end that no folded line follows.
             while line_start && end < rest.len() {
-                end += memchr(b'\n', &rest[end..]).map_or(rest.len() - end, |at| at + 1);
+                end += position_of(b'\n', &rest[end..]).map_or(rest.len() - end, |at| at + 1);
                 line_start = rest.get(end).is_some_and(|byte| matches!(byte, b' ' | b'\t'));
             }
             if end == 0 {
@@ -244,7 +256,7 @@ impl Header {
             let (field, after) = rest.split_at(end);
             rest = after;
             let name = field_name(field).unwrap_or_default();
-            let value = memchr(b':', field).map_or(&[][..], |colon| &field[colon + 1..]);
+            let value = position_of(b':', field).map_or(&[][..], |colon| &field[colon + 1..]);
             Some((name, value))
         })
     }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use config::{Config, Diagnostic, Severity, Snapshot, param};
+use config::{Config, Diagnostic, Severity, param};
 
 use crate::failure::{Exit, Failure};
 use crate::message::LineEndings;
@@ -39,8 +39,7 @@ impl Settings {
     /// [`Exit::Config`] with the first error that counts.
     pub(crate) fn load(directory: &Path) -> Result<Self, Failure> {
         let main_cf = read_main_cf(&directory.join("main.cf"))?;
-        let snapshot = Snapshot { main_cf, master_cf: Vec::new() };
-        let (config, remarks) = Config::inspect(directory, &snapshot, &[]);
+        let (config, remarks) = Config::inspect_for(directory, main_cf, &READ_HERE);
         let counts = |remark: &&Diagnostic| {
             remark.severity == Severity::Error && READ_HERE.iter().any(|name| remark.text.contains(name))
         };
