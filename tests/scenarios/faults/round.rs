@@ -88,7 +88,7 @@ fn other_ways(builder: Builder, lmtp: &Scripted) -> Builder {
         .main("address_verify_poll_delay = 1s\nsmtpd_client_ban_unknown_recipients = 100000")
         .main("smtpd_client_ban_exceptions =")
         // Seen when it is whole, as a Maildir is.
-        .file("keep", "part=$(mktemp \"$1/new.XXXXXXXX\") && cat > \"$part\" && mv \"$part\" \"$1/kept.${part##*.}\" || exit 75\n")
+        .file("keep", "part=$(mktemp -p \"$1\") && cat > \"$part\" && mv \"$part\" \"$1/kept.${part##*.}\" || exit 75\n")
         .master("keep unix - n n - - pipe user=$user argv=/bin/sh $root/etc/keep $root/mail")
         .master("lmtp unix - - n - - lmtp\nanvil unix - - n - 1 anvil\nverify unix - - n - 1 verify")
 }
