@@ -95,7 +95,10 @@ fn attempt(site: &Site, way: &Way, number: u64, crash: Option<Crash>, tally: &mu
     if is_deleted {
         assert_eq!(copies.most(), 0, "{crash:?}: what was deleted is delivered");
     }
-    assert!(copies.most() <= 2, "{} {crash:?} {:?}: {copies:?}", way.name, site.watch.struck());
+    // One kill may find both a message to an alias and the one made of it done and not recorded: the second is made anew,
+    // and the first comes again.
+    let most = if way.name == "alias" { 3 } else { 2 };
+    assert!(copies.most() <= most, "{} {crash:?} {:?}: {copies:?}", way.name, site.watch.struck());
     tally.struck += usize::from(site.watch.struck().is_some());
     tally.promised += usize::from(promised);
     tally.twice += copies.most().saturating_sub(1);
