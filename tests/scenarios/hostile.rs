@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use scenarios::{Authority, Postfix, Smtp, free_port, is_root, peer, wait_for};
+use scenarios::{Authority, Network, Postfix, Smtp, free_port, is_root, peer, wait_for};
 
 use crate::site::{NOTE, greeted, usual};
 
@@ -99,6 +99,62 @@ fn hostile_clients_cost_the_others_nothing() {
         attackers.iter().all(JoinHandle::is_finished).then_some(())
     });
     assert_eq!(site.pids("smtpd"), [pid], "{}", site.log());
+}
+
+#[test]
+fn clients_that_vanish_without_a_word_are_given_up() {
+    if !is_root("a host that goes off the network") {
+        return;
+    }
+    let authority = Authority::new();
+    authority.issue("mx", &["mx.example.com"]);
+    let mut network = Network::new();
+    let [mx, vanishing, good] =
+        ["mx.example.com", "gone.example.org", "good.example.org"].map(|name| network.host(name));
+    let site = usual()
+        .on(&mx)
+        .main("smtpd_timeout = 3s\nsmtpd_starttls_timeout = 3s\nsmtpd_tls_security_level = may")
+        .main(&format!("smtpd_tls_chain_files = {}", authority.path("mx.chain").display()))
+        .start();
+    let begun = ["HELO c", "MAIL FROM:<a@client.example>", "RCPT TO:<postmaster>"];
+    // The commands that are answered before it is gone, what else it has said, and what the log says of its end.
+    let stages: [(&[&str], &str, &str); 5] = [
+        (&[], "", "timeout after CONNECT"),
+        (&["EHLO c"], "MAIL FR", "timeout after EHLO"),
+        (&[begun[0], begun[1], begun[2], "DATA"], "Subject: h", "timeout after DATA (10 bytes)"),
+        (&begun, "BDAT 1000\r\nhalf", "timeout after BDAT (4 bytes)"),
+        (&["EHLO c", "STARTTLS"], "\x16\x03\x01", "lost connection after STARTTLS"),
+    ];
+    let gone: Vec<Smtp> = stages
+        .iter()
+        .map(|(commands, more, _)| {
+            let mut smtp = vanishing.smtp(mx.ip);
+            commands.iter().for_each(|command| drop(smtp.command(command)));
+            smtp.send_raw(more.as_bytes());
+            smtp
+        })
+        .collect();
+    vanishing.set_connected(false);
+    good_mail(|| good.smtp(mx.ip));
+    for (_, _, end) in stages {
+        site.wait_for_log(&[&format!("{end} from unknown[{}]", vanishing.ip)]);
+    }
+    drop(gone);
+}
+
+#[test]
+fn a_client_that_only_closes_its_side_hears_all_replies() {
+    let site = usual().start();
+    let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    let mut client = Smtp::over(stream.try_clone().unwrap());
+    assert_eq!(client.read_reply().code, 220);
+    client.expect("EHLO client.example", 250);
+    stream.write_all(b"RSET\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\nQU").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "250 2.0.0 Ok\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n");
+    site.wait_for_log(&["lost connection after RCPT"]);
 }
 
 /// A connection that a load balancer seems to pass on from this client.

@@ -257,6 +257,10 @@ impl Session {
     ///
     /// A client that has spoken before it was greeted (RFC 5321 section 4.3.1) is out of step from the start.
     pub fn greet(&mut self, greeting: &Reply, client: &str) {
+        // Who was dismissed in a handshake before it stays so.
+        if matches!(self.state, State::Closed(_)) {
+            return;
+        }
         self.state = State::Idle;
         self.say(greeting);
         if greeting.closes() {

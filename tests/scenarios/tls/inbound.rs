@@ -250,3 +250,63 @@ fn names_lead_to_certificates_and_a_renewed_one_is_shown() {
     });
     site.wait_for_log(&["certificates were renewed"]);
 }
+
+#[test]
+fn no_session_without_a_certificate_where_one_is_required() {
+    let authority = authority();
+    let port = scenarios::free_port();
+    let site = Builder::new()
+        .main(&format!("smtpd_tls_chain_files = {}", authority.path("rsa.chain").display()))
+        .master(&format!(
+            "127.0.0.1:{port} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes -o smtpd_tls_req_ccert=yes"
+        ))
+        .start();
+    let mut command = peer("openssl");
+    command.args(["s_client", "-quiet", "-connect", &format!("127.0.0.1:{port}")]);
+    let output = run(command, b"EHLO c\r\nMAIL FROM:<>\r\n");
+    assert!(output.stdout.starts_with("421 4.7.1 "), "{}\n{}", output.stdout, site.log());
+    assert_eq!(output.stdout.lines().count(), 1, "{}", output.stdout);
+}
+
+#[test]
+fn a_name_that_no_certificate_is_for_gets_the_usual_one() {
+    let authority = authority();
+    authority.issue("other", &["*.example.net"]);
+    let other = authority.path("other.chain");
+    let site = site(
+        &authority,
+        &format!("tls_server_sni_maps = inline:{{ {{ .example.net = {} }} }}", other.display()),
+    );
+    let usual = "subject=CN = mail.example.com";
+    for (arguments, subject) in [
+        ("-servername a.example.net", "subject=CN = *.example.net"),
+        ("-servername A.Example.NET", "subject=CN = *.example.net"),
+        ("-servername example.net", usual),
+        ("-servername example.net.evil.test", usual),
+        ("-servername unknown.test", usual),
+        ("-noservername", usual),
+    ] {
+        let said = s_client(&site, &format!("{arguments} -quiet -no_ign_eof"), "EHLO c\r\nQUIT\r\n");
+        assert!(said.contains("250 CHUNKING"), "{arguments}: {said}\n{}", site.log());
+        let shown = s_client(&site, arguments, "QUIT\r\n");
+        assert!(shown.contains(subject), "{arguments}: {shown}\n{}", site.log());
+    }
+}
+
+#[test]
+fn a_renewal_that_is_broken_changes_nothing_and_is_told() {
+    let authority = authority();
+    authority.issue("third", &["renewed.example.com"]);
+    let site = site(&authority, "");
+    let shown = || s_client(&site, "-sigalgs RSA-PSS+SHA256", "QUIT\r\n");
+    assert!(shown().contains("subject=CN = mail.example.com"), "{}", site.log());
+    std::fs::write(authority.path("rsa.chain"), "-----BEGIN CERTIFICATE-----\nhalf of i").unwrap();
+    scenarios::wait_for("a word about the broken file", || {
+        assert!(shown().contains("subject=CN = mail.example.com"), "{}", site.log());
+        site.log().contains("the certificates of before are used on").then_some(())
+    });
+    std::fs::rename(authority.path("third.chain"), authority.path("rsa.chain")).unwrap();
+    scenarios::wait_for("the renewed certificate", || {
+        shown().contains("subject=CN = renewed.example.com").then_some(())
+    });
+}

@@ -26,6 +26,16 @@ fn a_question_without_an_answer_lets_nothing_in() {
 }
 
 #[test]
+fn who_is_dismissed_before_the_greeting_is_not_greeted() {
+    let mut session = Session::new(Arc::new(Settings::default()), Policy::default(), vec![0; 4096]);
+    session.encrypted();
+    session.dismiss(&Reply::plain(421, "no certificate"));
+    session.greet(&Reply::plain(220, "mx"), "client");
+    assert_eq!(session.next_event(), Event::Close(Ending::Dropped));
+    assert_eq!(output(&mut session), "421 no certificate\r\n");
+}
+
+#[test]
 fn a_place_says_how_much_content_came() {
     let mut session = session();
     assert_eq!(session.place(), "CONNECT");
