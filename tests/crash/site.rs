@@ -145,3 +145,12 @@ impl Site {
         programs
     }
 }
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if self.disk.is_some() {
+            // It goes before the instance, which would not find there what runs.
+            self.instance.kill_all();
+        }
+    }
+}

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::instance::{Instance, Output, run};
-use crate::wait_for;
 
 /// What the folders of an instance are put on.
 const FOLDERS: [&str; 2] = ["queue", "mail"];
@@ -18,17 +17,29 @@ pub struct DiskKind {
     /// What makes one, and the package that has it.
     make: &'static [&'static str],
     package: &'static str,
+    /// How it is mounted.
+    options: &'static str,
     /// The image has holes: it takes what is written to it.
     bytes: u64,
 }
 
 impl DiskKind {
     /// ext4, with a journal.
-    pub const EXT4: Self =
-        Self { name: "ext4", make: &["mkfs.ext4", "-q", "-F"], package: "e2fsprogs", bytes: 128 << 20 };
+    pub const EXT4: Self = Self {
+        name: "ext4",
+        make: &["mkfs.ext4", "-q", "-F"],
+        package: "e2fsprogs",
+        options: "loop",
+        bytes: 128 << 20,
+    };
     /// XFS, which makes none that is smaller.
-    pub const XFS: Self =
-        Self { name: "xfs", make: &["mkfs.xfs", "-q", "-f"], package: "xfsprogs", bytes: 320 << 20 };
+    pub const XFS: Self = Self {
+        name: "xfs",
+        make: &["mkfs.xfs", "-q", "-f"],
+        package: "xfsprogs",
+        options: "loop,nouuid",
+        bytes: 320 << 20,
+    };
 
     /// Whether this machine can make and mount one; if not, it is printed that `what` is skipped, and why.
     ///
@@ -57,7 +68,10 @@ impl DiskKind {
 pub struct Disk {
     root: PathBuf,
     kind: &'static DiskKind,
-    /// What is mounted, in that order.
+    /// The file that has it.
+    image: PathBuf,
+    boots: usize,
+    /// What is mounted there, in that order.
     mounts: Vec<PathBuf>,
 }
 
@@ -68,11 +82,12 @@ impl Disk {
     /// When something of that fails.
     #[must_use]
     pub fn make(site: &Instance, kind: &'static DiskKind) -> Self {
-        let mut disk = Self { root: site.root().to_owned(), kind, mounts: Vec::new() };
-        let (image, folder) = (disk.path("disk.img"), disk.path("disk"));
-        let file = fs::File::create(&image).expect("create an image");
+        let (root, image) = (site.root().to_owned(), site.path("disk.img"));
+        let mut disk = Self { root, kind, image, boots: 0, mounts: Vec::new() };
+        let folder = disk.path("disk");
+        let file = fs::File::create(&disk.image).expect("create an image");
         file.set_len(kind.bytes).expect("grow the image");
-        ok(kind.make[0], &[&kind.make[1..], &[text(&image)]].concat());
+        ok(kind.make[0], &[&kind.make[1..], &[text(&disk.image)]].concat());
         fs::create_dir(&folder).expect("make a folder to mount at");
         disk.mount();
         for name in FOLDERS {
@@ -91,7 +106,7 @@ impl Disk {
 
     fn mount(&mut self) {
         let folder = self.path("disk");
-        ok("mount", &["-t", self.kind.name, "-o", "loop", text(&self.path("disk.img")), text(&folder)]);
+        ok("mount", &["-t", self.kind.name, "-o", self.kind.options, text(&self.image), text(&folder)]);
         self.mounts.push(folder);
     }
 
@@ -115,26 +130,32 @@ impl Disk {
         ok("python3", &["-c", SHUT_DOWN, text(&self.path("disk"))]);
     }
 
-    /// Waits until nobody uses it, and takes it away.
-    pub fn unmount(&mut self) {
-        while let Some(place) = self.mounts.pop() {
-            // Killed programs let go of it a moment after they are gone.
-            wait_for("the file system to be free", || is_ok("umount", &[text(&place)]).then_some(()));
-        }
-    }
-
-    /// What a boot does: the journal is replayed by the mount.
+    /// What a boot does, after [`Self::cut_power`]: the journal is replayed by the mount. It is that of a copy, since the file system
+    /// that was told to end stays for as long as somebody has it, be it by mounts of his own (`ip netns exec`).
+    ///
+    /// # Panics
+    /// When it cannot be mounted.
     pub fn boot(&mut self) {
+        self.unmount();
+        self.boots += 1;
+        let copy = self.path(&format!("disk-{}.img", self.boots));
+        ok("cp", &["--sparse=always", text(&self.image), text(&copy)]);
+        fs::remove_file(&self.image).expect("remove the image");
+        self.image = copy;
         self.mount();
         self.bind();
+    }
+
+    fn unmount(&mut self) {
+        while let Some(place) = self.mounts.pop() {
+            is_ok("umount", &["-l", text(&place)]);
+        }
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        for place in self.mounts.iter().rev() {
-            is_ok("umount", &["-l", text(place)]);
-        }
+        self.unmount();
     }
 }
 

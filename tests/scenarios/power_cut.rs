@@ -7,7 +7,7 @@
 use std::thread;
 use std::time::Duration;
 
-use scenarios::{Disk, DiskKind, is_root, wait_for};
+use scenarios::{Disk, DiskKind, Instance, is_root, wait_for};
 
 use crate::crash::{Load, deliver_all};
 use crate::site::usual;
@@ -21,12 +21,22 @@ impl Drop for EndOf<'_> {
     }
 }
 
+/// What runs can be found only as long as the disk is there.
+struct KilledAtEnd<'a>(&'a Instance);
+
+impl Drop for KilledAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.kill_all();
+    }
+}
+
 fn cut_the_power_of(kind: &'static DiskKind) {
     if !is_root("a power cut") || !kind.is_there("a power cut") {
         return;
     }
     let site = usual().prepare();
     let mut disk = Disk::make(&site, kind);
+    let _killed = KilledAtEnd(&site);
     site.start();
     let load = Load::endless(&site);
     thread::scope(|scope| {
@@ -43,7 +53,6 @@ fn cut_the_power_of(kind: &'static DiskKind) {
             load.set_unheard(true);
             disk.cut_power();
             site.kill_all();
-            disk.unmount();
             disk.boot();
             site.start();
             load.set_unheard(false);
