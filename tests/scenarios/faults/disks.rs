@@ -8,7 +8,7 @@ use std::process::Command;
 
 use scenarios::{Instance, Output, Smtp, is_root, messages, run, wait_for};
 
-use crate::site::{NOTE, greeted, send, usual};
+use crate::site::{NOTE, greeted, send, send_deferred, usual};
 
 /// Larger than what is left free.
 const LARGE: usize = 200_000;
@@ -39,6 +39,14 @@ impl Small {
         let file = fs::OpenOptions::new().write(true).open(&filler).expect("open the filler");
         let length = file.metadata().expect("look at the filler").len();
         file.set_len(length - u64::try_from(free).expect("a small number")).expect("cut the filler");
+    }
+
+    /// Lets nothing be written, or everything again. What is being written holds it up for a moment.
+    fn set_read_only(&self, is_read_only: bool) {
+        let option = if is_read_only { "remount,ro" } else { "remount,rw,size=4m" };
+        wait_for(option, || {
+            (command("mount", &["-o", option, text(&self.folder)]).status == 0).then_some(())
+        });
     }
 
     fn make_space(&self) {
@@ -163,4 +171,46 @@ fn a_queue_that_is_nearly_full_refuses_what_does_not_fit_and_takes_it_later() {
     small.make_space();
     send(&site, "", &["ann@box.example.com"], &large());
     site.wait_for_mail("ann", 2);
+}
+
+#[test]
+fn a_queue_that_becomes_read_only_refuses_mail_and_goes_on_when_it_is_writable() {
+    if !is_root("a read-only queue") {
+        return;
+    }
+    let site = usual()
+        .main("minimal_backoff_time = 1h\nmaximal_backoff_time = 1h\nmessage_size_limit = 0")
+        .prepare();
+    let small = Small::mount(&site, "queue");
+    // Master holds its lock file open, which a disk that breaks would not ask for and the operator's mount does.
+    site.start();
+    site.postroad(&["stop"]).ok();
+    let _lock = Small::mount(&site, "queue/pid");
+    site.start();
+    let waiting = send_deferred(&site);
+    small.set_read_only(true);
+    let refused = refusal(&mut greeted(&site), "ann@box.example.com", NOTE);
+    let (code, words) = refused.expect("a refusal");
+    assert!((400..500).contains(&code) && words.starts_with("4."), "{code} {words}");
+    site.wait_for_log(&["cleanup[", "/queue/incoming/", "Read-only file system"]);
+    let output = site.run("sendmail", &["ann@box.example.com"], NOTE);
+    assert!(output.status == 75 || output.status == 0, "{output:?}");
+    assert!(output.status == 0 || output.stderr.contains("Read-only file system"), "{output:?}");
+    for option in ["-h", "-d"] {
+        let output = site.run("postsuper", &[option, &waiting], "");
+        assert!(output.status != 0 && output.stderr.contains("Read-only file system"), "{option} {output:?}");
+    }
+    // An attempt that cannot be written down; the message stays.
+    site.run("postqueue", &["-f"], "");
+    site.wait_for_log(&["qmgr[", &waiting, "Read-only file system"]);
+    assert!(site.run("postqueue", &["-j"], "").ok().stdout.contains(&waiting));
+    small.set_read_only(false);
+    send(&site, "", &["ann@box.example.com"], NOTE);
+    let expected = 1 + usize::from(output.status == 0);
+    site.wait_for_mail("ann", expected);
+    site.run("postsuper", &["-d", &waiting], "").ok();
+    wait_for("the queue to become empty", || {
+        site.try_all();
+        site.queue_ids().is_empty().then_some(())
+    });
 }
