@@ -38,7 +38,7 @@ impl Drop for Server {
 
 impl Server {
     fn connect(&self) -> TcpStream {
-        for _ in 0..500 {
+        for _ in 0..6000 {
             if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)) {
                 return stream;
             }
