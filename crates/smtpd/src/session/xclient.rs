@@ -29,7 +29,10 @@ impl Dialogue<'_> {
         }
         let mut changed = Changed { client: self.client.clone(), helo: None, extended: None };
         let gives_login = attributes.iter().any(|attribute| attribute.name == "LOGIN");
-        for attribute in &attributes {
+        // NAME alone stands for both names.
+        let (reverse, others): (Vec<_>, Vec<_>) =
+            attributes.iter().partition(|attribute| attribute.name == "REVERSE_NAME");
+        for attribute in others.into_iter().chain(reverse) {
             changed.take(attribute)?;
         }
         if !gives_login {
