@@ -104,7 +104,7 @@ fn refuse_foreign(file: &File, path: &Path) -> Result<(), Failure> {
 }
 
 fn is_ours(owner: u32) -> bool {
-    owner == 0 || owner == nix::unistd::geteuid().as_raw()
+    owner == 0 || owner == sys::credentials::file_user().as_raw()
 }
 
 fn lock(path: &Path) -> io::Result<File> {

@@ -118,6 +118,24 @@ fn an_index_answers_and_is_listed() {
     assert!(!folder.path().join("virtual.db.new").exists());
 }
 
+/// Root keeps the tables of a program that runs as a user of its own, in that user's folder.
+#[test]
+fn root_makes_the_index_of_a_user_in_the_users_folder() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = Folder::new(&[("t", "a 1\n")]);
+    for path in [folder.path().to_owned(), folder.path().join("t")] {
+        std::os::unix::fs::chown(path, Some(65_534), Some(65_534)).unwrap();
+    }
+    for _ in 0..2 {
+        folder.postmap(&["t"]).succeeds();
+    }
+    folder.postmap_reading(&["-i", "t"], b"b 2\n").succeeds();
+    folder.postmap(&["-s", "t"]).succeeds().prints("a\t1\nb\t2\n");
+    assert_eq!(fs::metadata(folder.path().join("t.db")).unwrap().uid(), 65_534);
+}
+
 #[test]
 fn keys_come_from_standard_input_and_are_printed_as_they_came() {
     let folder = Folder::new(&[("t", "a 1\nb c 2\n")]);
