@@ -89,12 +89,20 @@ impl Extensions {
 pub struct ArgumentRules {
     /// `strict_rfc821_envelopes`.
     pub strict_envelopes: bool,
+    /// `resolve_numeric_domain`.
+    pub numeric_domain: bool,
     /// `strict_smtputf8`: a UTF-8 address only after SMTPUTF8.
     pub strict_smtputf8: bool,
     /// What is offered to this client.
     pub extensions: Extensions,
     /// `message_size_limit`, 0 for none.
     pub message_size_limit: u64,
+}
+
+impl ArgumentRules {
+    const fn path(&self, allow_null: bool) -> PathRules {
+        PathRules { strict: self.strict_envelopes, numeric_domain: self.numeric_domain, allow_null }
+    }
 }
 
 /// MAIL FROM, understood.
@@ -137,8 +145,7 @@ pub fn mail(arguments: &str, rules: &ArgumentRules) -> Result<Mail, Fault> {
     if path.is_empty() {
         return Err(Fault::MailSyntax);
     }
-    let sender = path::parse(path, PathRules { strict: rules.strict_envelopes, allow_null: true })
-        .map_err(|_| Fault::SenderSyntax)?;
+    let sender = path::parse(path, rules.path(true)).map_err(|_| Fault::SenderSyntax)?;
     let (size, body) = (None, Body::Unspecified);
     let mut mail = Mail { sender, size, body, smtputf8: false, ret: None, envid: None, auth: None };
     for parameter in parameters.split([' ', '\t']).filter(|word| !word.is_empty()) {
@@ -202,8 +209,7 @@ pub fn rcpt(arguments: &str, smtputf8: bool, rules: &ArgumentRules) -> Result<Rc
     if path.is_empty() {
         return Err(Fault::RcptSyntax);
     }
-    let recipient = path::parse(path, PathRules { strict: rules.strict_envelopes, allow_null: false })
-        .map_err(|_| Fault::RecipientSyntax)?;
+    let recipient = path::parse(path, rules.path(false)).map_err(|_| Fault::RecipientSyntax)?;
     let mut rcpt = Rcpt { recipient, notify: Notify::UNSET, orcpt: None };
     for parameter in parameters.split([' ', '\t']).filter(|word| !word.is_empty()) {
         let (name, value) = parameter.split_once('=').map_or((parameter, None), |(n, v)| (n, Some(v)));
@@ -273,6 +279,7 @@ mod tests {
 
     const RULES: ArgumentRules = ArgumentRules {
         strict_envelopes: false,
+        numeric_domain: false,
         strict_smtputf8: false,
         extensions: Extensions::ALL_PLAIN,
         message_size_limit: 1000,

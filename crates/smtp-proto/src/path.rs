@@ -17,6 +17,8 @@ const MAX_COMMENT_DEPTH: u32 = 16;
 pub struct PathRules {
     /// `strict_rfc821_envelopes`.
     pub strict: bool,
+    /// `resolve_numeric_domain`: an IP address without brackets is a domain.
+    pub numeric_domain: bool,
     /// The null sender `<>` is an address here.
     pub allow_null: bool,
 }
@@ -67,7 +69,7 @@ pub fn parse(path: &str, rules: PathRules) -> Result<Address, PathError> {
         return Err(PathError);
     }
     match address.domain() {
-        Some(domain) if !is_domain(domain) => Err(PathError),
+        Some(domain) if !(is_domain(domain) || rules.numeric_domain && is_address(domain)) => Err(PathError),
         _ => Ok(address),
     }
 }
@@ -234,6 +236,10 @@ pub fn is_domain(domain: &str) -> bool {
         return literal.strip_suffix(']').is_some_and(is_literal);
     }
     is_host_name(domain.strip_suffix('.').unwrap_or(domain))
+}
+
+fn is_address(domain: &str) -> bool {
+    domain.parse::<std::net::IpAddr>().is_ok()
 }
 
 /// Whether it is a host name that is not a bare number (RFC 1123 section 2.1).

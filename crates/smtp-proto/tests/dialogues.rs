@@ -251,6 +251,7 @@ fn read_settings(name: &str, script: &str) -> (Settings, Policy, Vec<(String, St
             "smtpd_helo_required" => settings.helo_required = yes,
             "smtpd_tls_security_level" => settings.must_encrypt = value == "encrypt",
             "strict_rfc821_envelopes" => settings.strict_envelopes = yes,
+            "resolve_numeric_domain" => settings.numeric_domain = yes,
             "strict_smtputf8" => settings.strict_smtputf8 = yes,
             "soft_bounce" => settings.soft_bounce = yes,
             "disable_vrfy_command" => settings.disable_vrfy = yes,

@@ -65,7 +65,7 @@ proptest! {
         let address = Address::new(format!("{local}@example.com")).unwrap();
         let path = format!("<{}>", address.to_path());
         prop_assert_eq!(path::split(&path), (path.as_str(), ""));
-        prop_assert_eq!(path::parse(&path, PathRules { strict, allow_null: false }), Ok(address));
+        prop_assert_eq!(path::parse(&path, PathRules { strict, ..PathRules::default() }), Ok(address));
     }
 
     #[test]

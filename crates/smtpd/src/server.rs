@@ -273,6 +273,7 @@ fn settings(config: &Config) -> Settings {
         helo_required: config.get(param::SMTPD_HELO_REQUIRED),
         must_encrypt: crate::tls::must_encrypt(config),
         strict_envelopes: config.get(param::STRICT_RFC821_ENVELOPES),
+        numeric_domain: config.get(param::RESOLVE_NUMERIC_DOMAIN),
         strict_smtputf8: config.get(param::STRICT_SMTPUTF8),
         disable_vrfy: config.get(param::DISABLE_VRFY_COMMAND),
         recipient_limit: usize::try_from(config.get::<u64>(param::SMTPD_RECIPIENT_LIMIT))

@@ -68,7 +68,7 @@ const PATHS: [(&str, &str, bool); 61] = [
 #[test]
 fn paths() {
     for (path, expected, strict) in PATHS {
-        let rules = PathRules { strict: false, allow_null: true };
+        let rules = PathRules { allow_null: true, ..PathRules::default() };
         let lenient =
             parse(path, rules).map_or_else(|_| "!".to_owned(), |address| address.as_str().to_owned());
         assert_eq!(lenient, expected, "{path}");
@@ -80,6 +80,18 @@ fn paths() {
 #[test]
 fn the_null_sender_is_no_recipient() {
     assert_eq!(parse("<>", PathRules::default()), Err(PathError));
+}
+
+#[test]
+fn a_numeric_domain_is_one_where_that_is_allowed() {
+    let rules = PathRules { numeric_domain: true, ..PathRules::default() };
+    assert_eq!(parse("<a@192.0.2.1>", PathRules::default()), Err(PathError));
+    assert_eq!(
+        parse("<a@192.0.2.1>", rules).map(|address| address.as_str().to_owned()),
+        Ok("a@192.0.2.1".into())
+    );
+    assert_eq!(parse("<a@192.0.2>", rules), Err(PathError));
+    assert_eq!(parse("<a@192.0.2.256>", rules), Err(PathError));
 }
 
 #[test]
@@ -103,6 +115,9 @@ fn nothing_makes_it_panic() {
         }
         let (head, tail) = split(&path);
         assert!(head.len() + tail.len() <= path.len());
-        let _ = parse(&path, PathRules { strict: number & 1 == 0, allow_null: true });
+        let _ = parse(
+            &path,
+            PathRules { strict: number & 1 == 0, numeric_domain: number & 2 == 0, allow_null: true },
+        );
     }
 }

@@ -201,7 +201,7 @@ impl Session {
             return Err(Fault::RecipientSyntax);
         }
         // RFC 5321 section 3.5.1: VRFY takes a user name or a mailbox, which angle brackets need not surround.
-        let rules = PathRules { strict: false, allow_null: false };
+        let rules = PathRules { numeric_domain: self.settings.numeric_domain, ..PathRules::default() };
         let address = path::parse(path, rules).map_err(|_| Fault::RecipientSyntax)?;
         Ok(Question::Verify(address, path.to_owned()))
     }

@@ -19,6 +19,8 @@ pub struct Settings {
     pub must_encrypt: bool,
     /// RFC 5321 addresses only.
     pub strict_envelopes: bool,
+    /// `resolve_numeric_domain`: an IP address without brackets is a domain.
+    pub numeric_domain: bool,
     /// A UTF-8 address only after SMTPUTF8.
     pub strict_smtputf8: bool,
     /// VRFY is answered 502.
@@ -53,6 +55,7 @@ impl Default for Settings {
             helo_required: false,
             must_encrypt: false,
             strict_envelopes: false,
+            numeric_domain: false,
             strict_smtputf8: false,
             disable_vrfy: false,
             recipient_limit: 1000,
@@ -121,6 +124,7 @@ impl Settings {
     pub(super) const fn argument_rules(&self, policy: &Policy) -> ArgumentRules {
         ArgumentRules {
             strict_envelopes: self.strict_envelopes,
+            numeric_domain: self.numeric_domain,
             strict_smtputf8: self.strict_smtputf8,
             extensions: policy.extensions,
             message_size_limit: self.message_size_limit,

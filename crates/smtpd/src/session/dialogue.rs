@@ -112,7 +112,7 @@ impl<'a> Dialogue<'a> {
                 );
             }
             (Verb::Mail, 552) => {
-                let sender = path::parse(said, PathRules { strict: false, allow_null: true }).ok();
+                let sender = path::parse(said, PathRules { allow_null: true, ..PathRules::default() }).ok();
                 let subject = Subject { sender: sender.as_ref(), ..self.subject_at(verb.name()) };
                 self.log_refusal(&subject, reply);
             }
