@@ -91,7 +91,7 @@ proptest! {
             prop_assert_eq!(last, ("mail_name".to_owned(), value.clone()));
             prop_assert_eq!(&others, overrides);
         }
-        prop_assert_eq!(file.to_string().matches(&format!("{comment}\n")).count(), services.len());
+        prop_assert_eq!(file.to_string().lines().filter(|line| *line == comment).count(), services.len());
         file.set_override(&everywhere, "mail_name", None).unwrap();
         let left: Vec<_> = file.services().iter().map(ServiceLine::overrides).collect();
         prop_assert_eq!(left, services.into_iter().map(|(_, overrides)| overrides).collect::<Vec<_>>());
