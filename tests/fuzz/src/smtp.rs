@@ -144,6 +144,7 @@ pub fn path(data: &[u8]) {
     let settings = Settings::default();
     let rules = parameter::ArgumentRules {
         strict_envelopes: data.len().is_multiple_of(2),
+        numeric_domain: data.len().is_multiple_of(3),
         strict_smtputf8: false,
         extensions: parameter::Extensions::ALL_PLAIN,
         message_size_limit: settings.message_size_limit,
@@ -152,8 +153,8 @@ pub fn path(data: &[u8]) {
     let _ = parameter::rcpt(arguments, true, &rules).map(|rcpt| assert!(!rcpt.recipient.is_null()));
     let (path, rest) = path::split(arguments);
     assert!(path.len() + rest.len() <= arguments.len());
-    for strict in [false, true] {
-        let rules = PathRules { strict, ..PathRules::default() };
+    for (strict, numeric_domain) in [(false, false), (true, false), (false, true)] {
+        let rules = PathRules { strict, numeric_domain, ..PathRules::default() };
         let Ok(address) = path::parse(path, rules) else { continue };
         let spelt = format!("<{}>", address.to_path());
         assert_eq!(path::parse(&spelt, rules), Ok(address), "{path} was read, {spelt} is not the same");
