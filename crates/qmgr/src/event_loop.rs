@@ -206,8 +206,9 @@ impl EventLoop {
     /// How long nothing will happen by itself.
     fn pause(&self) -> Option<Duration> {
         let now = Instant::now();
-        // What is due and does not fit waits for a message to end.
-        let due = self.deferred.next_in(SystemTime::now()).filter(|_| self.may_claim());
+        // What is due and does not fit waits for a message to end, or for the next queue manager.
+        let takes = self.may_claim() && !self.lifecycle.draining();
+        let due = self.deferred.next_in(SystemTime::now()).filter(|_| takes);
         let wake = self.deliveries.next_wake(now).map(|time| time.saturating_duration_since(now));
         let scan = Some(self.next_scan.saturating_duration_since(now));
         due.into_iter().chain(wake).chain(scan).min()

@@ -21,7 +21,8 @@ pub(crate) struct Reports {
     inbox: Arc<Mailbox<Input>>,
     link: Option<Link>,
     next_number: u64,
-    waiting: HashMap<u64, Report>,
+    /// The reports by their numbers, each with the number of the connection it was asked for over.
+    waiting: HashMap<u64, (u64, Report)>,
 }
 
 /// A report that bounce is asked to write.
@@ -47,18 +48,20 @@ impl Reports {
         let request =
             Request { number, id: report.id, kind: report.kind, recipients: report.recipients.clone() };
         match self.send(&request, file) {
-            Ok(()) => {
-                self.waiting.insert(number, report);
+            Ok(link) => {
+                self.waiting.insert(number, (link, report));
                 Ok(())
             }
             Err(error) => {
+                // What else was asked for over this connection comes back when its end is heard of.
                 self.link = None;
                 Err((report, error))
             }
         }
     }
 
-    fn send(&mut self, request: &Request, file: &File) -> io::Result<()> {
+    /// Sends a request, and gives the number of the connection.
+    fn send(&mut self, request: &Request, file: &File) -> io::Result<u64> {
         let link = match &mut self.link {
             Some(link) => link,
             None => {
@@ -67,21 +70,19 @@ impl Reports {
                 self.link.insert(Link::connect(&self.socket, number, Instant::now(), heard)?)
             }
         };
-        link.send(request, file.as_fd())
+        link.send(request, file.as_fd()).map(|()| link.number)
     }
 
     /// The report that a reply is about.
     pub(crate) fn answered(&mut self, reply: &Reply) -> Option<Report> {
-        self.waiting.remove(&reply.number)
+        self.waiting.remove(&reply.number).map(|(_, report)| report)
     }
 
-    /// The connection with this number is gone: the reports that were asked for over it, if it is the one in use.
+    /// The connection with this number is gone: the reports that were asked for over it, whether or not it was still in
+    /// use.
     pub(crate) fn closed(&mut self, number: u64) -> Vec<Report> {
-        if self.link.as_ref().is_none_or(|link| link.number != number) {
-            return Vec::new();
-        }
-        self.link = None;
-        self.waiting.drain().map(|(_, report)| report).collect()
+        self.link.take_if(|link| link.number == number);
+        self.waiting.extract_if(|_, (link, _)| *link == number).map(|(_, (_, report))| report).collect()
     }
 
     /// Whether no report is under way.
@@ -94,5 +95,38 @@ impl Reports {
         if self.waiting.is_empty() {
             self.link = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use ipc::frame::Receiver;
+
+    use super::*;
+
+    #[test]
+    fn reports_come_back_when_the_service_goes_away_between_two_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bounce");
+        let listener = UnixListener::bind(&path).unwrap();
+        let inbox = Arc::new(Mailbox::default());
+        let mut reports = Reports::new(path, Arc::clone(&inbox));
+        let id = QueueId::generate(std::time::SystemTime::now());
+        let report = || Report { id, kind: Kind::Failure, recipients: vec![1] };
+        let file = tempfile::tempfile().unwrap();
+        assert!(reports.ask(report(), &file).is_ok());
+        let (service, _) = listener.accept().unwrap();
+        assert!(Receiver::new().next_message::<Request>(&service).unwrap().is_some());
+        drop((service, listener));
+        // The end of the connection is not heard of before the next report is asked for.
+        assert!(reports.ask(report(), &file).is_err());
+        assert!(!reports.is_idle());
+        let mut inputs = Vec::new();
+        inbox.take(&mut inputs, None);
+        let Some(Input::Bounce(number, Heard::Closed(_))) = inputs.pop() else { panic!("not the end") };
+        assert_eq!(reports.closed(number), [report()]);
+        assert!(reports.is_idle());
     }
 }
