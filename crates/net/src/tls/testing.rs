@@ -1,7 +1,8 @@
 //! What tests of both sides need: certificates, made by openssl, and configurations.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use config::{Config, Snapshot};
 use rustls_pki_types::CertificateDer;
@@ -62,9 +63,46 @@ impl Authority {
         CertificateDer::from_pem_file(self.path(name)).unwrap().to_vec()
     }
 
+    /// `openssl s_server` with these arguments, on a port that the system chose.
+    pub(super) fn serve(&self, arguments: &str) -> Server {
+        let mut process = Command::new("openssl")
+            .args(["s_server", "-accept", "127.0.0.1:0"])
+            .args(arguments.split_ascii_whitespace())
+            .current_dir(self.folder())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let port = loop {
+            let mut line = String::new();
+            assert_ne!(output.read_line(&mut line).unwrap(), 0, "openssl s_server {arguments} ended");
+            if let Some((_, port)) = line.trim_end().rsplit_once(':').filter(|_| line.starts_with("ACCEPT")) {
+                break port.parse().unwrap();
+            }
+        };
+        Server { process, port, _output: output }
+    }
+
     /// Where the files are.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+}
+
+/// A program that serves until this is dropped.
+pub(super) struct Server {
+    process: Child,
+    pub(super) port: u16,
+    /// It would be killed by the signal of a closed pipe.
+    _output: BufReader<ChildStdout>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

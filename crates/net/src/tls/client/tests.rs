@@ -1,50 +1,14 @@
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use super::*;
 use crate::tls::dane::Tlsa;
-use crate::tls::testing::{Authority, config};
-
-impl Authority {
-    /// `openssl s_server` with these arguments, on a port of its own.
-    fn serve(&self, arguments: &str) -> Server {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new("openssl")
-            .args(["s_server", "-accept", &format!("127.0.0.1:{free}"), "-quiet"])
-            .args(arguments.split_ascii_whitespace())
-            .current_dir(self.folder())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Server { process, port: free }
-    }
-}
-
-struct Server {
-    process: Child,
-    port: u16,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use crate::tls::testing::{Authority, Server, config};
 
 impl Server {
     fn connect(&self) -> TcpStream {
-        for _ in 0..6000 {
-            if let Ok(stream) = TcpStream::connect(("127.0.0.1", self.port)) {
-                return stream;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        panic!("no server on port {}", self.port);
+        TcpStream::connect(("127.0.0.1", self.port)).unwrap()
     }
 
     fn shake(&self, context: &Context, policy: &Policy) -> Result<TlsStream<TcpStream>, TlsError> {

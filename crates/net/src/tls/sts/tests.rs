@@ -1,4 +1,3 @@
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -154,28 +153,8 @@ fn policies_come_over_https_from_a_server_that_is_trusted() {
     write("moved", &head("302 Found", "Location: /.well-known/mta-sts.txt\r\n"));
     write("html", &head("200 OK", "").replace("text/plain", "text/html"));
     write("large", &format!("{}{}", head("200 OK", ""), "x".repeat(70_000)));
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut server = Command::new("openssl")
-        .args([
-            "s_server",
-            "-accept",
-            &format!("127.0.0.1:{port}"),
-            "-cert",
-            "web.pem",
-            "-key",
-            "web.key",
-            "-HTTP",
-            "-quiet",
-        ])
-        .current_dir(authority.folder())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let server = authority.serve("-cert web.pem -key web.key -HTTP");
+    let port = server.port;
     let ca = CertificateDer::from(authority.der("ca.pem"));
     let get = |roots: &[&CertificateDer<'static>], name: &str| {
         fetch(roots, &format!("https://localhost:{port}/.well-known/{name}"), Duration::from_secs(20))
@@ -183,8 +162,6 @@ fn policies_come_over_https_from_a_server_that_is_trusted() {
     let found = get(&[&ca], "mta-sts.txt");
     let others = ["moved", "html", "large"].map(|name| (name, get(&[&ca], name)));
     let untrusted = get(&[], "mta-sts.txt");
-    server.kill().unwrap();
-    server.wait().unwrap();
     assert_eq!(found.as_deref().map(Document::parse), Ok(Document::parse(DOCUMENT)));
     for (name, result) in others {
         assert!(result.is_err(), "{name}");
