@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::{peer, run};
+use crate::{peer, run, scratch_folder};
 
 /// An authority with a folder of its own, and what it signed. `NAME.chain` has the key and the certificate, `NAME.pem` the
 /// certificate alone; everybody may read all of it.
@@ -27,8 +27,7 @@ impl Authority {
     /// When `openssl` fails.
     #[must_use]
     pub fn new() -> Self {
-        let folder =
-            tempfile::Builder::new().prefix("certificates-").tempdir().expect("make a scratch folder");
+        let folder = scratch_folder("certificates-");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))
             .expect("open the scratch folder");
         let authority = Self { folder };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::network::{Host, Running};
-use crate::{peer, run, wait_for};
+use crate::{peer, run, scratch_folder, wait_for};
 
 /// The last number of the addresses of the name servers' host, and of NSD's other one.
 pub(crate) const ADDRESS_NUMBER: u8 = 53;
@@ -21,7 +21,7 @@ const AUTHORITY: &str = "192.0.2.54";
 
 /// What the hosts of a network have in /etc/resolv.conf.
 pub(crate) fn resolv_conf() -> String {
-    format!("nameserver 192.0.2.{ADDRESS_NUMBER}\noptions timeout:2 attempts:1 edns0 trust-ad\n")
+    format!("nameserver 192.0.2.{ADDRESS_NUMBER}\noptions timeout:10 attempts:1 edns0 trust-ad\n")
 }
 
 /// Whether a zone is signed.
@@ -48,7 +48,7 @@ pub(crate) struct NameServers {
 
 impl NameServers {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("dns-").tempdir().expect("make a scratch folder");
+        let folder = scratch_folder("dns-");
         Self { folder, place: None, zones: BTreeMap::new(), hosts: Vec::new(), running: Vec::new() }
     }
 

@@ -1,20 +1,18 @@
 //! A mail system of its own in a scratch folder.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
 use tempfile::TempDir;
 
 use crate::smtp::Smtp;
-use crate::{Host, maildir, wait_for};
+use crate::{Host, free_port, maildir, scratch_folder, wait_for, watcher};
 
 /// The programs that an instance needs, beside each other in one folder.
 const PROGRAMS: [&str; 32] = [
@@ -56,9 +54,6 @@ const PROGRAMS: [&str; 32] = [
 /// uses them.
 pub(crate) const MAIL_OWNER: &str = "news";
 pub(crate) const SUBMISSION_GROUP: &str = "irc";
-
-const FIRST_PORT: u32 = 10_000;
-const PORTS: u32 = 20_000;
 
 /// How an instance is to be; [`Builder::start`] makes it.
 pub struct Builder {
@@ -186,7 +181,7 @@ impl Builder {
     /// When a folder or file cannot be made.
     #[must_use]
     pub fn prepare(self) -> Instance {
-        let folder = tempfile::Builder::new().prefix("postroad-").tempdir().expect("make a scratch folder");
+        let folder = scratch_folder("postroad-");
         let root = folder.path().to_owned();
         let user = user_for(self.as_root);
         let host = self.host.clone();
@@ -515,6 +510,7 @@ impl Instance {
     #[must_use]
     pub fn keep(mut self) -> PathBuf {
         if let Some(folder) = self.folder.take() {
+            watcher::leave(&self.root);
             let _ = folder.keep();
         }
         self.root.clone()
@@ -593,17 +589,6 @@ fn user_for(as_root: bool) -> User {
         User::from_uid(Uid::effective())
     };
     user.expect("look up a user").unwrap_or_else(|| panic!("this user has no name"))
-}
-
-/// A port that nobody listens at: below those that the system gives to clients, and another one for each instance of
-/// this process.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let own = std::process::id().wrapping_mul(64);
-    let ports =
-        (0..PORTS).map(|_| own.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS + FIRST_PORT);
-    let mut ports = ports.filter_map(|port| u16::try_from(port).ok());
-    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("find a free port")
 }
 
 fn collect_files(folder: &Path, names: &mut Vec<String>) {

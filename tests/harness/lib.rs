@@ -1,7 +1,7 @@
 //! What scenarios are written with: an [`Instance`] of the mail system in a scratch folder, and a plain [`Smtp`] client.
 //!
 //! An instance never disturbs the host: its own folders, a free high port of the loopback interface, and a master that is
-//! ended when the value is dropped. Started by root it runs as `nobody`, unless a scenario asks for root's rights.
+//! ended when the value is dropped, or the test program is killed. Started by root it runs as `nobody`, unless a scenario asks for root's rights.
 //! Where several hosts, the DNS or port 25 are needed, a [`Network`] has them.
 
 // A scenario that cannot go on ends, and says why.
@@ -14,21 +14,24 @@ mod instance;
 mod maildir;
 mod network;
 mod peer;
+mod ports;
 mod postfix;
 mod scripted;
 mod sink;
 mod smtp;
 mod strace;
+mod watcher;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use certificates::Authority;
 pub use disk::{Disk, DiskKind};
-pub use instance::{Builder, Instance, Output, free_port, run};
+pub use instance::{Builder, Instance, Output, run};
 pub use maildir::messages;
 pub use network::{Host, Network, Running};
 pub use peer::{is_root, peer, peer_package, postfix_package, postfix_peer};
+pub use ports::free_port;
 pub use postfix::Postfix;
 pub use scripted::{Says, Scripted};
 pub use sink::{Sink, Taken};
@@ -36,7 +39,14 @@ pub use smtp::{Reply, Smtp};
 pub use strace::{Call, Strace, Tracing, calls, most_per_thread};
 
 /// How long a scenario waits for what must happen. Far longer than it takes, so that a loaded machine fails no test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A scratch folder. What is left in it when this process ends, however it comes to that, ends as well.
+pub(crate) fn scratch_folder(prefix: &str) -> tempfile::TempDir {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir().expect("make a scratch folder");
+    watcher::watch(folder.path());
+    folder
+}
 
 /// Says that it is over when it is dropped: whoever works until then ends with a test that fails, too.
 pub struct Over<'a>(pub &'a AtomicBool);

@@ -10,8 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Group, Pid, User};
 use tempfile::TempDir;
 
-use crate::instance::{MAIL_OWNER, SUBMISSION_GROUP, free_port};
-use crate::{Host, Smtp, maildir, postfix_package, wait_for};
+use crate::instance::{MAIL_OWNER, SUBMISSION_GROUP};
+use crate::{Host, Smtp, free_port, maildir, postfix_package, scratch_folder, wait_for};
 
 /// A running Postfix. Dropping it ends it and removes its folder.
 pub struct Postfix {
@@ -68,7 +68,7 @@ impl Postfix {
     }
 
     fn start_in(host: Option<&Host>, lines: &[&str], more: &str, files: &BTreeMap<String, String>) -> Self {
-        let folder = tempfile::Builder::new().prefix("postfix-").tempdir().expect("make a scratch folder");
+        let folder = scratch_folder("postfix-");
         let (root, port) = (folder.path(), free_port());
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).expect("open the scratch folder");
         let name = host.map(|host| format!("myhostname = {}", host.name));
