@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -59,9 +60,10 @@ impl Locking {
     ///
     /// # Errors
     /// `WouldBlock` after [`Locking::patience`].
-    pub(crate) fn lock_file(&self, file: &File) -> io::Result<()> {
+    pub(crate) fn lock_file(&self, file: File) -> io::Result<Locked> {
+        let file = Locked(file);
         if self.fcntl {
-            self.retry(|| try_fcntl(file))?;
+            self.retry(|| change_fcntl(&file, libc::F_WRLCK))?;
         }
         if self.flock {
             self.retry(|| match file.try_lock() {
@@ -70,7 +72,7 @@ impl Locking {
                 Err(TryLockError::Error(error)) => Err(error),
             })?;
         }
-        Ok(())
+        Ok(file)
     }
 
     /// Makes the lock file of the mailbox at `path`, waiting while another holds it.
@@ -121,14 +123,37 @@ impl Locking {
     }
 }
 
-fn try_fcntl(file: &File) -> io::Result<()> {
-    let whole = libc::flock {
-        l_type: short(libc::F_WRLCK)?,
-        l_whence: short(libc::SEEK_SET)?,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
+/// An open file and the locks on it, which go when it goes. Closing the file would not do: a command that another thread is
+/// starting has it open as well until it runs.
+#[derive(Debug)]
+pub(crate) struct Locked(File);
+
+impl Locked {
+    /// One that needs none: what is not a mailbox.
+    pub(crate) const fn without_lock(file: File) -> Self {
+        Self(file)
+    }
+}
+
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // What fails here, where it is not locked or cannot be, ends with the file.
+        let _ = self.0.unlock();
+        let _ = change_fcntl(&self.0, libc::F_UNLCK);
+    }
+}
+
+fn change_fcntl(file: &File, to: libc::c_int) -> io::Result<()> {
+    let whole =
+        libc::flock { l_type: short(to)?, l_whence: short(libc::SEEK_SET)?, l_start: 0, l_len: 0, l_pid: 0 };
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
         Err(Errno::EAGAIN | Errno::EACCES) => Err(io::ErrorKind::WouldBlock.into()),
         Err(error) => Err(error.into()),
@@ -192,11 +217,13 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("box");
             let (first, second) = (File::create(&path).unwrap(), File::create(&path).unwrap());
-            locking(&[kind]).lock_file(&first).unwrap();
-            let error = locking(&[kind]).lock_file(&second).unwrap_err();
+            // As the child has it that another thread forks, until a command runs in it.
+            let _of_a_child = first.try_clone().unwrap();
+            let first = locking(&[kind]).lock_file(first).unwrap();
+            let error = locking(&[kind]).lock_file(second.try_clone().unwrap()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{kind}");
             drop(first);
-            locking(&[kind]).lock_file(&second).unwrap();
+            locking(&[kind]).lock_file(second).unwrap();
         }
     }
 

@@ -22,7 +22,7 @@ use nix::libc;
 
 use crate::failure::{Failure, describe};
 use crate::letter::{Letter, Preamble};
-use crate::lock::{self, LockFile, Locking};
+use crate::lock::{self, LockFile, Locked, Locking};
 
 /// How many times a mailbox that is replaced under our hands is opened anew.
 const MAX_REOPENS: usize = 10;
@@ -62,7 +62,7 @@ pub(crate) fn deliver(
     let (file, created) = open_locked(path, rules)?;
     let headers = preamble.mbox_headers(&ipc::log::now());
     let stat = file.metadata().map_err(|error| Failure::from_io(&error, "fstat"))?;
-    let append = || write_message(letter, &headers, |bytes| (&file).write_all(bytes));
+    let append = || write_message(letter, &headers, |bytes| (&*file).write_all(bytes));
     if !stat.is_file() {
         return append().map_err(|error| Failure::from_io(&error, "error writing message"));
     }
@@ -133,14 +133,14 @@ fn is_denied(error: &io::Error) -> bool {
 }
 
 /// Opens and locks the file, and does so again while somebody replaces it in between.
-fn open_locked(path: &Path, rules: &Rules<'_>) -> Result<(File, bool), Failure> {
+fn open_locked(path: &Path, rules: &Rules<'_>) -> Result<(Locked, bool), Failure> {
     for _ in 0..MAX_REOPENS {
         let (file, created) = open(path, rules)?;
         check(&file, path, rules)?;
         if !file.metadata().is_ok_and(|stat| stat.is_file()) {
-            return Ok((file, created));
+            return Ok((Locked::without_lock(file), created));
         }
-        rules.locking.lock_file(&file).map_err(|error| {
+        let file = rules.locking.lock_file(file).map_err(|error| {
             let text = format!("unable to lock for exclusive access: {}", describe(&error));
             Failure::defer(Dsn::new(4, 2, 0), text)
         })?;
