@@ -84,17 +84,24 @@ impl fmt::Display for Response {
 /// What is wrong with a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// This line is not one of a reply.
+    /// This line, the first that the server says, is not one of a reply.
     Line(String),
     /// It does not end.
     Endless,
 }
 
 /// Puts replies together from bytes that come in any pieces.
+///
+/// A server that begins with something else than a reply speaks another protocol. One that speaks SMTP may have a
+/// program print between its replies: such lines are read over, as Postfix does.
 #[derive(Debug, Default)]
 pub(super) struct Parser {
+    /// A whole reply has come.
+    spoken: bool,
     line: Vec<u8>,
     lines: String,
+    /// How many lines came since the last reply, and how many of them are of the one that comes.
+    read: usize,
     count: usize,
     /// The enhanced code of an earlier line: of use where the last has none.
     earlier: Option<Dsn>,
@@ -114,7 +121,7 @@ impl Parser {
             match self.line_ended(&line) {
                 Ok(None) => {}
                 Ok(Some(response)) => {
-                    *self = Self::default();
+                    *self = Self { spoken: true, ..Self::default() };
                     return Some(Ok(response));
                 }
                 Err(malformed) => return Some(Err(malformed)),
@@ -124,11 +131,15 @@ impl Parser {
 
     fn line_ended(&mut self, line: &[u8]) -> Result<Option<Response>, Malformed> {
         let line = printable(line);
-        let Some((code, last)) = code_of(&line) else { return Err(Malformed::Line(line)) };
-        self.count += 1;
-        if self.count > MAX_LINES {
+        self.read += 1;
+        if self.read > MAX_LINES {
             return Err(Malformed::Endless);
         }
+        let Some((code, last)) = code_of(&line) else {
+            let may_pass = self.spoken || self.count > 0 || line.is_empty();
+            return if may_pass { Ok(None) } else { Err(Malformed::Line(line)) };
+        };
+        self.count += 1;
         if self.count == 1 || self.lines.len() + line.len() < MAX_TEXT {
             let separator = if self.count > 1 { "\n" } else { "" };
             self.lines.push_str(separator);
@@ -221,11 +232,18 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_said_to_be_none() {
-        for wire in ["\r\n", "hello\r\n", "25 x\r\n", "2500 x\r\n", "250+x\r\n", "٣٣٣ x\n"] {
-            assert!(matches!(read(wire.as_bytes(), 2), Some(Err(Malformed::Line(_)))), "{wire:?}");
+        for line in ["hello\r\n", "25 x\r\n", "2500 x\r\n", "250+x\r\n", "٣٣٣ x\n"] {
+            assert!(matches!(read(line.as_bytes(), 2), Some(Err(Malformed::Line(_)))), "{line:?}");
+            let wire = format!("\r\n220 hi\r\n{line}\r\n250-a\r\n{line}250 b\r\n");
+            let (mut parser, mut input) = (Parser::default(), wire.as_bytes());
+            let replies = [(); 2].map(|()| parser.take(&mut input).unwrap().unwrap().to_string());
+            assert_eq!(replies, ["220 hi", "250-a 250 b"], "{line:?}");
+            assert_eq!(parser.take(&mut input), None);
         }
-        let endless = b"250-x\r\n".repeat(MAX_LINES + 1);
-        assert_eq!(read(&endless, 100), Some(Err(Malformed::Endless)));
+        for line in ["250-x\r\n", "\r\n"] {
+            let endless = line.repeat(MAX_LINES + 1);
+            assert_eq!(read(endless.as_bytes(), 100), Some(Err(Malformed::Endless)), "{line:?}");
+        }
     }
 
     #[test]
