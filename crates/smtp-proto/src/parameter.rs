@@ -120,7 +120,7 @@ pub struct Mail {
     pub ret: Option<DsnReturn>,
     /// ENVID of RFC 3461, as received.
     pub envid: Option<String>,
-    /// AUTH of RFC 4954 section 5, decoded; `<>` is kept.
+    /// AUTH of RFC 4954 section 5, as received; nothing for `<>`.
     pub auth: Option<String>,
 }
 
@@ -190,8 +190,10 @@ impl Mail {
             }
             // RFC 4954 section 5: who offers AUTH takes this; Postfix takes it always, and trusts it never.
             ("AUTH", Some(auth)) => {
-                self.auth =
-                    Some(xtext::decode(auth).ok_or_else(|| Fault::UnsupportedOption(parameter.to_owned()))?);
+                let auth = if auth == "<>" { "" } else { auth };
+                if self.auth.replace(auth.to_owned()).is_some() {
+                    return Err(Fault::MultipleAuth);
+                }
             }
             _ => return Err(Fault::UnsupportedOption(parameter.to_owned())),
         }
@@ -268,7 +270,7 @@ fn notify(list: &str) -> Option<Notify> {
 /// RFC 3461 section 4.2: an address type, `;`, xtext.
 fn is_orcpt(orcpt: &str) -> bool {
     orcpt.split_once(';').is_some_and(|(kind, address)| {
-        let atom = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        let atom = |b: u8| b.is_ascii_graphic() && !br#"()<>@,;:\".[]"#.contains(&b);
         !kind.is_empty() && kind.bytes().all(atom) && xtext::decode(address).is_some()
     })
 }
@@ -298,6 +300,10 @@ mod tests {
             auth: None,
         };
         assert_eq!(mail(line, &RULES), Ok(expected));
+        for (auth, kept) in [("a+2Bb@c", "a+2Bb@c"), ("<>", ""), ("", ""), ("a+0A+", "a+0A+")] {
+            let line = format!("FROM:<a@b> AUTH={auth}");
+            assert_eq!(mail(&line, &RULES).unwrap().auth.as_deref(), Some(kept));
+        }
     }
 
     #[test]
@@ -315,6 +321,7 @@ mod tests {
             ("FROM:<a@b> RET=FULL RET=FULL", Fault::RetSyntax),
             ("FROM:<a@b> ENVID=a+2", Fault::EnvidSyntax),
             ("FROM:<a@b> ENVID=", Fault::EnvidSyntax),
+            ("FROM:<a@b> AUTH=a AUTH=b", Fault::MultipleAuth),
             ("FROM:<a@b> AUTH", Fault::UnsupportedOption("AUTH".into())),
             ("FROM:<a@ä.b>", Fault::SenderSyntax),
             ("FROM:<a@b> SMTPUTF8=x", Fault::UnsupportedOption("SMTPUTF8=x".into())),
@@ -335,6 +342,8 @@ mod tests {
         assert_eq!(both.notify, Notify::SUCCESS.and(Notify::DELAY));
         assert_eq!(both.orcpt.as_deref(), Some("rfc822;a+2Bb@c"));
         assert_eq!(rcpt("TO:<a@b> NOTIFY=NEVER", false, &RULES).unwrap().notify, Notify::NEVER);
+        assert!(rcpt("TO:<a@b> ORCPT=x_y.z;a", false, &RULES).is_err());
+        assert_eq!(rcpt("TO:<a@b> ORCPT=x_y+z;a", false, &RULES).unwrap().orcpt.as_deref(), Some("x_y+z;a"));
         let cases = [
             ("FROM:<a@b>", Fault::RcptSyntax),
             ("TO:<>", Fault::RecipientSyntax),
@@ -343,6 +352,7 @@ mod tests {
             ("TO:<a@b> NOTIFY=DELAY NOTIFY=DELAY", Fault::NotifySyntax),
             ("TO:<a@b> ORCPT=a@b", Fault::OrcptSyntax),
             ("TO:<a@b> ORCPT=;a", Fault::OrcptSyntax),
+            ("TO:<a@b> ORCPT=(x);a", Fault::OrcptSyntax),
             ("TO:<a@ä.b>", Fault::RecipientSyntax),
             ("TO:<a@b> ORCPT=rfc822;a+0Ab", Fault::OrcptSyntax),
             ("TO:<a@b> SIZE=1", Fault::UnsupportedOption("SIZE=1".into())),

@@ -169,6 +169,8 @@ pub enum Fault {
     RetSyntax,
     /// ENVID that is no xtext, or given twice.
     EnvidSyntax,
+    /// AUTH of MAIL given twice.
+    MultipleAuth,
     /// A parameter that is not offered.
     UnsupportedOption(String),
     /// A UTF-8 address without SMTPUTF8.
@@ -295,6 +297,7 @@ impl Fault {
             Self::DsnDisabled => (501, (7, 1), "DSN support is disabled"),
             Self::RetSyntax => (501, (5, 4), "Bad RET parameter syntax"),
             Self::EnvidSyntax => (501, (5, 4), "Bad ENVID parameter syntax"),
+            Self::MultipleAuth => (503, (5, 4), "Error: multiple AUTH= options"),
             Self::NeedSmtpUtf8 => (553, (6, 7), "Must declare SMTPUTF8 to send unicode address"),
             Self::NeedMail => (503, (5, 1), "Error: need MAIL command"),
             Self::RcptAfterBdat => (503, (5, 1), "Error: RCPT after BDAT"),

@@ -388,7 +388,10 @@ impl Session {
             Some(Question::Auth(..) | Question::AuthResponse(_)) => {
                 Fault::AuthNotEnabled.reply(&self.settings.hostname)
             }
-            Some(Question::Unknown(..)) => Fault::NotRecognized.reply(&self.settings.hostname),
+            Some(Question::Unknown(..)) => {
+                let barred = self.barred(Verb::Unknown);
+                barred.unwrap_or(Fault::NotRecognized).reply(&self.settings.hostname)
+            }
             Some(Question::End(..)) => Fault::Unanswered.reply(&self.settings.hostname),
             None => return,
         };

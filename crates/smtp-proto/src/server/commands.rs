@@ -83,12 +83,10 @@ impl Session {
     }
 
     fn dispatch(&mut self, verb: Verb, word: &str, arguments: &str, line: &str) -> Option<Step> {
-        if let (State::Denied(client), false) = (&self.state, verb == Verb::Quit) {
-            let fault = Fault::AccessDenied(client.clone());
-            return Some(self.refuse(&fault));
-        }
-        if self.settings.must_encrypt && !self.encrypted && !verb.goes_in_clear() {
-            return Some(self.refuse(&Fault::NeedEncryption));
+        // What is no command may be a reason to hang up, whatever else would be said to it: the program decides.
+        match self.barred(verb) {
+            Some(fault) if verb != Verb::Unknown => return Some(self.refuse(&fault)),
+            _ => {}
         }
         if self.settings.noop_commands.iter().any(|noop| noop.eq_ignore_ascii_case(word)) {
             return self.done("Ok");
@@ -136,6 +134,17 @@ impl Session {
                 self.refuse_command(&fault)
             }
         })
+    }
+
+    /// Why no command of this kind is taken as the session stands.
+    pub(super) fn barred(&self, verb: Verb) -> Option<Fault> {
+        match &self.state {
+            State::Denied(client) if verb != Verb::Quit => Some(Fault::AccessDenied(client.clone())),
+            _ if self.settings.must_encrypt && !self.encrypted && !verb.goes_in_clear() => {
+                Some(Fault::NeedEncryption)
+            }
+            _ => None,
+        }
     }
 
     fn refuse_command(&mut self, fault: &Fault) -> Step {
