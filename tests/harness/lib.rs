@@ -35,6 +35,7 @@ pub use ports::free_port;
 pub use postfix::Postfix;
 pub use scripted::{Says, Scripted};
 pub use sink::{Sink, Taken};
+pub(crate) use smtp::reset;
 pub use smtp::{Reply, Smtp};
 pub use strace::{Call, Strace, Tracing, calls, most_per_thread};
 

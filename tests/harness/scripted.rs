@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::{Host, free_port};
+use crate::{Host, free_port, reset};
 
 /// What is said where a scenario has nothing else in mind.
 const USUAL: [(&str, &str); 8] = [
@@ -43,8 +44,9 @@ impl Scripted {
     ///
     /// A reply is a pair of what is answered and the answer. What is answered: `CONNECT`, the beginning of a command's
     /// line, `.` for the end of content, over LMTP `.<recipient>`, `+` and the line for one that continues AUTH; the
-    /// longest that fits counts. The answer: lines parted by LF. One that ends in `!` closes the connection; `...` is
-    /// silence until the client gives up.
+    /// longest that fits counts. The answer: lines parted by LF. One that ends in `!` closes the connection, and `!!` resets
+    /// it; `...` is silence until the client gives up. `CONTENT` is the middle of content or of a chunk: with `...` no more
+    /// of it is read.
     ///
     /// # Panics
     /// When it cannot listen.
@@ -147,6 +149,7 @@ impl<'a> Session<'a> {
             self.lmtp |= what.starts_with("LHLO");
             if let Some(size) = what.strip_prefix("BDAT ") {
                 let number: u64 = size.split(' ').next()?.parse().ok()?;
+                self.interrupt()?;
                 let mut chunk = Vec::new();
                 self.reader.by_ref().take(number).read_to_end(&mut chunk).ok()?;
                 self.note(&chunk);
@@ -169,8 +172,27 @@ impl<'a> Session<'a> {
     }
 
     fn content(&mut self) -> Option<()> {
+        self.interrupt()?;
         while self.read()? != b".\r\n" {}
         Some(())
+    }
+
+    /// What a scenario has in mind for the middle of content; none ends the conversation.
+    fn interrupt(&mut self) -> Option<()> {
+        let is_meant = {
+            let replies = self.state.replies.lock().unwrap_or_else(PoisonError::into_inner);
+            replies.iter().rev().find(|(to, _)| to == "CONTENT").map(|(_, reply)| reply == "...")
+        };
+        match is_meant {
+            None => Some(()),
+            Some(false) => self.answer("CONTENT").map(drop),
+            Some(true) => {
+                while !self.state.closed.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                None
+            }
+        }
     }
 
     fn read(&mut self) -> Option<Vec<u8>> {
@@ -195,6 +217,10 @@ impl<'a> Session<'a> {
         };
         if reply == "..." {
             let _ = std::io::copy(&mut self.reader, &mut std::io::sink());
+            return None;
+        }
+        if reply == "!!" {
+            reset(self.reader.get_ref());
             return None;
         }
         let (text, closes) = match reply.strip_suffix('!') {

@@ -3,9 +3,20 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 /// A connection to an SMTP server.
 pub struct Smtp {
     reader: BufReader<TcpStream>,
+}
+
+/// Has a connection end with a reset as soon as it is closed.
+///
+/// # Panics
+/// When the system refuses.
+pub(crate) fn reset(stream: &TcpStream) {
+    let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(stream, sockopt::Linger, &at_once).expect("have a connection end with a reset");
 }
 
 /// A server's reply: its code and its lines without the code.
@@ -84,6 +95,11 @@ impl Smtp {
     /// Sends bytes and does not mind if the server closed.
     pub fn try_send_raw(&mut self, bytes: &[u8]) -> bool {
         self.reader.get_mut().write_all(bytes).is_ok()
+    }
+
+    /// Ends as a machine does that forgets its connections: the server hears of a reset.
+    pub fn reset(self) {
+        reset(self.reader.get_ref());
     }
 
     /// Sends a command and reads its reply.

@@ -126,6 +126,15 @@ impl<'a> Load<'a> {
     }
 }
 
+/// Ends the load when it is dropped: whoever sends would go on for ever if the test failed.
+pub(crate) struct EndOf<'a>(pub(crate) &'a Load<'a>);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 fn open(port: u16) -> Option<Smtp> {
     let mut client = Smtp::try_connect(port)?;
     client.try_read_reply().filter(|greeting| greeting.code == 220)?;
@@ -209,7 +218,7 @@ fn kill_in_turn(load: &Load<'_>, programs: &[&str]) -> BTreeMap<String, usize> {
 }
 
 /// Up to 10 ms; no two runs are the same, and each failure must be one that no run may have.
-fn some_moment() -> Duration {
+pub(crate) fn some_moment() -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     Duration::from_micros(u64::from(now.subsec_nanos() / 7 % 10_000))
 }

@@ -9,17 +9,8 @@ use std::time::Duration;
 
 use scenarios::{Disk, DiskKind, Instance, is_root, wait_for};
 
-use crate::crash::{Load, deliver_all};
+use crate::crash::{EndOf, Load, deliver_all};
 use crate::site::usual;
-
-/// Whoever sends would go on for ever if the test failed.
-struct EndOf<'a>(&'a Load<'a>);
-
-impl Drop for EndOf<'_> {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
 
 /// What runs can be found only as long as the disk is there.
 struct KilledAtEnd<'a>(&'a Instance);

@@ -101,8 +101,8 @@ impl Root {
         Ok(Active::new(Folders::open(self)?))
     }
 
-    /// Waits until no other queue manager is left, then keeps others waiting: one whose master was killed finishes its
-    /// deliveries, and two of them would take messages out of each other's hands. `waiting` is called before a wait.
+    /// Waits until no other queue manager is left, then keeps others waiting: one whose master was killed has some seconds
+    /// for its deliveries, and two of them would take messages out of each other's hands. `waiting` is called before a wait.
     ///
     /// # Errors
     /// `active/` cannot be opened or locked.

@@ -33,6 +33,7 @@ pub struct Lifecycle {
     draining: AtomicBool,
     stopping: AtomicBool,
     retired: AtomicBool,
+    finished: AtomicBool,
     busy: AtomicU32,
     describe: Mutex<Option<Describe>>,
     wake: EventFd,
@@ -43,6 +44,10 @@ pub struct Lifecycle {
     opening: Mutex<()>,
     sandbox: Arc<Sandbox>,
 }
+
+/// How long a process without a master finishes what it is about: as long as master lets a stop take. The next master's
+/// queue manager waits for this one's, and nobody else would end what a silent peer holds up. Nothing is lost by that.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a child waits for a file from master.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
@@ -73,6 +78,7 @@ impl Lifecycle {
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
             busy: AtomicU32::new(0),
             describe: Mutex::new(None),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
@@ -191,6 +197,7 @@ impl Lifecycle {
     }
 
     pub(crate) fn finished(&self) {
+        self.finished.store(true, Ordering::Release);
         let _ = self.control.shutdown(std::net::Shutdown::Both);
     }
 
@@ -236,10 +243,24 @@ impl Lifecycle {
                     }
                     self.stopping.store(true, Ordering::Release);
                     self.begin_drain();
-                    return;
+                    return self.end_after_patience();
                 }
             }
         }
+    }
+
+    /// Ends a process whose master is gone, unless it ends by itself meanwhile.
+    fn end_after_patience(&self) {
+        if self.finished.load(Ordering::Acquire) {
+            return;
+        }
+        std::thread::sleep(ORPHAN_PATIENCE);
+        let seconds = ORPHAN_PATIENCE.as_secs();
+        log::warning!(
+            "master is gone, and what this process does has not ended within {seconds} s; it ends itself"
+        );
+        log::flush();
+        std::process::exit(1);
     }
 
     fn begin_drain(&self) {
