@@ -6,7 +6,7 @@
 //! loop while it grows. An entry says when to look, not that the message is still there: claiming one that an operator
 //! removed finds nothing, and that is all.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use mail::QueueId;
@@ -23,6 +23,9 @@ const HASTENED: u32 = 1;
 /// The most destinations that are noted of one message.
 const MOST_SITES: usize = 16;
 
+/// Domains that are remembered as asked for while the queue is looked through.
+const MOST_ASKED: usize = 1000;
+
 #[derive(Default)]
 pub(crate) struct Deferred {
     entries: BTreeMap<QueueId, Entry>,
@@ -32,6 +35,12 @@ pub(crate) struct Deferred {
     domains: Lists<String>,
     /// Messages found by a scan, whose domains nobody has looked at.
     unread: BTreeSet<QueueId>,
+    /// Whether there may be messages that the scan has not found yet.
+    is_scanning: bool,
+    /// All of those are asked for.
+    all_asked: bool,
+    /// Domains that were asked for while not all messages have been found and looked into.
+    asked: HashSet<String>,
 }
 
 /// What is known of a message.
@@ -60,6 +69,11 @@ struct Lists<K> {
 }
 
 impl Deferred {
+    /// What an earlier process put aside; a scan will find it.
+    pub(crate) fn to_be_found() -> Self {
+        Self { is_scanning: true, ..Self::default() }
+    }
+
     /// Notes a message that waits until `next_attempt`, and for these destinations.
     pub(crate) fn add(&mut self, id: QueueId, next_attempt: SystemTime, sites: &[Site]) {
         let entry = self.take(id);
@@ -70,15 +84,25 @@ impl Deferred {
         self.entries.insert(id, Entry { due, sites, domains });
     }
 
-    /// Notes a message that a scan has found.
-    pub(crate) fn find(&mut self, id: QueueId, next_attempt: SystemTime, reads_domains: bool) {
+    /// Notes a message that a scan has found. Whether its domains are to be looked at now: some were asked for.
+    pub(crate) fn find(&mut self, id: QueueId, next_attempt: SystemTime, reads_domains: bool) -> bool {
         if self.entries.contains_key(&id) {
-            return;
+            return false;
         }
         self.add(id, next_attempt, &[]);
+        if self.all_asked {
+            self.hasten(id, ASKED);
+        }
         if reads_domains {
             self.unread.insert(id);
         }
+        reads_domains && !self.asked.is_empty()
+    }
+
+    /// The scan is over.
+    pub(crate) fn end_scan(&mut self) {
+        (self.is_scanning, self.all_asked) = (false, false);
+        self.forget_asked();
     }
 
     /// Takes a message out because it is taken up. Its domains are forgotten with it.
@@ -111,11 +135,7 @@ impl Deferred {
         self.entries.values_mut().for_each(|entry| entry.due = ASKED);
         // In the order in which it would have come.
         self.due = std::mem::take(&mut self.due).into_iter().map(|(_, id)| (ASKED, id)).collect();
-    }
-
-    /// Asks for a message, if it waits here.
-    pub(crate) fn ask_for(&mut self, id: QueueId) {
-        self.hasten(id, ASKED);
+        self.all_asked = self.is_scanning;
     }
 
     fn hasten(&mut self, id: QueueId, due: u32) {
@@ -139,30 +159,46 @@ impl Deferred {
         self.sites.count(site)
     }
 
-    /// Notes the domains in which a message has recipients that wait.
+    /// Notes the domains in which a message has recipients that wait, and asks for it where one of them was asked for.
     pub(crate) fn set_domains(&mut self, id: QueueId, domains: &[String]) {
         self.unread.remove(&id);
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        self.domains.leave(id, entry.domains);
-        entry.domains = self.domains.enter(id, domains.iter());
+        if let Some(entry) = self.entries.get_mut(&id) {
+            self.domains.leave(id, entry.domains);
+            entry.domains = self.domains.enter(id, domains.iter());
+            if domains.iter().any(|domain| self.asked.contains(domain)) {
+                self.hasten(id, ASKED);
+            }
+        }
+        self.forget_asked();
     }
 
-    /// Asks for the mail for a domain.
-    pub(crate) fn flush_domain(&mut self, domain: &str) {
-        let chosen: Vec<QueueId> = self.domains.of(&domain.to_owned()).collect();
-        chosen.into_iter().for_each(|id| self.ask_for(id));
+    /// Asks for the mail for a domain. The messages whose domains must be looked at for that, unless that is under way.
+    pub(crate) fn flush_domain(&mut self, domain: String) -> Vec<QueueId> {
+        let chosen: Vec<QueueId> = self.domains.of(&domain).collect();
+        chosen.into_iter().for_each(|id| self.hasten(id, ASKED));
+        self.forget_asked();
+        let is_first = self.asked.is_empty();
+        if (self.is_scanning || !self.unread.is_empty()) && self.asked.len() < MOST_ASKED {
+            self.asked.insert(domain);
+        }
+        if is_first { self.unread.iter().copied().collect() } else { Vec::new() }
     }
 
-    /// Forgets which domains were looked at: the list of those that matter has changed.
-    pub(crate) fn forget_domains(&mut self, reads_domains: bool) {
+    /// Forgets which domains were looked at: the list of those that matter has changed. The messages that must be looked at
+    /// again now.
+    pub(crate) fn forget_domains(&mut self, reads_domains: bool) -> Vec<QueueId> {
         self.domains = Lists::default();
         self.entries.values_mut().for_each(|entry| entry.domains = Numbers::None);
         self.unread = if reads_domains { self.entries.keys().copied().collect() } else { BTreeSet::new() };
+        self.forget_asked();
+        if self.asked.is_empty() { Vec::new() } else { self.unread.iter().copied().collect() }
     }
 
-    /// The messages whose domains are not known.
-    pub(crate) fn unread(&self) -> impl Iterator<Item = QueueId> {
-        self.unread.iter().copied()
+    /// Once all messages have been found and looked into, their domains are known.
+    fn forget_asked(&mut self) {
+        if !self.is_scanning && self.unread.is_empty() {
+            self.asked.clear();
+        }
     }
 
     /// How long until something is due.
@@ -343,16 +379,61 @@ mod tests {
         let [first, second] = ids();
         let mut deferred = Deferred::default();
         let later = now() + Duration::from_secs(1000);
-        deferred.find(first, later, true);
-        deferred.find(second, later, true);
-        assert_eq!(deferred.unread().count(), 2);
+        assert!(!deferred.find(first, later, true));
+        assert!(!deferred.find(second, later, true));
+        assert_eq!(deferred.unread.len(), 2);
         deferred.set_domains(first, &["a.example".into(), "b.example".into()]);
         deferred.set_domains(second, &["b.example".into()]);
-        assert_eq!(deferred.unread().count(), 0);
-        deferred.flush_domain("a.example");
+        assert_eq!(deferred.unread.len(), 0);
+        assert!(deferred.flush_domain("a.example".into()).is_empty());
         assert_eq!(all_due(&mut deferred), [first]);
-        deferred.flush_domain("b.example");
+        assert!(deferred.flush_domain("b.example".into()).is_empty());
         assert_eq!(all_due(&mut deferred), [second]);
         assert!(deferred.domains.numbers.is_empty() && deferred.domains.several.is_empty());
+        assert!(deferred.asked.is_empty());
+    }
+
+    #[test]
+    fn what_is_asked_for_before_it_is_found_comes_when_it_is_found() {
+        let [early, late, other] = ids();
+        let later = now() + Duration::from_secs(1000);
+        let mut deferred = Deferred::to_be_found();
+        deferred.find(early, later, true);
+        assert_eq!(deferred.flush_domain("a.example".into()), [early]);
+        assert!(deferred.flush_domain("a.example".into()).is_empty());
+        deferred.set_domains(early, &["a.example".into()]);
+        assert!(deferred.find(late, later, true) && deferred.find(other, later, true));
+        deferred.end_scan();
+        deferred.set_domains(late, &["a.example".into()]);
+        assert_eq!(deferred.asked.len(), 1);
+        deferred.set_domains(other, &["b.example".into()]);
+        assert_eq!(all_due(&mut deferred), [early, late]);
+        assert!(deferred.asked.is_empty());
+
+        let [before, behind] = ids();
+        let mut deferred = Deferred::to_be_found();
+        deferred.flush();
+        deferred.find(before, later, false);
+        deferred.end_scan();
+        deferred.find(behind, later, false);
+        assert_eq!(all_due(&mut deferred), [before]);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_looked_for_again_by_other_rules() {
+        let [read, unread] = ids();
+        let later = now() + Duration::from_secs(1000);
+        let mut deferred = Deferred::default();
+        deferred.find(read, later, true);
+        deferred.find(unread, later, true);
+        deferred.set_domains(read, &[]);
+        assert!(deferred.forget_domains(true).is_empty());
+        deferred.set_domains(read, &[]);
+        assert_eq!(deferred.flush_domain("a.example".into()), [unread]);
+        assert_eq!(deferred.forget_domains(true), [read, unread]);
+        deferred.set_domains(unread, &[]);
+        deferred.set_domains(read, &["a.example".into()]);
+        assert_eq!(all_due(&mut deferred), [read]);
+        assert!(deferred.asked.is_empty());
     }
 }

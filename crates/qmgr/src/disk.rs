@@ -76,6 +76,8 @@ pub(crate) enum Done {
     Stuck(QueueId),
     /// Messages that a scan found, with the time of their next attempt.
     Found(Folder, Vec<(QueueId, SystemTime)>),
+    /// All messages of the folder were found.
+    Scanned(Folder),
 }
 
 /// A message that was taken up.
@@ -407,6 +409,7 @@ impl Shard {
         if !found.is_empty() {
             self.inbox.put(Input::Done(Done::Found(folder, found)));
         }
+        self.inbox.put(Input::Done(Done::Scanned(folder)));
     }
 }
 

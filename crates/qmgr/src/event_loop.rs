@@ -4,7 +4,7 @@ mod attempts;
 mod reporting;
 mod settings;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,9 +50,6 @@ const MOST_CLAIMING: usize = 512;
 /// Messages that were active at a time, from which on their memory is given back to the system after the last of them.
 const PEAK: usize = 1000;
 
-/// Domains that are remembered as asked for while the queue is looked through.
-const MOST_ASKED: usize = 1000;
-
 /// By how much a flush may have overtaken the reload before it.
 const OVERTAKEN: Duration = Duration::from_secs(30);
 
@@ -78,8 +75,6 @@ pub(crate) struct EventLoop {
     recipients: usize,
     /// The most messages that were active since memory was last given back.
     peak: usize,
-    /// Domains that were asked for while not all deferred messages have been looked into.
-    asked: HashSet<String>,
     /// When all was last to be tried.
     flushed: Option<Instant>,
     next_scan: Instant,
@@ -161,10 +156,9 @@ impl EventLoop {
             messages: BTreeMap::new(),
             claiming: HashMap::new(),
             intake: Intake::default(),
-            deferred: Deferred::default(),
+            deferred: Deferred::to_be_found(),
             recipients: 0,
             peak: 0,
-            asked: HashSet::new(),
             flushed: None,
             next_scan: now + settings.scan_interval,
             next_clog_warning: now,
@@ -240,8 +234,9 @@ impl EventLoop {
         let router = Arc::new(Router::new(&config)?);
         let sites = Arc::new(FlushSites::new(&config)?);
         let now = Instant::now();
-        self.deferred.forget_domains(!sites.is_empty());
+        let unread = self.deferred.forget_domains(!sites.is_empty());
         self.disk.ask(Job::Configure { router, sites });
+        self.inspect(&unread);
         self.settings = Settings::new(&config, self.settings.files);
         self.deliveries.configure(&config, now);
         self.deliveries.revive_all(now);
@@ -280,36 +275,18 @@ impl EventLoop {
             }
             Word::FlushSite(site) => {
                 self.deliveries.revive_all(Instant::now());
-                self.flush_site(site.to_lowercase());
+                // What an earlier process put aside is looked through when it is first asked for.
+                let unread = self.deferred.flush_domain(site.to_lowercase());
+                self.inspect(&unread);
             }
             Word::Rescan => self.disk.ask(Job::Scan { folder: Folder::Incoming }),
         }
     }
 
-    /// Has the mail for a domain tried. What an earlier process put aside is looked through when it is first asked for.
-    fn flush_site(&mut self, site: String) {
-        self.deferred.flush_domain(&site);
-        let unread: Vec<QueueId> = self.deferred.unread().collect();
-        if unread.is_empty() {
-            return;
-        }
-        if self.asked.is_empty() {
-            for ids in unread.chunks(INSPECTED_AT_ONCE) {
-                self.disk.ask(Job::Inspect { ids: ids.to_vec() });
-            }
-        }
-        if self.asked.len() < MOST_ASKED {
-            self.asked.insert(site);
-        }
-    }
-
-    fn take_domains(&mut self, id: QueueId, domains: &[String]) {
-        self.deferred.set_domains(id, domains);
-        if domains.iter().any(|domain| self.asked.contains(domain)) {
-            self.deferred.ask_for(id);
-        }
-        if !self.asked.is_empty() && self.deferred.unread().next().is_none() {
-            self.asked.clear();
+    /// Has the domains of messages looked at.
+    fn inspect(&self, ids: &[QueueId]) {
+        for ids in ids.chunks(INSPECTED_AT_ONCE) {
+            self.disk.ask(Job::Inspect { ids: ids.to_vec() });
         }
     }
 
@@ -380,23 +357,25 @@ impl EventLoop {
                 self.go_on(id, false);
             }
             Done::Passed(id) => self.go_on(id, true),
-            Done::Waits(id, domains) => self.take_domains(id, &domains),
+            Done::Waits(id, domains) => self.deferred.set_domains(id, &domains),
             Done::Gone(id) => self.forget(id),
             Done::Busy(id) | Done::Stuck(id) => {
                 self.forget(id);
                 self.deferred.add(id, SystemTime::now() + BUSY_WAIT, &[]);
             }
-            Done::Found(folder, found) => {
-                for (id, next_attempt) in found {
-                    match folder {
-                        Folder::Deferred => {
-                            self.deferred.find(id, next_attempt, self.settings.has_flush_domains);
-                        }
-                        _ => self.claim(id, Reason::Found),
-                    }
-                }
-            }
+            Done::Found(Folder::Deferred, found) => self.find(found),
+            Done::Found(_, found) => found.into_iter().for_each(|(id, _)| self.claim(id, Reason::Found)),
+            Done::Scanned(Folder::Deferred) => self.deferred.end_scan(),
+            Done::Scanned(_) => {}
         }
+    }
+
+    /// Takes what a scan has found in `deferred/`.
+    fn find(&mut self, found: Vec<(QueueId, SystemTime)>) {
+        let (deferred, reads_domains) = (&mut self.deferred, self.settings.has_flush_domains);
+        let asked = found.into_iter().filter(|(id, due)| deferred.find(*id, *due, reads_domains));
+        let asked: Vec<QueueId> = asked.map(|(id, _)| id).collect();
+        self.inspect(&asked);
     }
 
     /// Forgets an active message.
