@@ -76,7 +76,7 @@ fn good_mail(mut connect: impl FnMut() -> Smtp) -> f64 {
 #[test]
 fn hostile_clients_cost_the_others_nothing() {
     let site = usual()
-        .main("smtpd_timeout = 4s\nsmtpd_per_request_deadline = yes\nsmtpd_min_data_rate = 500")
+        .main("smtpd_timeout = 10s\nsmtpd_per_request_deadline = yes\nsmtpd_min_data_rate = 500")
         .main("smtpd_client_connection_count_limit = 0\nmessage_size_limit = 1000000")
         .start();
     drop(greeted(&site));
@@ -113,7 +113,7 @@ fn clients_that_vanish_without_a_word_are_given_up() {
         ["mx.example.com", "gone.example.org", "good.example.org"].map(|name| network.host(name));
     let site = usual()
         .on(&mx)
-        .main("smtpd_timeout = 3s\nsmtpd_starttls_timeout = 3s\nsmtpd_tls_security_level = may")
+        .main("smtpd_timeout = 10s\nsmtpd_starttls_timeout = 10s\nsmtpd_tls_security_level = may")
         .main(&format!("smtpd_tls_chain_files = {}", authority.path("mx.chain").display()))
         .start();
     let begun = ["HELO c", "MAIL FROM:<a@client.example>", "RCPT TO:<postmaster>"];

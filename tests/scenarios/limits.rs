@@ -70,7 +70,7 @@ fn a_client_that_only_chats_is_sent_away() {
 
 #[test]
 fn a_silent_client_is_sent_away() {
-    let site = usual().main("smtpd_timeout = 1s").start();
+    let site = usual().main("smtpd_timeout = 5s").start();
     let mut client = greeted(&site);
     assert_starts(&client.read_reply(), "4.4.2 ");
     assert_eq!(client.try_read_reply(), None);
@@ -79,7 +79,7 @@ fn a_silent_client_is_sent_away() {
 
 #[test]
 fn a_client_that_falls_silent_within_a_message_leaves_nothing() {
-    let site = usual().main("smtpd_timeout = 1s").start();
+    let site = usual().main("smtpd_timeout = 5s").start();
     let mut client = in_data(&site);
     client.send_raw(b"Subject: half\r\n\r\nThe first");
     assert_eq!(client.read_reply().code, 421);
@@ -90,7 +90,7 @@ fn a_client_that_falls_silent_within_a_message_leaves_nothing() {
 
 #[test]
 fn a_command_without_end_is_no_danger() {
-    let site = usual().main("smtpd_timeout = 1s").start();
+    let site = usual().main("smtpd_timeout = 5s").start();
     let mut client = greeted(&site);
     for _ in 0..2000 {
         if !client.try_send_raw(&[b'a'; 1000]) {

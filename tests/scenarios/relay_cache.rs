@@ -44,7 +44,7 @@ fn a_session_is_used_as_often_as_it_may_be() {
 #[test]
 fn a_session_is_used_no_longer_than_it_may_be() {
     let server = Scripted::start(&[]);
-    let site = site(server.address.port(), &[ALWAYS, "smtp_connection_reuse_time_limit = 2s"]);
+    let site = site(server.address.port(), &[ALWAYS, "smtp_connection_reuse_time_limit = 10s"]);
     let mut lines = Vec::new();
     wait_for("a second session", || {
         lines.push(send(&site, &format!("user{}@box.example", lines.len())));
@@ -58,8 +58,19 @@ fn a_session_is_used_no_longer_than_it_may_be() {
 
 #[test]
 fn a_session_that_died_meanwhile_costs_nothing_but_a_connection() {
-    // It closes whenever it has taken a message.
-    for dying in [&[(".", "250 2.0.0 taken!")][..], &[("RSET", "421 4.4.2 too late!")], &[("RSET", "!")]] {
+    let pipelining = ("EHLO", "250-s.example\n250 PIPELINING");
+    for dying in [
+        // It closes whenever it has taken a message.
+        &[(".", "250 2.0.0 taken!")][..],
+        &[("RSET", "421 4.4.2 too late!")],
+        &[("RSET", "!")],
+        // The next message is on its way by then.
+        &[pipelining, (".", "250 2.0.0 taken!")],
+        &[pipelining, ("RSET", "421 4.4.2 too late!")],
+        &[pipelining, ("RSET", "!")],
+        &[pipelining, ("RSET", "garbage")],
+        &[pipelining, ("RSET", "502 5.5.1 what?")],
+    ] {
         let server = Scripted::start(dying);
         let site = site(server.address.port(), &[ALWAYS]);
         for number in 0..3 {
@@ -68,6 +79,7 @@ fn a_session_that_died_meanwhile_costs_nothing_but_a_connection() {
         }
         assert!(!site.log().contains("deferred"), "{}", site.log());
         assert_eq!(server.sessions().len(), 3);
+        assert_eq!(server.count("Subject: x"), 3, "{:?}", server.sessions());
     }
 }
 

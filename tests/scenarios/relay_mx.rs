@@ -149,8 +149,8 @@ fn senders(network: &mut Network, more: &[&str]) -> Senders {
             "myhostname = relay.sender.example",
             "inet_protocols = all",
             "smtp_address_preference = ipv4",
-            "smtp_connect_timeout = 3s",
-            "smtp_helo_timeout = 3s",
+            "smtp_connect_timeout = 8s",
+            "smtp_helo_timeout = 8s",
         ],
         more,
     ]
@@ -266,7 +266,7 @@ const SPELLINGS: &[(&str, &str, &str, &str)] = &[
     ("preference", " SMTPUTF8", "üser@preference.example.com", "dsn="),
     ("alias", "", "user@alias.example.com.", "dsn="),
     ("Mx-Alias", "", "User@Mx-Alias.Example.COM", "status=sent"),
-    ("192.0.2", "", "user@[192.0.2.100]", "status=sent"),
+    ("192.0.2", "", "user@[192.0.2.100]", "relay=192.0.2.100[192.0.2.100]:25"),
 ];
 
 #[test]

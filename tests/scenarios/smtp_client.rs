@@ -85,9 +85,9 @@ const SETTINGS: [&str; 9] = [
     "mydestination =",
     "inet_interfaces = 127.0.0.1",
     "mynetworks = 127.0.0.0/8",
-    "smtp_data_init_timeout = 2s",
-    "smtp_data_done_timeout = 2s",
-    "smtp_mail_timeout = 2s",
+    "smtp_data_init_timeout = 8s",
+    "smtp_data_done_timeout = 8s",
+    "smtp_mail_timeout = 8s",
     "smtp_destination_concurrency_limit = 1",
 ];
 
