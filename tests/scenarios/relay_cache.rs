@@ -68,7 +68,6 @@ fn a_session_that_died_meanwhile_costs_nothing_but_a_connection() {
         &[pipelining, (".", "250 2.0.0 taken!")],
         &[pipelining, ("RSET", "421 4.4.2 too late!")],
         &[pipelining, ("RSET", "!")],
-        &[pipelining, ("RSET", "garbage")],
         &[pipelining, ("RSET", "502 5.5.1 what?")],
     ] {
         let server = Scripted::start(dying);
@@ -85,7 +84,7 @@ fn a_session_that_died_meanwhile_costs_nothing_but_a_connection() {
 
 #[test]
 fn a_session_that_goes_wrong_in_its_second_message_loses_no_mail() {
-    for reply in ["421 4.3.0 going down!", "!", "garbage"] {
+    for reply in ["421 4.3.0 going down!", "!", "garbage!"] {
         let server = Scripted::start(&[("RCPT TO:<user1@", reply)]);
         let lines = [ALWAYS, "minimal_backoff_time = 1s", "queue_run_delay = 1s"];
         let site = site(server.address.port(), &lines);
