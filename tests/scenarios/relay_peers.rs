@@ -213,7 +213,10 @@ fn nothing_that_a_server_says_ends_the_client_or_loses_mail() {
         (".", "!"),
     ] {
         let server = Scripted::start(&[(to, reply)]);
-        let site = site_with(&server, &["smtp_helo_timeout = 5s", "smtp_mail_timeout = 5s"]);
+        // What is no reply is read over, until the time for one has passed.
+        let stages = ["helo", "mail", "rcpt", "data_init", "data_done"];
+        let limits = stages.map(|stage| format!("smtp_{stage}_timeout = 5s"));
+        let site = site_with(&server, &limits.each_ref().map(String::as_str));
         send(site.smtp(), &["one@box.example"], NOTE);
         let shown: String = reply.chars().take(40).collect();
         let line = site.wait_for_log(&["to=<one@box.example>", "status="]);
