@@ -35,6 +35,20 @@ const DELIVERY: u64 = 0b1101_1111;
 /// The same with KILL and SYS_CHROOT: who starts commands.
 const COMMANDS: u64 = 0b1111_1111 | 1 << 18;
 
+/// `SCHED_OTHER` and `SCHED_BATCH` of sched(7).
+const INTERRUPTS: &str = "0";
+const INTERRUPTS_NOBODY: &str = "3";
+
+/// How the threads of a program are scheduled: field 41 of proc_pid_stat(5), the second of which, in brackets, is a name.
+fn policies(site: &Instance, program: &str) -> Vec<String> {
+    let pid = wait_for(program, || site.pids(program).first().copied());
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    texts
+        .map(|text| text.rsplit_once(')').unwrap().1.split_whitespace().nth(38).unwrap().to_owned())
+        .collect()
+}
+
 /// What a thread's `status` says of these.
 fn states(site: &Instance, program: &str) -> Vec<BTreeMap<String, String>> {
     let pid = wait_for(program, || site.pids(program).first().copied());
@@ -95,6 +109,8 @@ fn every_running_daemon_is_held_to_its_row() {
             assert_eq!(capabilities, [0; 4], "{program}: {state:?}");
             assert_eq!(state["Uid"].split('\t').collect::<Vec<_>>(), [owner.as_str(); 4], "{program}");
         }
+        let policies = policies(&site, program);
+        assert!(policies.iter().all(|policy| policy == INTERRUPTS_NOBODY), "{program}: {policies:?}");
     }
     for state in states(&site, "virtual") {
         assert_eq!((state["Seccomp"].as_str(), state["NoNewPrivs"].as_str()), ("2", "1"), "{state:?}");
@@ -107,6 +123,8 @@ fn every_running_daemon_is_held_to_its_row() {
             assert_eq!(state["NoNewPrivs"], "0", "{program}");
             assert_eq!(number(&state, "CapPrm") & !COMMANDS, 0, "{program}: {state:?}");
         }
+        let policies = policies(&site, program);
+        assert!(policies.iter().all(|policy| policy == INTERRUPTS), "{program}: {policies:?}");
     }
 }
 

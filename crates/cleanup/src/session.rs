@@ -31,7 +31,7 @@ pub(crate) fn serve(door: &Door, connection: &Connection) {
     let session = Session {
         door,
         socket,
-        receiver: Receiver::new(),
+        receiver: Receiver::of_conversation(),
         clock: Clock::new(door.rules.zone.clone()),
         buffers: Buffers::default(),
         reply: Vec::new(),

@@ -229,7 +229,7 @@ impl Client {
         let socket = UnixStream::connect(&self.shared.socket).map_err(|e| {
             io::Error::new(e.kind(), format!("connect to {}: {e}", self.shared.socket.display()))
         })?;
-        Ok(Connection { socket, out: Vec::new(), receiver: Receiver::new() })
+        Ok(Connection { socket, out: Vec::new(), receiver: Receiver::of_conversation() })
     }
 
     fn keep(&self, mut connection: Connection) {

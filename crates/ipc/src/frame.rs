@@ -85,6 +85,8 @@ pub struct Receiver {
     /// which mail comes takes in a whole small one with its envelope.
     read_size: usize,
     descriptors: VecDeque<OwnedFd>,
+    /// The socket carries both sides of a conversation.
+    talks: bool,
 }
 
 impl Default for Receiver {
@@ -97,7 +99,21 @@ impl Receiver {
     /// A receiver that has allocated nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { buffer: Vec::new(), start: 0, end: 0, read_size: FIRST_READ, descriptors: VecDeque::new() }
+        Self {
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            read_size: FIRST_READ,
+            descriptors: VecDeque::new(),
+            talks: false,
+        }
+    }
+
+    /// One for a socket without a time limit over which this process says much itself: it sleeps until it is answered
+    /// ([`sys::descriptors::wait_for_input`]).
+    #[must_use]
+    pub fn of_conversation() -> Self {
+        Self { talks: true, ..Self::new() }
     }
 
     /// The next frame; `None` when the peer closed between two frames.
@@ -176,6 +192,9 @@ impl Receiver {
         }
         if self.buffer.len() < self.start + wanted {
             self.buffer.resize(self.start + wanted, 0);
+        }
+        if self.talks {
+            sys::descriptors::wait_for_input(socket)?;
         }
         let mut received = Vec::new();
         let room = &mut self.buffer[self.end..];

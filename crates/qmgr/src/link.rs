@@ -67,7 +67,7 @@ impl Drop for Link {
 }
 
 fn listen<T: DeserializeOwned>(socket: &UnixStream, heard: &impl Fn(Heard<T>)) {
-    let mut receiver = Receiver::new();
+    let mut receiver = Receiver::of_conversation();
     loop {
         let closed = match receiver.next_message::<T>(socket) {
             Ok(Some(first)) => {

@@ -104,6 +104,11 @@ impl Sandbox {
         })
     }
 
+    /// Whether the process never starts a program, which would inherit what holds for the process.
+    pub(crate) fn starts_no_program(&self) -> bool {
+        matches!(self.row.hold, Hold::Whole { .. }) && self.released.is_none()
+    }
+
     /// The first step, while the process has one thread.
     ///
     /// # Errors

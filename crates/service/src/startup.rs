@@ -178,7 +178,11 @@ fn birth(program: &'static str) -> Result<Service, (u8, String)> {
     // Looked up before the process is confined to its files.
     let owner = birth.unprivileged.then(|| owner_of(&config)).transpose().map_err(failed)?.flatten();
     let sandbox = Sandbox::new(program, &config, &birth.overrides, birth.unprivileged).map_err(failed)?;
-    // Before the log starts its thread: what confines a thread does not reach those that there are.
+    // Before the log starts its thread: what holds for a thread does not reach those that there are.
+    if sandbox.starts_no_program() {
+        // Where the system has no such thing, all works without.
+        let _ = sys::process::interrupt_nobody();
+    }
     sandbox.enter().map_err(failed)?;
     start_log(&config, program, birth.log_file.then_some(log_file));
     if let Some(warning) = sandbox.warning() {

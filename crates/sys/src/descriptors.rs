@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
@@ -116,6 +118,19 @@ pub fn receive_with_descriptors(
     }
 }
 
+/// Waits until something has come, or the peer is gone: for a socket that this process sends over as well. To receive would wait
+/// for the same; but it is woken, too, whenever the peer has read what was sent, and finds nothing.
+///
+/// # Errors
+/// What `poll` says.
+pub fn wait_for_input(socket: &UnixStream) -> io::Result<()> {
+    match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+        // Who receives now waits as well.
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// How much of what was sent the peer has not read yet, in the kernel's bytes; 0 means that it has read all.
 ///
 /// # Errors
@@ -143,6 +158,24 @@ mod tests {
     use std::os::fd::{AsFd, IntoRawFd};
 
     use super::*;
+
+    #[test]
+    fn who_waits_for_input_goes_on_when_it_comes_and_when_nobody_is_left_to_send_it() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (told, hears) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for _ in 0..2 {
+                    wait_for_input(&there).unwrap();
+                    told.send((&there).read(&mut [0; 8]).unwrap()).unwrap();
+                }
+            });
+            (&here).write_all(b"word").unwrap();
+            assert_eq!(hears.recv().unwrap(), 4);
+            drop(here);
+            assert_eq!(hears.recv().unwrap(), 0);
+        });
+    }
 
     #[test]
     fn a_descriptor_travels_with_its_bytes() {
