@@ -59,7 +59,7 @@ impl FakeServer {
         });
         let folder = tempfile::tempdir().unwrap();
         let server = Self { address, asked, stopped, folder };
-        server.configure(&format!("nameserver {address}\noptions timeout:1 attempts:1\n"));
+        server.configure(&format!("nameserver {address}\noptions timeout:5 attempts:1\n"));
         server
     }
 

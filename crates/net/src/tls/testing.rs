@@ -7,6 +7,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use config::{Config, Snapshot};
 use rustls_pki_types::CertificateDer;
 
+/// A key that takes no time to make.
+pub(super) const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1";
+
 /// Certificates of one test, in a folder of their own.
 pub(super) struct Authority {
     folder: tempfile::TempDir,
@@ -15,10 +18,10 @@ pub(super) struct Authority {
 impl Authority {
     pub(super) fn new() -> Self {
         let authority = Self { folder: tempfile::tempdir().unwrap() };
-        authority.openssl(
-            "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=TestCA -days 30 \
-             -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign",
-        );
+        authority.openssl(&format!(
+            "req -x509 {NEW_KEY} -nodes -keyout ca.key -out ca.pem -subj /CN=TestCA -days 30 \
+             -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign"
+        ));
         authority
     }
 
@@ -47,12 +50,12 @@ impl Authority {
 
     /// As [`Authority::issue`], by an authority `middle` that this one vouches for.
     pub(super) fn issue_deep(&self, name: &str, dns: &str) {
-        self.openssl(
-            "req -newkey rsa:2048 -nodes -keyout middle.key -out middle.csr -subj /CN=Middle \
-             -addext basicConstraints=critical,CA:TRUE",
-        );
+        self.openssl(&format!(
+            "req {NEW_KEY} -nodes -keyout middle.key -out middle.csr -subj /CN=Middle \
+             -addext basicConstraints=critical,CA:TRUE"
+        ));
         self.openssl("x509 -req -in middle.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -copy_extensions copy -out middle.pem");
-        self.issue(name, dns, "-newkey rsa:2048");
+        self.issue(name, dns, NEW_KEY);
         self.openssl(&format!(
             "x509 -req -in {name}.csr -CA middle.pem -CAkey middle.key -CAcreateserial -days 30 -copy_extensions copy -out {name}.pem"
         ));

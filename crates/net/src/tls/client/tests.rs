@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::tls::dane::Tlsa;
-use crate::tls::testing::{Authority, Server, config};
+use crate::tls::testing::{Authority, NEW_KEY, Server, config};
 
 impl Server {
     fn connect(&self) -> TcpStream {
@@ -33,12 +33,12 @@ fn level(context: &Context, level: Level) -> Policy {
 #[test]
 fn levels_and_certificates() {
     let authority = Authority::new();
-    authority.issue("good", "mail.example.com", "-newkey rsa:2048");
-    authority.issue("wrong", "other.example.org", "-newkey rsa:2048");
-    authority.openssl(
-        "req -x509 -newkey rsa:2048 -nodes -keyout self.key -out self.pem -subj /CN=mail.example.com -days 30",
-    );
-    authority.issue("old", "mail.example.com", "-newkey rsa:2048");
+    authority.issue("good", "mail.example.com", NEW_KEY);
+    authority.issue("wrong", "other.example.org", NEW_KEY);
+    authority.openssl(&format!(
+        "req -x509 {NEW_KEY} -nodes -keyout self.key -out self.pem -subj /CN=mail.example.com -days 30"
+    ));
+    authority.issue("old", "mail.example.com", NEW_KEY);
     authority.openssl(
         "x509 -req -in old.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days -1 -copy_extensions copy -out old.pem",
     );
@@ -66,7 +66,7 @@ fn levels_and_certificates() {
 #[test]
 fn a_host_that_is_told_by_its_address_is_certified_by_that() {
     let authority = Authority::new();
-    authority.issue("address", "mail.example.com,IP:192.0.2.1,IP:2001:db8::1", "-newkey rsa:2048");
+    authority.issue("address", "mail.example.com,IP:192.0.2.1,IP:2001:db8::1", NEW_KEY);
     let context = context(&format!("smtp_tls_CAfile = {}\n", authority.path("ca.pem")));
     let server = authority.serve("-cert address.pem -key address.key");
     for (name, certified) in
@@ -82,7 +82,7 @@ fn a_host_that_is_told_by_its_address_is_certified_by_that() {
 fn the_summary_has_postfix_words() {
     let authority = Authority::new();
     authority.issue("rsa", "mail.example.com", "-newkey rsa:2048");
-    authority.issue("ec", "mail.example.com", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1");
+    authority.issue("ec", "mail.example.com", NEW_KEY);
     let context = context("");
     let may = level(&context, Level::May);
     let rows = [
@@ -136,7 +136,7 @@ fn odd_certificates_do_for_opportunistic_connections_only() {
 #[test]
 fn fingerprints_of_certificates_and_keys() {
     let authority = Authority::new();
-    authority.issue("good", "elsewhere.example", "-newkey rsa:2048");
+    authority.issue("good", "elsewhere.example", NEW_KEY);
     let certificate = Certificate::read(&CertificateDer::from(authority.der("good.pem")));
     let server = authority.serve("-cert good.pem -key good.key");
     for print in
@@ -155,8 +155,8 @@ fn fingerprints_of_certificates_and_keys() {
 #[test]
 fn tlsa_records() {
     let authority = Authority::new();
-    authority.issue("good", "mail.example.com", "-newkey rsa:2048");
-    authority.issue("wrong", "other.example.org", "-newkey rsa:2048");
+    authority.issue("good", "mail.example.com", NEW_KEY);
+    authority.issue("wrong", "other.example.org", NEW_KEY);
     let (ca, good) = (authority.der("ca.pem"), authority.der("good.pem"));
     let spki = |der: &[u8]| Certificate::read(&CertificateDer::from(der.to_vec())).spki;
     let record = |usage, selector, matching, data: &[u8]| Tlsa {
@@ -206,7 +206,7 @@ fn tlsa_records() {
 #[test]
 fn sessions_are_resumed_under_the_same_policy_only() {
     let authority = Authority::new();
-    authority.issue("good", "mail.example.com", "-newkey rsa:2048");
+    authority.issue("good", "mail.example.com", NEW_KEY);
     for version in ["-tls1_3", "-tls1_2"] {
         let server = authority.serve(&format!("-cert good.pem -key good.key {version} -rev"));
         let context = context(&format!("smtp_tls_CAfile = {}\n", authority.path("ca.pem")));
@@ -233,7 +233,7 @@ fn sessions_are_resumed_under_the_same_policy_only() {
 #[test]
 fn handshakes_that_fail_say_why() {
     let authority = Authority::new();
-    authority.issue("good", "mail.example.com", "-newkey rsa:2048");
+    authority.issue("good", "mail.example.com", NEW_KEY);
     let context = context("smtp_tls_protocols = >=TLSv1.3\n");
     let server = authority.serve("-cert good.pem -key good.key -no_tls1_3");
     let error = server.shake(&context, &level(&context, Level::May)).unwrap_err();
@@ -257,8 +257,8 @@ fn handshakes_that_fail_say_why() {
 #[test]
 fn a_server_that_asks_gets_the_certificate_that_fits() {
     let authority = Authority::new();
-    authority.issue("good", "mail.example.com", "-newkey rsa:2048");
-    authority.issue("mine", "client.example.net", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1");
+    authority.issue("good", "mail.example.com", NEW_KEY);
+    authority.issue("mine", "client.example.net", NEW_KEY);
     let server =
         authority.serve("-cert good.pem -key good.key -CAfile ca.pem -Verify 2 -verify_return_error -rev");
     let speak = |context: &Context| {
@@ -281,9 +281,9 @@ fn a_server_that_asks_gets_the_certificate_that_fits() {
 #[test]
 fn a_renewed_certificate_of_ours_is_shown_and_begins_sessions_of_its_own() {
     let authority = Authority::new();
-    authority.issue("good", "mail.example.com", "-newkey rsa:2048");
+    authority.issue("good", "mail.example.com", NEW_KEY);
     for name in ["mine", "renewed"] {
-        authority.issue(name, "client.example.net", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1");
+        authority.issue(name, "client.example.net", NEW_KEY);
     }
     let context = context(&format!(
         "smtp_tls_cert_file = {}\nsmtp_tls_key_file = {}\n",
@@ -317,7 +317,7 @@ fn a_renewed_certificate_of_ours_is_shown_and_begins_sessions_of_its_own() {
 fn chains_are_as_long_as_they_may_be() {
     let authority = Authority::new();
     authority.issue_deep("deep", "mail.example.com");
-    authority.issue("good", "mail.example.com", "-newkey rsa:2048");
+    authority.issue("good", "mail.example.com", NEW_KEY);
     let trust = |depth: &str, arguments: &str| {
         let ca = authority.path("ca.pem");
         let context = context(&format!("smtp_tls_CAfile = {ca}\nsmtp_tls_scert_verifydepth = {depth}\n"));

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::tls::testing::{Authority, config};
+use crate::tls::testing::{Authority, NEW_KEY, config};
 
 /// What one client of `openssl s_client` saw, and what the server knew of it.
 fn meet(authority: &Authority, context: &Context, arguments: &str) -> (String, Result<Info, String>) {
@@ -43,7 +43,7 @@ fn context(main_cf: &str) -> Context {
 fn both() -> (Authority, String) {
     let authority = Authority::new();
     authority.issue("rsa", "mail.example.net", "-newkey rsa:2048");
-    authority.issue("ec", "mail.example.net", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1");
+    authority.issue("ec", "mail.example.net", NEW_KEY);
     let lines = format!(
         "smtpd_tls_cert_file = {}\nsmtpd_tls_key_file = {}\nsmtpd_tls_eccert_file = {}\nsmtpd_tls_eckey_file = {}\n",
         authority.path("rsa.pem"),
@@ -116,7 +116,7 @@ fn a_renewed_pair_is_served_and_a_broken_one_is_not() {
     assert!(first.is_some());
     let wait = || thread::sleep(CHECKED_AGAIN);
     // A certificate without its key yet: the old pair stays.
-    authority.issue("ec2", "mail.example.net", "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1");
+    authority.issue("ec2", "mail.example.net", NEW_KEY);
     std::fs::rename(authority.path("ec2.pem"), authority.path("ec.pem")).unwrap();
     wait();
     assert_eq!(fetch(), first);
@@ -164,7 +164,7 @@ fn a_key_that_only_the_opener_may_open_is_renewed_as_well() {
 #[test]
 fn names_lead_to_certificates() {
     let (authority, lines) = both();
-    authority.issue("other", "other.example.org", "-newkey rsa:2048");
+    authority.issue("other", "other.example.org", NEW_KEY);
     let read = |name: &str| std::fs::read_to_string(authority.path(name)).unwrap();
     std::fs::write(authority.path("other.chain"), read("other.key") + &read("other.pem")).unwrap();
     std::fs::write(authority.path("broken.chain"), read("other.pem")).unwrap();
@@ -192,9 +192,10 @@ fn names_lead_to_certificates() {
 #[test]
 fn clients_show_certificates() {
     let (authority, lines) = both();
-    authority.issue("client", "client.example.org", "-newkey rsa:2048");
-    authority
-        .openssl("req -x509 -newkey rsa:2048 -nodes -keyout self.key -out self.pem -subj /CN=self -days 30");
+    authority.issue("client", "client.example.org", NEW_KEY);
+    authority.openssl(&format!(
+        "req -x509 {NEW_KEY} -nodes -keyout self.key -out self.pem -subj /CN=self -days 30"
+    ));
     let trusting =
         format!("{lines}smtpd_tls_CAfile = {}\nsmtpd_tls_ask_ccert = yes\n", authority.path("ca.pem"));
     let asked = context(&trusting);

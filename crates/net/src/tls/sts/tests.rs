@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 use crate::dns::Kind;
 use crate::tls::client::Context;
-use crate::tls::testing::{Authority, config};
+use crate::tls::testing::{Authority, NEW_KEY, config};
 
 const DOCUMENT: &str =
     "version: STSv1\r\nmode: enforce\r\nmx: mail.example.com\r\nmx: *.mx.example.com\r\nmax_age: 86400\r\n";
@@ -141,7 +141,7 @@ fn a_policy_is_kept_while_it_is_valid_and_fetched_when_its_id_changes() {
 #[test]
 fn policies_come_over_https_from_a_server_that_is_trusted() {
     let authority = Authority::new();
-    authority.issue("web", "localhost", "-newkey rsa:2048");
+    authority.issue("web", "localhost", NEW_KEY);
     std::fs::create_dir(authority.folder().join(".well-known")).unwrap();
     let write = |name: &str, text: &str| {
         std::fs::write(authority.folder().join(".well-known").join(name), text).unwrap()
