@@ -102,6 +102,7 @@ impl Supervisor {
         self.start_wanted();
         startup::report_success();
         self.notifier.ready();
+        sys::memory::settle();
         while !self.stopped() {
             self.notifier.alive();
             for source in self.wait()? {

@@ -93,8 +93,9 @@ impl Lifecycle {
         Ok(lifecycle)
     }
 
-    /// Tells master that the service is up.
+    /// Tells master that the service is up. What only the start needed of memory is given back.
     pub fn ready(&self) {
+        sys::memory::settle();
         // A master that is gone shows itself to the listening thread.
         let _ = frame::send(&self.control, &ToMaster::Ready, None);
     }

@@ -164,8 +164,10 @@ fn accept(listener: &Listener) -> io::Result<Connection> {
 pub(crate) fn wait_for_input(listeners: &[Listener], lifecycle: &Lifecycle) -> io::Result<Vec<usize>> {
     let descriptors = listeners.iter().map(AsFd::as_fd).chain([lifecycle.wake_descriptor()]);
     let mut wanted: Vec<PollFd<'_>> = descriptors.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-    // A second at most, so that a lost wake-up costs no more than that.
-    match poll(&mut wanted, PollTimeout::from(1000_u16)) {
+    // At rest for as long as it takes: a wake-up comes after its reason, and stays until it is taken. While sessions are to end,
+    // a second at most.
+    let patience = if lifecycle.draining() { PollTimeout::from(1000_u16) } else { PollTimeout::NONE };
+    match poll(&mut wanted, patience) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
     }

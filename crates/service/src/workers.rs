@@ -49,7 +49,7 @@ impl<T: Send + 'static> Workers<T> {
         }
         drop(state);
         let shared = Arc::clone(&self.0);
-        sys::stack::spawn(STACK, move || shared.live(item)).map(drop)
+        sys::stack::spawn(STACK, move || shared.live(item))
     }
 }
 
