@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -148,6 +149,40 @@ fn postmap_that_fails_leaves_the_table_as_it_was() {
             }
         },
     );
+}
+
+/// Starts master under a strace that follows nobody else, and ends it with the mail system.
+fn start_traced(site: &Instance, arguments: &[&str], seen: impl FnOnce()) {
+    let mut command = site.command("strace");
+    command.arg("--output").arg(site.path("strace")).args(arguments).arg("--");
+    command.arg(site.path("sbin/master")).arg("-c").arg(site.etc()).stderr(Stdio::null());
+    let mut strace = command.spawn().expect("run strace");
+    site.wait_for_log(&["master[", "daemon started"]);
+    seen();
+    site.postroad(&["stop"]).ok();
+    strace.wait().expect("the end of strace");
+}
+
+#[test]
+fn a_daemon_that_gets_no_thread_for_its_log_writes_each_line_itself() {
+    if !is_root("faults in the place of system calls") {
+        return;
+    }
+    let site = usual().start();
+    site.postroad(&["stop"]).ok();
+    let log = || fs::write(site.path("log"), "").unwrap();
+    log();
+    start_traced(&site, &["--trace=clone3"], || ());
+    let record = fs::read_to_string(site.path("strace")).unwrap();
+    let mut calls = record.lines().filter(|line| line.starts_with("clone3("));
+    let first = calls.position(|line| line.contains("CLONE_THREAD")).expect("a thread");
+    log();
+    let inject = format!("--inject=clone3:error=EAGAIN:when={}", first + 1);
+    start_traced(&site, &["--trace=clone3", &inject], || {
+        site.wait_for_log(&["warning: start the thread of the log: ", "temporarily unavailable"]);
+        send(&site, "", &["ann@box.example.com"], NOTE);
+        site.wait_for_mail("ann", 1);
+    });
 }
 
 #[test]

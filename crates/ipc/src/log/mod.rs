@@ -11,6 +11,7 @@ mod zone;
 use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -76,7 +77,7 @@ struct Log {
     arrived: Condvar,
     sinks: Mutex<Sinks>,
     /// A thread writes; otherwise each line is written where it is made.
-    gathered: bool,
+    gathered: AtomicBool,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -115,8 +116,15 @@ pub fn init_daemon(destination: Destination) {
         let shared = Arc::clone(&log);
         // Without the thread the lines would stay in memory; then each caller writes them (see `line`).
         let writer = std::thread::Builder::new().name("log".into()).stack_size(128 * 1024);
-        let writer = writer.spawn(move || shared.write_as_they_come());
-        *log.writer.lock().unwrap_or_else(PoisonError::into_inner) = writer.ok();
+        match writer.spawn(move || shared.write_as_they_come()) {
+            Ok(writer) => *log.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer),
+            Err(error) => {
+                log.gathered.store(false, Ordering::Relaxed);
+                let text =
+                    format_args!("start the thread of the log: {error}; each line is written as it comes");
+                line(Level::Warning, text);
+            }
+        }
     }
 }
 
@@ -172,7 +180,7 @@ pub fn line(level: Level, text: fmt::Arguments<'_>) {
         let name = speaker.as_ref().and_then(|speaker| speaker.as_deref());
         log.pending.lock().unwrap_or_else(PoisonError::into_inner).push(level, name, text)
     });
-    if !log.gathered || matches!(level, Level::Fatal | Level::Panic) {
+    if !log.gathered.load(Ordering::Relaxed) || matches!(level, Level::Fatal | Level::Panic) {
         log.write_pending();
     } else if wake {
         log.arrived.notify_one();
@@ -186,7 +194,7 @@ impl Log {
             pending: Mutex::new(pending),
             arrived: Condvar::new(),
             sinks: Mutex::new(Sinks::new(destination)),
-            gathered,
+            gathered: AtomicBool::new(gathered),
             writer: Mutex::new(None),
         }
     }
