@@ -173,6 +173,10 @@ impl Search<'_> {
         if source.is_file() {
             return true;
         }
+        // A parameter of the operator's own with the beginning of names: `indexed = hash:$config_directory/`.
+        if source.is_dir() {
+            return false;
+        }
         let (kind, path) = (&named.kind, named.path.display());
         let index = ["db", "lmdb", "cdb", "dir"]
             .into_iter()
