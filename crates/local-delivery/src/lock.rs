@@ -61,9 +61,10 @@ impl Locking {
     /// # Errors
     /// `WouldBlock` after [`Locking::patience`].
     pub(crate) fn lock_file(&self, file: File) -> io::Result<Locked> {
-        let file = Locked(file);
+        let mut file = Locked::without_lock(file);
         if self.fcntl {
             self.retry(|| change_fcntl(&file, libc::F_WRLCK))?;
+            file.fcntl = true;
         }
         if self.flock {
             self.retry(|| match file.try_lock() {
@@ -71,6 +72,7 @@ impl Locking {
                 Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
                 Err(TryLockError::Error(error)) => Err(error),
             })?;
+            file.flock = true;
         }
         Ok(file)
     }
@@ -126,12 +128,16 @@ impl Locking {
 /// An open file and the locks on it, which go when it goes. Closing the file would not do: a command that another thread is
 /// starting has it open as well until it runs.
 #[derive(Debug)]
-pub(crate) struct Locked(File);
+pub(crate) struct Locked {
+    file: File,
+    fcntl: bool,
+    flock: bool,
+}
 
 impl Locked {
     /// One that needs none: what is not a mailbox.
     pub(crate) const fn without_lock(file: File) -> Self {
-        Self(file)
+        Self { file, fcntl: false, flock: false }
     }
 }
 
@@ -139,15 +145,19 @@ impl Deref for Locked {
     type Target = File;
 
     fn deref(&self) -> &File {
-        &self.0
+        &self.file
     }
 }
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // What fails here, where it is not locked or cannot be, ends with the file.
-        let _ = self.0.unlock();
-        let _ = change_fcntl(&self.0, libc::F_UNLCK);
+        // A lock that cannot be given back goes when the last who has the file open closes it, which is at once.
+        if self.flock {
+            let _ = self.file.unlock();
+        }
+        if self.fcntl {
+            let _ = change_fcntl(&self.file, libc::F_UNLCK);
+        }
     }
 }
 
