@@ -139,7 +139,7 @@ fn serve_queue_manager(
 ) -> io::Result<()> {
     frame::send(socket, &Reply::Ready, None)?;
     let replies = Arc::new(Replies::new(socket.try_clone()?));
-    let mut receiver = Receiver::new();
+    let mut receiver = Receiver::of_conversation();
     while let Some(request) = receiver.next_message::<Request>(socket)? {
         let file = frame::expect_descriptor(&mut receiver)?;
         lifecycle.begin();
