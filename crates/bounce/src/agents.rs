@@ -29,24 +29,36 @@ struct Returning {
 }
 
 impl Agent for Returning {
-    fn deliver(&self, delivery: &Delivery, _: &DeliveryRecipient) -> Outcome {
+    type Message = ();
+
+    fn open(&self, _: &Delivery) -> Result<(), Box<Outcome>> {
+        Ok(())
+    }
+
+    fn deliver(&self, delivery: &Delivery, (): &(), _: &DeliveryRecipient) -> Outcome {
         returned(&delivery.request.nexthop, self.defers)
     }
 
-    fn probe(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
-        self.deliver(delivery, recipient)
+    fn probe(&self, delivery: &Delivery, (): &(), recipient: &DeliveryRecipient) -> Outcome {
+        self.deliver(delivery, &(), recipient)
     }
 }
 
 struct Discarding;
 
 impl Agent for Discarding {
-    fn deliver(&self, delivery: &Delivery, _: &DeliveryRecipient) -> Outcome {
+    type Message = ();
+
+    fn open(&self, _: &Delivery) -> Result<(), Box<Outcome>> {
+        Ok(())
+    }
+
+    fn deliver(&self, delivery: &Delivery, (): &(), _: &DeliveryRecipient) -> Outcome {
         discarded(&delivery.request.nexthop)
     }
 
-    fn probe(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
-        self.deliver(delivery, recipient)
+    fn probe(&self, delivery: &Delivery, (): &(), recipient: &DeliveryRecipient) -> Outcome {
+        self.deliver(delivery, &(), recipient)
     }
 }
 

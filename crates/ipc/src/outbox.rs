@@ -2,13 +2,16 @@
 //!
 //! A thread that finds another one sending leaves its words with it and goes on: they go out together, with one system call
 //! and one wake-up at the other end, and nobody waits for a lock that is held during a call. The order of a thread's words
-//! is kept.
+//! is kept. What is in no hurry is left for the next who has something to say.
 
 use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// More words than this wait for a connection only with the threads that have them.
 const MOST_WAITING: usize = 256 * 1024;
+
+/// More words than this are not left for later.
+const MOST_LEFT: usize = 16 * 1024;
 
 /// Memory that is kept between words.
 const MOST_KEPT: usize = 4096;
@@ -30,6 +33,16 @@ struct State {
 }
 
 impl Outbox {
+    /// Adds what `put` appends, which goes out with what is said next. `true`: that should be at once, since much waits.
+    ///
+    /// # Errors
+    /// What `put` says.
+    pub fn leave(&self, put: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<bool> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        put(&mut state.waiting)?;
+        Ok(state.waiting.len() > MOST_LEFT)
+    }
+
     /// Adds what `put` appends; where no other thread is at it, has `send` called until all is gone.
     ///
     /// # Errors
@@ -111,6 +124,26 @@ mod tests {
             *expected += 1;
         }
         assert_eq!(next, [10_000; 4]);
+    }
+
+    #[test]
+    fn what_was_left_goes_first_when_something_is_said() {
+        let (outbox, mut sent) = (Outbox::default(), Vec::new());
+        let put = |text: &'static [u8]| {
+            move |out: &mut Vec<u8>| {
+                out.extend_from_slice(text);
+                Ok(())
+            }
+        };
+        assert!(!outbox.leave(put(b"first ")).unwrap());
+        assert!(!outbox.leave(put(b"second ")).unwrap());
+        let send = |words: &[u8]| {
+            sent.extend_from_slice(words);
+            Ok(())
+        };
+        outbox.say(put(b"third"), send).unwrap();
+        assert_eq!(sent, b"first second third");
+        assert!(outbox.leave(put(&[0; MOST_LEFT + 1])).unwrap());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use lookup::address_search::AddressSearch;
 use lookup::{LookupError, Maps};
 use mail::{Address, Dsn, Outcome};
 use nix::unistd::{Gid, Uid};
+use queue::Content;
 use service::{Agent, Delivery, DeliveryRecipient, Fatal, Service};
 
 use crate::failure::{Delivered, Failure, outcome};
@@ -71,11 +72,10 @@ impl VirtualAgent {
         })
     }
 
-    fn attempt(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Delivered {
+    fn attempt(&self, delivery: &Delivery, content: &Content, recipient: &DeliveryRecipient) -> Delivered {
         let address = &recipient.address;
-        let content = letter::content_of(delivery)?;
         let letter =
-            Letter::open(&content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
+            Letter::open(content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
         let key = Address::new(lookup::fold(address.as_str()).into_owned());
         let key = key.map_err(|error| Failure::bounce(Dsn::new(5, 1, 3), error.to_string()))?;
         let Some(mailbox) = self.find(&self.mailboxes, &key)? else {
@@ -163,13 +163,19 @@ fn explained(delivered: Delivered, uid: u32, gid: u32) -> Delivered {
 }
 
 impl Agent for VirtualAgent {
-    fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
-        outcome(RELAY, self.attempt(delivery, recipient))
+    type Message = Content;
+
+    fn open(&self, delivery: &Delivery) -> Result<Content, Box<Outcome>> {
+        letter::content_of(delivery).map_err(|failure| outcome(RELAY, Err(failure)).into())
+    }
+
+    fn deliver(&self, delivery: &Delivery, content: &Content, recipient: &DeliveryRecipient) -> Outcome {
+        outcome(RELAY, self.attempt(delivery, content, recipient))
     }
 
     /// The same but for the last step.
-    fn probe(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
-        self.deliver(delivery, recipient)
+    fn probe(&self, delivery: &Delivery, content: &Content, recipient: &DeliveryRecipient) -> Outcome {
+        self.deliver(delivery, content, recipient)
     }
 }
 
@@ -208,7 +214,8 @@ mod tests {
     fn deliver(agent: &VirtualAgent, recipient: &str) -> Outcome {
         let queue = tempfile::tempdir().unwrap();
         let delivery = scratch::delivery(queue.path(), scratch::id(), b"Subject: x\n\nbody\n");
-        agent.deliver(&delivery, &scratch::recipient(recipient))
+        let content = agent.open(&delivery).unwrap();
+        agent.deliver(&delivery, &content, &scratch::recipient(recipient))
     }
 
     fn only_file(folder: PathBuf) -> PathBuf {

@@ -7,6 +7,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipc::agent::{Reply, Request, RequestRecipient, SiteFailure};
@@ -22,6 +23,10 @@ use crate::outcome_rules::OutcomeRules;
 use crate::startup::Service;
 use crate::workers::{Workers, panic_text};
 
+/// For how long the outcome of a recipient is kept back while its delivery goes on with the next one: what becomes of many
+/// goes out together. If the agent is killed meanwhile, the recipient gets the message twice.
+const KEPT_BACK_FOR: Duration = Duration::from_millis(5);
+
 /// A recipient of a delivery.
 pub type DeliveryRecipient = RequestRecipient;
 
@@ -36,14 +41,24 @@ pub struct Delivery {
 
 /// A delivery agent that gives each recipient a treatment of its own.
 pub trait Agent: Send + Sync + 'static {
+    /// What is found out about a message once for all its recipients.
+    type Message;
+
+    /// Finds that out.
+    ///
+    /// # Errors
+    /// What becomes of each recipient if that cannot be done.
+    fn open(&self, delivery: &Delivery) -> Result<Self::Message, Box<Outcome>>;
+
     /// Delivers to one recipient. Called once for each recipient of a delivery, on one thread per delivery.
     ///
     /// The outcome is all that leaves it: logging, recording and notifying are shared code. A panic is a deferral.
-    fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome;
+    fn deliver(&self, delivery: &Delivery, message: &Self::Message, recipient: &DeliveryRecipient)
+    -> Outcome;
 
     /// Finds out what would become of the message, and does nothing ([`mail::Trace::is_probe`]): `sent`, with words such
     /// as "delivers to maildir", where it would be delivered. An agent that cannot tell leaves this as it is.
-    fn probe(&self, _: &Delivery, _: &DeliveryRecipient) -> Outcome {
+    fn probe(&self, _: &Delivery, _: &Self::Message, _: &DeliveryRecipient) -> Outcome {
         cannot_tell("none")
     }
 }
@@ -81,6 +96,10 @@ struct Job {
 struct Replies {
     socket: UnixStream,
     outbox: Outbox,
+    /// Threads that send what was kept back, when it is time.
+    senders: Arc<Workers<Arc<Self>>>,
+    /// One of them has this connection, and has not begun to send.
+    is_waited_for: AtomicBool,
 }
 
 impl Service {
@@ -107,11 +126,12 @@ impl Service {
                 deliver(&agent, &job);
             })
         };
+        let senders = Arc::new(Workers::new(Replies::send_later));
         // Its sessions are the connections of qmgr; what is limited is qmgr's to limit, by the same master.cf.
         let connections = Self { max_sessions: None, ..self };
         connections.serve_sessions(move |lifecycle, connection| {
             if let Stream::Unix(socket) = &*connection.stream
-                && let Err(error) = serve_queue_manager(socket, lifecycle, &workers, &rules)
+                && let Err(error) = serve_queue_manager(socket, lifecycle, &workers, (&rules, &senders))
             {
                 log::warning!("connection from the queue manager: {error}");
             }
@@ -135,10 +155,10 @@ fn serve_queue_manager(
     socket: &UnixStream,
     lifecycle: &Lifecycle,
     workers: &Workers<Job>,
-    rules: &Arc<OutcomeRules>,
+    (rules, senders): (&Arc<OutcomeRules>, &Arc<Workers<Arc<Replies>>>),
 ) -> io::Result<()> {
     frame::send(socket, &Reply::Ready, None)?;
-    let replies = Arc::new(Replies::new(socket.try_clone()?));
+    let replies = Arc::new(Replies::new(socket.try_clone()?, Arc::clone(senders)));
     let mut receiver = Receiver::of_conversation();
     while let Some(request) = receiver.next_message::<Request>(socket)? {
         let file = frame::expect_descriptor(&mut receiver)?;
@@ -177,11 +197,11 @@ fn deliver(agent: &impl SiteAgent, job: &Job) {
 /// What the recipients of a delivery come to: each outcome is logged with its times, and sent to the queue manager.
 pub struct Results<'a> {
     request: &'a Request,
-    replies: &'a Replies,
+    replies: &'a Arc<Replies>,
     rules: &'a OutcomeRules,
     decided: Vec<bool>,
     left: usize,
-    /// Outcomes that are not sent yet: those of the last recipient go out together with the end.
+    /// What is to be sent: the outcome of the last recipient goes out together with the end.
     out: Vec<u8>,
     began: Instant,
     began_at: Duration,
@@ -191,7 +211,7 @@ pub struct Results<'a> {
 
 impl<'a> Results<'a> {
     fn new(job: &'a Job) -> Self {
-        let (request, replies) = (&job.delivery.request, &*job.replies);
+        let (request, replies) = (&job.delivery.request, &job.replies);
         let left = request.recipients.len();
         Self {
             request,
@@ -253,7 +273,7 @@ impl<'a> Results<'a> {
             log::error!("{}: outcome of <{}> is too long to report", request.id, recipient.address);
         }
         if self.left > 0 {
-            self.replies.send(&mut self.out);
+            self.replies.keep_back(&mut self.out);
         }
     }
 
@@ -296,11 +316,15 @@ impl<A: Agent> SiteAgent for OneByOne<A> {
 
     fn deliver(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<SiteFailure> {
         let is_probe = delivery.request.trace.is_probe();
+        let mut opened = None;
         for (position, recipient) in delivery.request.recipients.iter().enumerate() {
             results.begin_next();
-            let outcome = catch_unwind(AssertUnwindSafe(|| match is_probe {
-                true => self.agent.probe(delivery, recipient),
-                false => self.agent.deliver(delivery, recipient),
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                match opened.get_or_insert_with(|| self.agent.open(delivery)) {
+                    Ok(message) if is_probe => self.agent.probe(delivery, message, recipient),
+                    Ok(message) => self.agent.deliver(delivery, message, recipient),
+                    Err(outcome) => Outcome::clone(outcome),
+                }
             }));
             results.give(
                 position,
@@ -335,8 +359,32 @@ fn since_epoch() -> Duration {
 }
 
 impl Replies {
-    fn new(socket: UnixStream) -> Self {
-        Self { socket, outbox: Outbox::default() }
+    fn new(socket: UnixStream, senders: Arc<Workers<Arc<Self>>>) -> Self {
+        Self { socket, outbox: Outbox::default(), senders, is_waited_for: AtomicBool::new(false) }
+    }
+
+    /// Has it sent with what is sent next, within [`KEPT_BACK_FOR`], however long the delivery takes that it is of.
+    fn keep_back(self: &Arc<Self>, out: &mut Vec<u8>) {
+        let is_much = self.outbox.leave(|waiting| {
+            waiting.append(out);
+            Ok(())
+        });
+        if is_much.unwrap_or(true) {
+            self.send(out);
+        } else if !self.is_waited_for.swap(true, Ordering::AcqRel)
+            && self.senders.run(Arc::clone(self)).is_err()
+        {
+            // Without a thread more, it goes out at once.
+            self.is_waited_for.store(false, Ordering::Release);
+            self.send(out);
+        }
+    }
+
+    fn send_later(self: Arc<Self>) {
+        std::thread::sleep(KEPT_BACK_FOR);
+        // What is kept back from here on is seen to by who does so.
+        self.is_waited_for.store(false, Ordering::Release);
+        self.send(&mut Vec::new());
     }
 
     /// A queue manager that is gone has its own way to find out what is left to do. One that is there would wait for what was

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use config::{Config, param};
 use ipc::log;
 use mail::Outcome;
+use queue::Content;
 use service::{Agent, Delivery, DeliveryRecipient, Fatal, Service};
 
 use super::attempt::Attempt;
@@ -61,21 +62,31 @@ impl LocalAgent {
 }
 
 impl LocalAgent {
-    fn attempt(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Result<Outcome, Failure> {
-        let content = letter::content_of(delivery)?;
+    fn attempt(
+        &self,
+        delivery: &Delivery,
+        content: &Content,
+        recipient: &DeliveryRecipient,
+    ) -> Result<Outcome, Failure> {
         let letter =
-            Letter::open(&content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
+            Letter::open(content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
         Ok(Attempt::new(self, delivery, recipient, &letter).conclude_with_outcome())
     }
 }
 
 impl Agent for LocalAgent {
-    fn deliver(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
-        self.attempt(delivery, recipient).unwrap_or_else(|failure| outcome(RELAY, Err(failure)))
+    type Message = Content;
+
+    fn open(&self, delivery: &Delivery) -> Result<Content, Box<Outcome>> {
+        letter::content_of(delivery).map_err(|failure| outcome(RELAY, Err(failure)).into())
+    }
+
+    fn deliver(&self, delivery: &Delivery, content: &Content, recipient: &DeliveryRecipient) -> Outcome {
+        self.attempt(delivery, content, recipient).unwrap_or_else(|failure| outcome(RELAY, Err(failure)))
     }
 
     /// The same way to its end, where nothing is written, run or sent.
-    fn probe(&self, delivery: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
-        self.deliver(delivery, recipient)
+    fn probe(&self, delivery: &Delivery, content: &Content, recipient: &DeliveryRecipient) -> Outcome {
+        self.deliver(delivery, content, recipient)
     }
 }

@@ -98,7 +98,8 @@ impl Site {
 
     fn deliver_message(&self, id: QueueId, recipient: &str, text: &[u8]) -> Outcome {
         let delivery = scratch::delivery(&self.path("queue-files"), id, text);
-        self.agent.deliver(&delivery, &scratch::recipient(recipient))
+        let content = self.agent.open(&delivery).unwrap();
+        self.agent.deliver(&delivery, &content, &scratch::recipient(recipient))
     }
 
     /// The messages in a user's Maildir.

@@ -1,4 +1,5 @@
 use std::io::Read;
+use std::sync::{Mutex, mpsc};
 
 use mail::{Address, Notify, Status};
 
@@ -37,12 +38,19 @@ fn replies(agent: &impl SiteAgent, recipients: u32) -> Vec<Reply> {
     replies_to(agent, request(recipients), false)
 }
 
+fn job(request: Request, soft_bounce: bool, socket: UnixStream) -> Job {
+    let file = File::open("/dev/null").unwrap();
+    let replies = Replies::new(socket, Arc::new(Workers::new(Replies::send_later)));
+    Job {
+        delivery: Delivery { request, file: file.into() },
+        replies: Arc::new(replies),
+        rules: Arc::new(OutcomeRules { soft_bounce, ..OutcomeRules::default() }),
+    }
+}
+
 fn replies_to(agent: &impl SiteAgent, request: Request, soft_bounce: bool) -> Vec<Reply> {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let file = File::open("/dev/null").unwrap();
-    let delivery = Delivery { request, file: file.into() };
-    let rules = Arc::new(OutcomeRules { soft_bounce, ..OutcomeRules::default() });
-    deliver(agent, &Job { delivery, replies: Arc::new(Replies::new(ours)), rules });
+    deliver(agent, &job(request, soft_bounce, ours));
     let mut receiver = Receiver::new();
     let mut found = Vec::new();
     while let Some(reply) = receiver.next_message(&theirs).unwrap() {
@@ -90,7 +98,13 @@ fn a_panic_defers_those_that_have_no_outcome_yet() {
 struct Fragile;
 
 impl Agent for Fragile {
-    fn deliver(&self, _: &Delivery, recipient: &DeliveryRecipient) -> Outcome {
+    type Message = ();
+
+    fn open(&self, _: &Delivery) -> Result<(), Box<Outcome>> {
+        Ok(())
+    }
+
+    fn deliver(&self, _: &Delivery, (): &(), recipient: &DeliveryRecipient) -> Outcome {
         assert!(recipient.index != 0, "told to");
         Outcome::sent("x", "ok")
     }
@@ -107,20 +121,86 @@ fn the_panic_of_one_recipient_leaves_the_others_alone() {
     );
 }
 
+/// One whose second recipient takes until the other end has heard of the first.
+struct Slow(Mutex<mpsc::Receiver<()>>);
+
+impl Agent for Slow {
+    type Message = ();
+
+    fn open(&self, _: &Delivery) -> Result<(), Box<Outcome>> {
+        Ok(())
+    }
+
+    fn deliver(&self, _: &Delivery, (): &(), recipient: &DeliveryRecipient) -> Outcome {
+        if recipient.index == 1 {
+            self.0.lock().unwrap().recv().unwrap();
+        }
+        Outcome::sent("slow", "ok")
+    }
+}
+
+#[test]
+fn an_outcome_does_not_wait_for_a_recipient_that_takes_long() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (told, telling) = mpsc::channel();
+    let agent = OneByOne { agent: Slow(Mutex::new(telling)), relay: "slow".into() };
+    let delivery = std::thread::spawn(move || deliver(&agent, &job(request(3), false, ours)));
+    let mut receiver = Receiver::new();
+    let mut next = || receiver.next_message::<Reply>(&theirs).unwrap();
+    assert!(matches!(next(), Some(Reply::Outcome { recipient: 0, .. })));
+    told.send(()).unwrap();
+    assert!(matches!(next(), Some(Reply::Outcome { recipient: 1, .. })));
+    assert!(matches!(next(), Some(Reply::Outcome { recipient: 2, .. })));
+    assert!(matches!(next(), Some(Reply::Done { .. })));
+    delivery.join().unwrap();
+}
+
+/// One that finds a message that it cannot read.
+struct Blind;
+
+impl Agent for Blind {
+    type Message = ();
+
+    fn open(&self, _: &Delivery) -> Result<(), Box<Outcome>> {
+        Err(Box::new(Outcome::deferred("blind", Dsn::new(4, 3, 0), "unreadable")))
+    }
+
+    fn deliver(&self, _: &Delivery, (): &(), _: &DeliveryRecipient) -> Outcome {
+        unreachable!("it has no message")
+    }
+}
+
+#[test]
+fn what_cannot_be_opened_is_the_outcome_of_each_recipient() {
+    let replies = replies(&OneByOne { agent: Blind, relay: "blind".into() }, 2);
+    let [Reply::Outcome { outcome: first, .. }, Reply::Outcome { outcome: second, .. }, Reply::Done { .. }] =
+        &replies[..]
+    else {
+        unreachable!("{replies:?}")
+    };
+    assert_eq!((first.text.as_str(), second.text.as_str()), ("unreadable", "unreadable"));
+}
+
 /// One that delivers, fails for good, and knows what it would do.
 struct Knowing;
 
 impl Agent for Knowing {
-    fn deliver(&self, _: &Delivery, _: &DeliveryRecipient) -> Outcome {
+    type Message = ();
+
+    fn open(&self, _: &Delivery) -> Result<(), Box<Outcome>> {
+        Ok(())
+    }
+
+    fn deliver(&self, _: &Delivery, (): &(), _: &DeliveryRecipient) -> Outcome {
         Outcome::bounced("knowing", Dsn::new(5, 1, 1), "unknown user")
     }
 
-    fn probe(&self, _: &Delivery, _: &DeliveryRecipient) -> Outcome {
+    fn probe(&self, _: &Delivery, (): &(), _: &DeliveryRecipient) -> Outcome {
         Outcome::sent("knowing", "delivers to maildir")
     }
 }
 
-fn only_outcome(agent: impl Agent, trace: mail::Trace, soft_bounce: bool) -> Outcome {
+fn only_outcome(agent: impl Agent<Message = ()>, trace: mail::Trace, soft_bounce: bool) -> Outcome {
     let request = Request { trace, ..request(1) };
     let replies = replies_to(&OneByOne { agent, relay: "x".into() }, request, soft_bounce);
     let [Reply::Outcome { outcome, .. }, Reply::Done { .. }] = &replies[..] else {
