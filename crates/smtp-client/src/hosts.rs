@@ -6,7 +6,7 @@ use ipc::log;
 use mail::Dsn;
 use net::dns::mail_hosts::{MailHost, MailHosts};
 use net::tls::client::{DaneError, Host as DaneHost, Level, Policy};
-use smtp_proto::client::{Event, Protocol};
+use smtp_proto::client::Protocol;
 
 use crate::cache::Sought as Cached;
 use crate::connect;
@@ -224,15 +224,13 @@ impl Attempt<'_, '_> {
 
     /// Sends the message over a session that was kept, if it is still alive.
     pub(crate) fn use_again(&mut self, target: &Target<'_>, mut conversation: Conversation) -> bool {
-        let alive = conversation.session.reset().is_ok()
-            && matches!(conversation.next(), Ok(Event::Reply { accepted: true, .. }));
-        if !alive {
+        self.results.reusing(conversation.uses + 1);
+        self.results.set_up();
+        if !transaction::run_again(self, &mut conversation) {
+            self.results.connecting();
             conversation.quit(false);
             return false;
         }
-        self.results.reusing(conversation.uses + 1);
-        self.results.set_up();
-        transaction::run(self, &mut conversation);
         self.leave(target, conversation);
         true
     }

@@ -12,6 +12,9 @@ use nix::sys::socket::{MsgFlags, send};
 /// The least time that a system call is given to end in: none means for ever.
 const LEAST: Duration = Duration::from_millis(1);
 
+/// How many times a read may be begun until its time is over, where the socket waits for less than that.
+const MOST_WAITS: u32 = 64;
+
 /// A socket of either kind.
 #[derive(Debug)]
 pub(crate) enum Plain {
@@ -33,7 +36,7 @@ pub(crate) enum Channel {
 pub(crate) struct Stream {
     channel: Channel,
     limit: Limit,
-    /// What the socket was told last of reading and of writing, so that it is told only what changes.
+    /// What the socket was told last of reading and of writing.
     told: (Option<Duration>, Option<Duration>),
 }
 
@@ -74,8 +77,9 @@ impl Stream {
 
     /// Reads what is there, at least one byte.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Broken> {
+        let (end, mut patience) = (self.limit.end(), self.limit.patience());
         loop {
-            self.prepare(Act::Read)?;
+            self.prepare(Act::Read, patience)?;
             let read = match &mut self.channel {
                 Channel::Plain(plain) => plain.read(buffer),
                 Channel::Tls(tls) => tls.read(buffer),
@@ -85,6 +89,9 @@ impl Stream {
                 Ok(0) => return Err(Broken::Lost),
                 Ok(read) => return Ok(read),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if self.waits_on(&error, end) => {
+                    patience = end.saturating_duration_since(Instant::now());
+                }
                 Err(error) => return Err(broken(&error)),
             }
         }
@@ -97,7 +104,7 @@ impl Stream {
             bytes = &bytes[plain.write_at_once(bytes)..];
         }
         while !bytes.is_empty() {
-            self.prepare(Act::Write)?;
+            self.prepare(Act::Write, self.limit.patience())?;
             let written = match &mut self.channel {
                 Channel::Plain(plain) => plain.write(bytes),
                 Channel::Tls(tls) => tls.write(bytes),
@@ -117,19 +124,19 @@ impl Stream {
         Ok(())
     }
 
-    /// Tells the socket how long it may wait for what comes next. Stages of a session differ in that, and reading and
-    /// writing take turns: each is told its own, since it seldom changes.
-    fn prepare(&mut self, act: Act) -> Result<(), Broken> {
-        let patience = match self.limit {
-            Limit::Each(time) => time,
-            Limit::Until(end) => end.saturating_duration_since(Instant::now()),
-        };
+    /// Tells the socket how long it may wait for what comes next, where it knows nothing that serves.
+    ///
+    /// Stages of a session differ in how long they may take. Over a socket without TLS a read that waits for less than that
+    /// is begun again, so that a session soon has told the least of its times, and then tells nothing any more.
+    fn prepare(&mut self, act: Act, patience: Duration) -> Result<(), Broken> {
         if patience.is_zero() {
             return Err(Broken::TimedOut);
         }
         let wanted = Some(patience);
         let known = if act == Act::Read { self.told.0 } else { self.told.1 };
-        if known == wanted {
+        let serves = |told: Duration| told <= patience && told >= patience / MOST_WAITS;
+        let repeats = act == Act::Read && matches!(self.channel, Channel::Plain(_));
+        if known == wanted || repeats && known.is_some_and(serves) {
             return Ok(());
         }
         let told = match (&self.channel, act) {
@@ -149,6 +156,11 @@ impl Stream {
             (Channel::Closed, _) => Ok(()),
         };
         told.map_err(|error| broken(&error))
+    }
+
+    /// Whether a read that came to nothing is to be begun again.
+    fn waits_on(&self, error: &io::Error, end: Instant) -> bool {
+        matches!(self.channel, Channel::Plain(_)) && broken(error) == Broken::TimedOut && Instant::now() < end
     }
 
     /// Begins TLS. A failure leaves nothing that could be spoken over.
@@ -188,6 +200,24 @@ impl Stream {
             tls.close();
         }
         self.channel = Channel::Closed;
+    }
+}
+
+impl Limit {
+    /// How long what begins at this moment may take.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Each(time) => time,
+            Self::Until(end) => end.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    /// When what begins at this moment must have ended.
+    fn end(self) -> Instant {
+        match self {
+            Self::Each(time) => Instant::now() + time,
+            Self::Until(end) => end,
+        }
     }
 }
 
@@ -265,6 +295,32 @@ mod tests {
         assert_eq!(stream.write(&vec![b'x'; 16 * 1024 * 1024]), Err(Broken::TimedOut));
         drop(there);
         assert_eq!(stream.write(b"x"), Err(Broken::Lost));
+    }
+
+    #[test]
+    fn a_read_waits_as_long_as_its_limit_whatever_the_socket_was_told_before() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let mut stream = Stream::new(Plain::Unix(here), Limit::Each(Duration::from_secs(300)));
+        there.write_all(b"x").unwrap();
+        assert_eq!(stream.read(&mut [0; 1]), Ok(1));
+        let mut times_out = |limit| {
+            stream.limit(limit);
+            stream.read(&mut [0; 1])
+        };
+        assert_eq!(times_out(Limit::Each(Duration::from_millis(20))), Err(Broken::TimedOut));
+        assert_eq!(times_out(Limit::Until(Instant::now())), Err(Broken::TimedOut));
+        for limit in [Duration::from_secs(1), Duration::from_millis(1)] {
+            let began = Instant::now();
+            assert_eq!(times_out(Limit::Each(limit)), Err(Broken::TimedOut));
+            assert!(began.elapsed() >= limit);
+        }
+        // What the socket was told last is far less than this.
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            there.write_all(b"x")
+        });
+        assert_eq!(times_out(Limit::Each(Duration::from_secs(60))), Ok(1));
+        writer.join().unwrap().unwrap();
     }
 
     #[test]

@@ -29,25 +29,58 @@ struct Transfer<'t, 'a, 'r> {
     open: Vec<bool>,
     /// Which of them the server took.
     accepted: Vec<bool>,
+    /// The session was kept from an earlier message, and the server has not shown yet that it is still there.
+    doubtful: bool,
+}
+
+/// Why a transaction ended before its end.
+enum Break {
+    /// The server of a session that was kept is not there any more; the message may go elsewhere.
+    Gone,
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Break {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
 }
 
 /// Sends the message to all recipients that have no answer yet. Afterwards the conversation takes another, unless it is
 /// spoiled.
 pub(crate) fn run(attempt: &mut Attempt<'_, '_>, conversation: &mut Conversation) {
+    transact(attempt, conversation, false);
+}
+
+/// As [`run`], over a session that was kept: false, and nothing has happened, if its server is not there any more.
+pub(crate) fn run_again(attempt: &mut Attempt<'_, '_>, conversation: &mut Conversation) -> bool {
+    conversation.session.reset_first();
+    transact(attempt, conversation, true)
+}
+
+fn transact(attempt: &mut Attempt<'_, '_>, conversation: &mut Conversation, doubtful: bool) -> bool {
     let positions = attempt.results.undecided();
     conversation.uses += 1;
     let (transaction, mut content) = match prepare(attempt, conversation, &positions) {
         Ok(prepared) => prepared,
-        Err(failure) => return attempt.fail(&failure, conversation, &positions, false),
+        Err(failure) => {
+            attempt.fail(&failure, conversation, &positions, false);
+            return true;
+        }
     };
-    let count = positions.len();
-    let mut transfer =
-        Transfer { attempt, conversation, positions, open: vec![true; count], accepted: vec![false; count] };
-    if let Err(trouble) = transfer.run(transaction, &mut content) {
-        transfer.conversation.spoiled = true;
-        let failure = broken(transfer.conversation, &trouble);
-        transfer.fail_open(&failure, true);
+    let (open, accepted) = (vec![true; positions.len()], vec![false; positions.len()]);
+    let mut transfer = Transfer { attempt, conversation, positions, open, accepted, doubtful };
+    match transfer.run(transaction, &mut content) {
+        Ok(()) => {}
+        Err(Break::Gone) => return false,
+        Err(Break::Trouble(_)) if transfer.doubtful => return false,
+        Err(Break::Trouble(trouble)) => {
+            transfer.conversation.spoiled = true;
+            let failure = broken(transfer.conversation, &trouble);
+            transfer.fail_open(&failure, true);
+        }
     }
+    true
 }
 
 /// The envelope and the content, if the server can take them at all.
@@ -188,20 +221,27 @@ fn base_protocol(name: String) -> String {
 }
 
 impl Transfer<'_, '_, '_> {
-    fn run(&mut self, transaction: Transaction, content: &mut Content) -> Result<(), Trouble> {
+    fn run(&mut self, transaction: Transaction, content: &mut Content) -> Result<(), Break> {
         let out_of_turn = |error: smtp_proto::client::Error| Trouble::Protocol(error.to_string());
         self.conversation.session.send(transaction).map_err(out_of_turn)?;
         loop {
             match self.conversation.next()? {
                 Event::Idle => return Ok(()),
-                Event::Reply { to, accepted, response } => self.replied(to, accepted, &response),
+                // What else was sent with it does not count: the connection ends here.
+                Event::Reply { to: Stage::Reset, accepted: false, .. } if self.doubtful => {
+                    return Err(Break::Gone);
+                }
+                Event::Reply { to, accepted, response } => {
+                    self.doubtful = false;
+                    self.replied(to, accepted, &response);
+                }
                 Event::Content => {
                     if !self.send(content)? {
                         return Ok(());
                     }
                 }
                 Event::Read | Event::Closed(_) | Event::Handshake | Event::AuthAbandoned(_) => {
-                    return Err(Trouble::Protocol("an event that cannot be here".to_owned()));
+                    return Err(Trouble::Protocol("an event that cannot be here".to_owned()).into());
                 }
             }
         }

@@ -560,6 +560,12 @@ impl Session {
         self.single(Stage::Reset, "RSET")
     }
 
+    /// The next [`Session::send`] begins with RSET: it shows that the server is still there, and costs no round trip where
+    /// commands are pipelined.
+    pub const fn reset_first(&mut self) {
+        self.unfinished = true;
+    }
+
     /// NOOP.
     ///
     /// # Errors

@@ -171,6 +171,10 @@ impl Dialogue {
             "noop" => session.noop(),
             "quit" => session.quit(),
             "send" => session.send(transaction(&words[1..])),
+            "send-after-reset" => {
+                session.reset_first();
+                session.send(transaction(&words[1..]))
+            }
             "auth" => {
                 let mechanism = Mechanism::from_name(words[1]).unwrap();
                 let credentials = Credentials { username: words[2].to_owned(), password: words[3].into() };
