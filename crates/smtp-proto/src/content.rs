@@ -164,16 +164,18 @@ impl Chunk {
         self.size
     }
 
-    /// Carriage returns that are owed from the chunk before, now that the next byte is known: content before what
-    /// [`Chunk::decode`] makes of it.
-    pub fn owed(&mut self, next: u8) -> &'static [u8] {
-        match next {
-            b'\n' => &[],
-            _ => {
-                self.size += count(self.held);
-                &CARRIAGE_RETURNS[..std::mem::take(&mut self.held)]
-            }
-        }
+    /// Carriage returns that are owed from the chunk before, for all that is known of what follows them: content before what
+    /// [`Chunk::decode`] makes of `next`, which it is given after this.
+    pub fn owed(&mut self, next: &[u8]) -> &'static [u8] {
+        let run = next.iter().take_while(|byte| **byte == b'\r').count();
+        let kept = match next.get(run) {
+            // A line end takes those that are next to its line feed, wherever chunks part them.
+            Some(b'\n') | None => self.held.min(self.mode.most_carriage_returns().saturating_sub(run)),
+            Some(_) => 0,
+        };
+        let owed = std::mem::replace(&mut self.held, kept).saturating_sub(kept);
+        self.size += count(owed);
+        &CARRIAGE_RETURNS[..owed]
     }
 
     /// Decodes `buffer` in place; `rest` is how many bytes of the chunk come after it.
@@ -259,10 +261,10 @@ impl Lines<'_> {
             self.written += 1;
             return Passed::Line { length: count(length), carriage_returns };
         }
-        // A longer run is not held back: the buffer must never fill with what cannot be passed on.
-        let held = if carriage_returns < MAX_HELD { carriage_returns } else { 0 };
-        self.pass(end - held);
-        Passed::Part(count(end - held))
+        // No more is held back than a line end may have: the buffer must never fill with what cannot be passed on.
+        let length = end - carriage_returns;
+        self.pass(length);
+        Passed::Part(count(length))
     }
 
     fn pass(&mut self, length: usize) {
@@ -330,13 +332,17 @@ mod tests {
     }
 
     fn decode_chunks(chunks: &[&[u8]], step: usize) -> (Vec<u8>, bool) {
-        let (mut chunk, mut content) = (Chunk::new(BareNewline::Normalize), Vec::new());
+        decode_chunks_in(BareNewline::Normalize, chunks, step)
+    }
+
+    fn decode_chunks_in(mode: BareNewline, chunks: &[&[u8]], step: usize) -> (Vec<u8>, bool) {
+        let (mut chunk, mut content) = (Chunk::new(mode), Vec::new());
         for bytes in chunks {
             let (mut pending, mut rest) = (Vec::new(), bytes.len());
             for piece in bytes.chunks(step) {
                 pending.extend_from_slice(piece);
                 rest -= piece.len();
-                content.extend_from_slice(chunk.owed(pending[0]));
+                content.extend_from_slice(chunk.owed(&pending));
                 let decoded = chunk.decode(&mut pending, rest as u64);
                 content.extend_from_slice(&pending[..decoded.made]);
                 pending.drain(..decoded.used);
@@ -351,7 +357,7 @@ mod tests {
     fn carriage_returns_at_the_end_of_chunks_count() {
         let mut chunk = Chunk::new(BareNewline::Normalize);
         for _ in 0..100 {
-            chunk.owed(b'\r');
+            chunk.owed(b"\r");
             assert_eq!(chunk.decode(&mut [b'\r'], 0), Decoded { used: 1, made: 0, end: false });
         }
         assert_eq!(chunk.size(), 99);
@@ -369,6 +375,24 @@ mod tests {
             assert_eq!(decode_chunks(&[b"a\r"], step), (b"a\n".to_vec(), false));
             assert_eq!(decode_chunks(&[b"a\r", b"\r\nb\n"], step), (b"a\r\nb\n".to_vec(), true));
             assert_eq!(decode_chunks(&[b"a\r", b"\rb\n"], step), (b"a\r\rb\n".to_vec(), true));
+        }
+    }
+
+    #[test]
+    fn a_run_of_carriage_returns_is_the_same_wherever_it_is_parted() {
+        for (run, content) in [(1, 0), (2, 0), (63, 0), (64, 0), (65, 1), (130, 66)] {
+            for end in ["", "\n", "\nb\n", "b\n"] {
+                let wire = [b"a", "\r".repeat(run).as_bytes(), end.as_bytes()].concat();
+                let left = if end.starts_with('b') { run } else { content };
+                let line_end = if end.is_empty() { "\n" } else { end };
+                let expected = [b"a", "\r".repeat(left).as_bytes(), line_end.as_bytes()].concat();
+                for (size, step) in [(1, 1), (1, 9), (2, 1), (40, 7), (64, 64), (65, 3), (200, 1), (200, 200)]
+                {
+                    let chunks: Vec<&[u8]> = wire.chunks(size).collect();
+                    let decoded = decode_chunks_in(BareNewline::Allow, &chunks, step).0;
+                    assert_eq!(decoded, expected, "{run} and {end:?} in chunks of {size}, cut at {step}");
+                }
+            }
         }
     }
 }

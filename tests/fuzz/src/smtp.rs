@@ -126,7 +126,7 @@ fn decode_chunks(mode: BareNewline, chunks: &[&[u8]], seed: u8) -> (Vec<u8>, boo
         for piece in cut(bytes, seed) {
             pending.extend_from_slice(piece);
             rest -= piece.len();
-            content.extend_from_slice(chunk.owed(pending[0]));
+            content.extend_from_slice(chunk.owed(&pending));
             let decoded = chunk.decode(&mut pending, u64::try_from(rest).unwrap_or(0));
             content.extend_from_slice(&pending[..decoded.made]);
             pending.drain(..decoded.used);

@@ -301,8 +301,13 @@ fn decode(receiver: &mut Receiver, input: &mut crate::input::Input) -> Piece {
             Piece::Owed(if *last { decoder.finish() } else { &[] })
         }
         Form::Chunks { decoder, left, .. } => {
-            let Some(next) = input.pending().first() else { return Piece::None };
-            let owed = decoder.owed(*next);
+            let pending = input.pending();
+            if pending.is_empty() {
+                return Piece::None;
+            }
+            // What comes behind the chunk is no content.
+            let size = usize::try_from(*left).unwrap_or(usize::MAX).min(pending.len());
+            let owed = decoder.owed(&pending[..size]);
             if !owed.is_empty() {
                 return Piece::Owed(owed);
             }
