@@ -200,9 +200,9 @@ impl Head {
                 let bits = value.parse().ok().filter(|bits| (1..=15).contains(bits))?;
                 self.recipients.last_mut()?.notify = Notify::from_bits(bits);
             }
-            "orcpt" => self.recipients.last_mut()?.orcpt = Some(free_text(value)?),
+            "orcpt" => self.recipients.last_mut()?.orcpt = told(free_text(value)?),
             "name" => self.full_name = free_text(value)?,
-            "envid" => self.envid = Some(free_text(value)?),
+            "envid" => self.envid = told(free_text(value)?),
             "ret" => self.ret = Some(if value == "full" { DsnReturn::Full } else { DsnReturn::Headers }),
             "body" => self.body = if value == "7bit" { Body::SevenBit } else { Body::EightBitMime },
             "smtputf8" => self.smtputf8 = true,
@@ -211,6 +211,11 @@ impl Head {
         }
         Some(())
     }
+}
+
+/// What was said; nothing is not written, and read as if it were not there.
+fn told(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// The bytes that come behind a content of this length.
