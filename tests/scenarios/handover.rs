@@ -127,6 +127,22 @@ fn a_cleanup_that_cannot_be_reached_leaves_the_mail_in_maildrop() {
 }
 
 #[test]
+fn what_waits_in_maildrop_is_taken_up_however_many_come_to_the_desk() {
+    // The last line for a service counts.
+    let site = usual().master("pickup unix n - n 1 1 pickup").start();
+    // Nobody rings for it: a round that comes by itself finds it.
+    let (made, file) = (site.path("queue/made"), site.path("queue/maildrop/1234567890abcdef"));
+    fs::write(&made, &submission("ann@box.example.com")[4..]).unwrap();
+    fs::set_permissions(&made, Permissions::from_mode(0o744)).unwrap();
+    fs::rename(&made, &file).unwrap();
+    wait_for("the file to be taken up", || {
+        drop(connect(&site));
+        (!file.exists()).then_some(())
+    });
+    site.wait_for_mail("ann", 1);
+}
+
+#[test]
 fn who_is_not_among_authorized_submit_users_has_no_way_in() {
     let user = usual().prepare().user().to_owned();
     let site = usual().main(&format!("authorized_submit_users = !{user}, static:all")).start();

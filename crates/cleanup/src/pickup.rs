@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::param;
 use ipc::cleanup::Options;
@@ -99,15 +99,18 @@ fn attend(
         if poke.try_send(()) == Err(TrySendError::Disconnected(())) {
             return Err(Fatal::new("the thread that takes up what is in maildrop/ has ended"));
         }
+        let begun = Instant::now();
         loop {
-            let rings = wait(&doorbells, &desks, lifecycle, wakeup)?;
+            // However many come to the desk: what could not be taken up the last time waits for the next round.
+            let left = wakeup.saturating_sub(begun.elapsed());
+            let rings = wait(&doorbells, &desks, lifecycle, left)?;
             for client in desks.iter().flat_map(|desk| (0..CLIENTS).map_while(|_| service::accept_one(desk)))
             {
                 if desk.admits(&client) {
                     sessions.start(client);
                 }
             }
-            if rings || lifecycle.draining() {
+            if rings || left.is_zero() || lifecycle.draining() {
                 break;
             }
         }
