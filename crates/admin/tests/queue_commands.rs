@@ -108,7 +108,7 @@ fn full_queue() -> Instance {
     message.defer(UNIX_EPOCH + Duration::from_secs(1_795_363_900)).unwrap();
     let id =
         instance.commit("4gXyZ12345z1000", "sender@example.org", &["a@example.com", "b@example.com"], false);
-    drop(active.claim(id).unwrap());
+    active.claim(id).unwrap().settle().unwrap();
     let id = instance.commit("4gXyZ12345z1002", "sender\"\\x@example.org", &["a b@ex\"ample.com"], true);
     instance.root.operator().unwrap().expire(id, &Folder::ALL).unwrap();
     instance.commit("ABCDEF1234", "jürgen@example.org", &["info@exämple.com"], false);
@@ -238,6 +238,7 @@ fn every_part_of_a_message_is_shown() {
     };
     instance.commit_envelope(id, &envelope, false);
     let mut message = instance.root.active().unwrap().claim(id).unwrap();
+    message.settle().unwrap();
     message.mark(1, RecipientState::Done).unwrap();
     message.append_attempt(&deferral(0, "connect to mx: refused")).unwrap();
     let shown = instance.printed("postcat", &["-q", id.as_str()]);

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipc::agent::{Request, RequestRecipient};
 use ipc::log;
@@ -27,11 +27,17 @@ const THREADS: usize = 4;
 /// what must be known of one is read again when its time comes.
 const MOST_KEPT: usize = 250;
 
+/// A message that has come is moved to `active/` when it was not delivered within this time, so that who looks at the
+/// folders sees what waits for delivery there.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
+
 /// What the loop wants done.
 pub(crate) enum Job {
     /// Take a message up. `verify`: it has lain on the disk, so that its content must be compared with its checksum.
     /// `most`: how many recipients to read.
     Claim { id: QueueId, verify: bool, most: usize },
+    /// A scan of `incoming/` has found it while it is being delivered: see why it is there.
+    Settle { id: QueueId },
     /// Read its recipients from this number on.
     Slice { id: QueueId, from: u32, most: usize },
     /// Ask anew for the ways of these recipients, in ascending order.
@@ -72,8 +78,10 @@ pub(crate) enum Done {
     Waits(QueueId, Vec<String>),
     /// The barrier was reached.
     Passed(QueueId),
-    /// It could be neither put aside nor removed: it is still in `active/`.
+    /// It could be neither put aside nor removed: it is where it was.
     Stuck(QueueId),
+    /// An operator has put it into `incoming/` while it is being delivered.
+    PutBack(QueueId),
     /// Messages that a scan found, with the time of their next attempt.
     Found(Folder, Vec<(QueueId, SystemTime)>),
     /// All messages of the folder were found.
@@ -129,8 +137,10 @@ impl Disk {
                 sites: Arc::clone(sites),
                 inbox: Arc::clone(inbox),
                 messages: HashMap::new(),
+                arrived: HashMap::new(),
                 clean: HashSet::new(),
                 records: HashMap::new(),
+                next_settling: Instant::now(),
             };
             let waiting = Arc::clone(&jobs);
             let thread = std::thread::Builder::new().name("disk".into());
@@ -160,6 +170,7 @@ impl Disk {
             }
             Job::Scan { .. } | Job::Inspect { .. } | Job::End => 0,
             Job::Claim { id, .. }
+            | Job::Settle { id }
             | Job::Slice { id, .. }
             | Job::Resolve { id, .. }
             | Job::NoteDelay { id }
@@ -179,10 +190,14 @@ struct Shard {
     inbox: Arc<Mailbox<Input>>,
     /// Those that are kept.
     messages: HashMap<QueueId, Box<Message>>,
-    /// Those that are not, and of whose files it is known what lies behind their ends ([`Message::is_clean`]).
+    /// Those that were taken up in `incoming/` and lie there still, and since when.
+    arrived: HashMap<QueueId, Instant>,
+    /// Those that are not kept, and of whose files it is known what lies behind their ends ([`Message::is_clean`]).
     clean: HashSet<QueueId>,
     /// What is to be written, by message.
     records: HashMap<QueueId, Records>,
+    /// When messages are next to be settled.
+    next_settling: Instant,
 }
 
 /// What is to be written about recipients of a message.
@@ -196,7 +211,7 @@ impl Shard {
     fn run(mut self, waiting: &Mailbox<Job>) {
         let mut jobs = Vec::new();
         loop {
-            waiting.take(&mut jobs, None);
+            waiting.take(&mut jobs, self.until_settled());
             for job in jobs.drain(..) {
                 if matches!(job, Job::End) {
                     return self.write_all();
@@ -206,12 +221,18 @@ impl Shard {
                 }
             }
             self.write_all();
+            self.settle_old();
         }
     }
 
     fn perform(&mut self, job: Job) -> Option<Done> {
         match job {
             Job::Claim { id, verify, most } => Some(self.claim(id, verify, most)),
+            Job::Settle { id } if !self.arrived.contains_key(&id) => Some(Done::PutBack(id)),
+            Job::Settle { id } => {
+                self.settle(id);
+                None
+            }
             Job::Slice { id, from, most } => Some(self.read_slice(id, from, most)),
             Job::Resolve { id, indexes } => Some(self.resolve(id, &indexes)),
             Job::Record { id, index, state, attempt } => {
@@ -270,6 +291,9 @@ impl Shard {
                     flags: flags_of(&message),
                     slice,
                 };
+                if message.lies_in() == Folder::Incoming {
+                    self.arrived.insert(id, Instant::now());
+                }
                 // One that is read in slices knows where to read on.
                 if self.messages.len() < MOST_KEPT || claimed.slice.next.is_some() {
                     self.messages.insert(id, Box::new(message));
@@ -291,12 +315,48 @@ impl Shard {
         }
     }
 
+    /// Where a message lies that was claimed.
+    fn place_of(&self, id: QueueId) -> Folder {
+        if self.arrived.contains_key(&id) { Folder::Incoming } else { Folder::Active }
+    }
+
+    /// How long until a message may have to be settled; `None` where there is none.
+    fn until_settled(&self) -> Option<Duration> {
+        // Most are delivered before their time comes: to look at all of them then is less than to keep them in order.
+        (!self.arrived.is_empty()).then_some(SETTLED_AFTER / 2)
+    }
+
+    /// Moves to `active/` what has been waiting for long.
+    fn settle_old(&mut self) {
+        let now = Instant::now();
+        if now < self.next_settling {
+            return;
+        }
+        self.next_settling = now + SETTLED_AFTER / 2;
+        let old = self.arrived.iter().filter(|(_, since)| now.duration_since(**since) >= SETTLED_AFTER / 2);
+        let old: Vec<QueueId> = old.map(|(id, _)| *id).collect();
+        old.into_iter().for_each(|id| self.settle(id));
+    }
+
+    /// Moves a message that was taken up in `incoming/` to `active/`. One that cannot be moved is as safe where it is.
+    fn settle(&mut self, id: QueueId) {
+        let settled = match self.messages.get_mut(&id) {
+            Some(message) => message.settle(),
+            None => self.active.settle(id),
+        };
+        match settled {
+            Ok(()) | Err(QueueError::NotFound(_)) => drop(self.arrived.remove(&id)),
+            Err(error) => log::warning!("{id}: {error}"),
+        }
+    }
+
     /// A message that was claimed: kept, or opened again and kept from then on.
     fn message(&mut self, id: QueueId) -> Result<&mut Message, QueueError> {
+        let lies_in = self.place_of(id);
         match self.messages.entry(id) {
             Entry::Occupied(kept) => Ok(kept.into_mut()),
             Entry::Vacant(place) => {
-                let message = self.active.reopen(id, self.clean.contains(&id))?;
+                let message = self.active.reopen(id, lies_in, self.clean.contains(&id))?;
                 self.clean.remove(&id);
                 Ok(place.insert(Box::new(message)))
             }
@@ -355,9 +415,10 @@ impl Shard {
 
     fn defer(&mut self, id: QueueId, until: SystemTime) -> Option<Done> {
         self.write(id);
-        let is_clean = self.clean.remove(&id);
+        let (lies_in, is_clean) = (self.place_of(id), self.clean.remove(&id));
+        self.arrived.remove(&id);
         let kept = self.messages.remove(&id);
-        let kept = kept.map_or_else(|| self.active.reopen(id, is_clean), |message| Ok(*message));
+        let kept = kept.map_or_else(|| self.active.reopen(id, lies_in, is_clean), |message| Ok(*message));
         let deferred = kept.and_then(|message| {
             let domains = self.sites.domains_of(&message);
             message.defer(until).map(|()| domains)
@@ -378,7 +439,7 @@ impl Shard {
     }
 
     fn remove(&mut self, id: QueueId) -> Option<Done> {
-        let result = self.active.remove(id);
+        let result = self.active.remove(id, self.place_of(id));
         if result.is_ok() {
             // Marks that were not written yet would be for nobody.
             self.records.remove(&id);
@@ -386,6 +447,7 @@ impl Shard {
         }
         self.write(id);
         self.messages.remove(&id);
+        self.arrived.remove(&id);
         self.clean.remove(&id);
         stuck(id, result)
     }
@@ -508,5 +570,108 @@ fn template_of(message: &Message) -> Request {
         first_id: envelope.forwarded.as_ref().and_then(|forwarded| forwarded.id.clone()),
         is_local: envelope.is_local(),
         recipients: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use config::{Config, Snapshot};
+    use mail::{Address, Envelope, Recipient};
+    use queue::{Incoming, Operator, Root};
+
+    use super::*;
+
+    struct Site {
+        _folder: tempfile::TempDir,
+        incoming: Incoming,
+        operator: Operator,
+        shard: Shard,
+    }
+
+    fn site() -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::prepare(folder.path(), None).unwrap();
+        let snapshot =
+            Snapshot { main_cf: b"myhostname = mail.example.com\n".to_vec(), master_cf: Vec::new() };
+        let config = Config::from_snapshot(folder.path(), &snapshot, &[]).unwrap().0;
+        let shard = Shard {
+            active: root.active().unwrap(),
+            router: Arc::new(Router::new(&config).unwrap()),
+            sites: Arc::new(FlushSites::new(&config).unwrap()),
+            inbox: Arc::new(Mailbox::default()),
+            messages: HashMap::new(),
+            arrived: HashMap::new(),
+            clean: HashSet::new(),
+            records: HashMap::new(),
+            next_settling: Instant::now(),
+        };
+        let (incoming, operator) = (root.incoming().unwrap(), root.operator().unwrap());
+        Site { _folder: folder, incoming, operator, shard }
+    }
+
+    impl Site {
+        /// Commits a message and has it taken up.
+        fn claimed(&mut self) -> QueueId {
+            let id = QueueId::generate(SystemTime::now());
+            let recipients = vec![Recipient::new(Address::new("user@example.com").unwrap())];
+            let envelope = Envelope::new(Address::null(), recipients, Duration::ZERO);
+            self.incoming.create(id, &envelope, false).unwrap().commit().unwrap();
+            let done = self.shard.perform(Job::Claim { id, verify: false, most: 10 });
+            assert!(matches!(done, Some(Done::Claimed(_))));
+            id
+        }
+
+        fn folder_of(&self, id: QueueId) -> Option<Folder> {
+            let has = |folder: &Folder| self.operator.ids(*folder).any(|found| found.unwrap() == id);
+            Folder::ALL.into_iter().find(has)
+        }
+    }
+
+    #[test]
+    fn what_has_come_is_moved_when_it_stays() {
+        let mut site = site();
+        let (quick, slow) = (site.claimed(), site.claimed());
+        assert!(site.shard.until_settled().is_some());
+        site.shard.settle_old();
+        assert_eq!(site.folder_of(slow), Some(Folder::Incoming));
+        assert!(site.shard.perform(Job::Remove { id: quick }).is_none());
+        assert_eq!(site.folder_of(quick), None);
+        site.shard.arrived.values_mut().for_each(|since| *since -= SETTLED_AFTER);
+        site.shard.next_settling = Instant::now();
+        site.shard.settle_old();
+        assert_eq!((site.folder_of(slow), site.shard.until_settled()), (Some(Folder::Active), None));
+        site.shard.perform(Job::Defer { id: slow, until: SystemTime::now() });
+        assert_eq!(site.folder_of(slow), Some(Folder::Deferred));
+    }
+
+    #[test]
+    fn a_scan_tells_what_lies_there_from_what_was_put_back() {
+        let mut site = site();
+        let id = site.claimed();
+        assert!(site.shard.perform(Job::Settle { id }).is_none());
+        assert_eq!(site.folder_of(id), Some(Folder::Active));
+        site.operator.requeue(id, &[Folder::Active]).unwrap();
+        assert!(matches!(site.shard.perform(Job::Settle { id }), Some(Done::PutBack(put)) if put == id));
+        assert_eq!(site.folder_of(id), Some(Folder::Incoming));
+    }
+
+    /// With more messages than are kept, and whatever the operator does meanwhile.
+    #[test]
+    fn a_message_that_is_not_kept_ends_where_it_lies() {
+        let mut site = site();
+        let ids: Vec<QueueId> = (0..MOST_KEPT + 4).map(|_| site.claimed()).collect();
+        let [deferred, settled, removed, held] = ids[MOST_KEPT..] else { unreachable!() };
+        site.shard.perform(Job::Defer { id: deferred, until: SystemTime::now() });
+        assert_eq!(site.folder_of(deferred), Some(Folder::Deferred));
+        site.shard.perform(Job::Settle { id: settled });
+        assert_eq!(site.folder_of(settled), Some(Folder::Active));
+        for id in [settled, removed] {
+            site.shard.perform(Job::Remove { id });
+            assert_eq!(site.folder_of(id), None);
+        }
+        site.operator.hold(held, &[Folder::Incoming]).unwrap();
+        site.shard.perform(Job::Remove { id: held });
+        assert_eq!(site.folder_of(held), Some(Folder::Hold));
+        assert!(!ids[MOST_KEPT..].iter().any(|id| site.shard.arrived.contains_key(id)));
     }
 }

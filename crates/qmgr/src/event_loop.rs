@@ -302,9 +302,10 @@ impl EventLoop {
             return;
         }
         if self.messages.contains_key(&id) {
-            // An operator has put back a message that is being delivered: its file is looked for again after that.
-            if reason != Reason::Arrived {
-                self.deferred.add(id, SystemTime::now() + HELD_WAIT, &[]);
+            match reason {
+                Reason::Arrived => {}
+                Reason::Found => self.disk.ask(Job::Settle { id }),
+                Reason::Due | Reason::Asked => self.look_again(id),
             }
             return;
         }
@@ -316,6 +317,11 @@ impl EventLoop {
         } else {
             self.intake.push(id, reason);
         }
+    }
+
+    /// An operator may have put back a message that is being delivered: its file is looked for again after that.
+    fn look_again(&mut self, id: QueueId) {
+        self.deferred.add(id, SystemTime::now() + HELD_WAIT, &[]);
     }
 
     /// How many recipients of a message may be read now: half of what memory has room for, so that the next message
@@ -363,6 +369,8 @@ impl EventLoop {
                 self.forget(id);
                 self.deferred.add(id, SystemTime::now() + BUSY_WAIT, &[]);
             }
+            Done::PutBack(id) if self.messages.contains_key(&id) => self.look_again(id),
+            Done::PutBack(id) => self.claim(id, Reason::Found),
             Done::Found(Folder::Deferred, found) => self.find(found),
             Done::Found(_, found) => found.into_iter().for_each(|(id, _)| self.claim(id, Reason::Found)),
             Done::Scanned(Folder::Deferred) => self.deferred.end_scan(),

@@ -6,7 +6,7 @@
 //! delivered to now, what a result means, when to try again) is decided by code without I/O: [`scheduler`],
 //! [`message`], [`retry`], [`deferred`], [`intake`].
 //!
-//! A crash at any moment loses nothing: what was in `active/` is taken up again at the next start. A message whose
+//! A crash at any moment loses nothing: what was being delivered is taken up again at the next start. A message whose
 //! outcome was not yet recorded is then delivered a second time; that is the one window for duplicates.
 
 mod deferred;

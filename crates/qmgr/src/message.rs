@@ -14,7 +14,7 @@ use queue::RecipientState;
 
 use crate::scheduler::Site;
 
-/// A message in `active/`.
+/// A message that is being delivered.
 ///
 /// Most of the thousands that there may be wait, so that each takes little: its request lies packed until a delivery
 /// begins, and what only few have is in [`Owed`].

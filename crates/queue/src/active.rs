@@ -1,6 +1,7 @@
 //! Qmgr's side: messages are found, taken up, and recovered after a crash.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -40,7 +41,9 @@ impl Active {
         Self { folders, life }
     }
 
-    /// Takes up a message: `incoming/` or `deferred/` → `active/`. Four system calls: open, stat, read, rename.
+    /// Takes up a message: `deferred/` → `active/`, while one that has just come stays in `incoming/`, since most are
+    /// delivered in a moment, and a rename costs as much as reading them does. One that is not is to be moved by
+    /// [`Active::settle`]; [`Message::lies_in`] tells. Three system calls or four: open, stat, read, rename.
     ///
     /// # Errors
     /// [`QueueError::NotFound`] and [`QueueError::NotReady`] are no failures: forget the message, or come again.
@@ -49,8 +52,9 @@ impl Active {
         self.claim_checked(id, false)
     }
 
-    /// As [`Active::claim`], and compares the content with its checksum: for every message that was found by a scan
-    /// after the system came up, since a power cut may have torn what was not yet acknowledged.
+    /// As [`Active::claim`], but that every message is moved, and compares the content with its checksum: for every
+    /// message that was found by a scan after the system came up, since a power cut may have torn what was not yet
+    /// acknowledged.
     ///
     /// # Errors
     /// As [`Active::claim`].
@@ -65,31 +69,41 @@ impl Active {
     /// As [`Active::claim`].
     pub fn reclaim(&self, id: QueueId) -> Result<Message, QueueError> {
         let stored = self.open(Folder::Active, id, false)?;
-        Ok(self.message(id, stored, Tail::Unknown))
+        Ok(self.message(id, Folder::Active, stored, Tail::Unknown))
     }
 
-    /// Opens a message again that was taken up and whose handle was dropped, wherever the operator may have moved it
-    /// meanwhile: what was delivered must be recorded there too. `is_clean`: what the dropped handle said.
+    /// Moves a message that was taken up where it lay: `incoming/` → `active/`.
+    ///
+    /// # Errors
+    /// [`QueueError::NotFound`] where the operator took the message away; otherwise what the system says, and the
+    /// message is where it was.
+    pub fn settle(&self, id: QueueId) -> Result<(), QueueError> {
+        self.folders.get(Folder::Incoming).rename(id, self.folders.get(Folder::Active))
+    }
+
+    /// Opens a message again that was taken up, lies in `lies_in`, and whose handle was dropped, wherever the operator may
+    /// have moved it meanwhile: what was delivered must be recorded there too. `is_clean`: what the dropped handle said.
     ///
     /// # Errors
     /// As [`Active::claim`].
-    pub fn reopen(&self, id: QueueId, is_clean: bool) -> Result<Message, QueueError> {
+    pub fn reopen(&self, id: QueueId, lies_in: Folder, is_clean: bool) -> Result<Message, QueueError> {
         let tail = if is_clean { Tail::Clean } else { Tail::Unknown };
-        for folder in [Folder::Active, Folder::Hold, Folder::Incoming, Folder::Deferred] {
+        let elsewhere = [Folder::Active, Folder::Hold, Folder::Incoming, Folder::Deferred];
+        for folder in iter::once(lies_in).chain(elsewhere.into_iter().filter(|folder| *folder != lies_in)) {
             match self.open(folder, id, false) {
                 Err(QueueError::NotFound(_)) => {}
-                result => return result.map(|stored| self.message(id, stored, tail)),
+                result => return result.map(|stored| self.message(id, lies_in, stored, tail)),
             }
         }
         Err(QueueError::NotFound(id))
     }
 
-    /// Removes a message that was taken up: nothing is owed to any recipient.
+    /// Removes a message that was taken up and lies there: nothing is owed to any recipient.
     ///
     /// # Errors
     /// What the system says; a message that is gone already is no error.
-    pub fn remove(&self, id: QueueId) -> Result<(), QueueError> {
-        match self.folders.get(Folder::Active).unlink(id) {
+    pub fn remove(&self, id: QueueId, lies_in: Folder) -> Result<(), QueueError> {
+        match self.folders.get(lies_in).unlink(id) {
             Err(error) if error.is_missing() => Ok(()),
             result => result,
         }
@@ -168,14 +182,16 @@ impl Active {
             Err(QueueError::NotFound(_)) => (Folder::Deferred, self.open(Folder::Deferred, id, verify)?),
             result => (Folder::Incoming, result?),
         };
+        if from == Folder::Incoming && !verify {
+            // Only of what cleanup has told a moment ago it is known that no earlier process has appended to it.
+            return Ok(self.message(id, from, stored, Tail::Clean));
+        }
         self.folders.get(from).rename(id, self.folders.get(Folder::Active))?;
-        // Only of what cleanup has told a moment ago it is known that no earlier process has appended to it.
-        let tail = if verify || from != Folder::Incoming { Tail::Unknown } else { Tail::Clean };
-        Ok(self.message(id, stored, tail))
+        Ok(self.message(id, Folder::Active, stored, Tail::Unknown))
     }
 
-    fn message(&self, id: QueueId, stored: Stored, tail: Tail) -> Message {
-        Message::new(id, self.folders.clone(), stored, self.life, tail)
+    fn message(&self, id: QueueId, lies_in: Folder, stored: Stored, tail: Tail) -> Message {
+        Message::new(id, self.folders.clone(), lies_in, stored, self.life, tail)
     }
 
     fn open(&self, folder: Folder, id: QueueId, verify: bool) -> Result<Stored, QueueError> {

@@ -27,7 +27,7 @@ pub(crate) const SLOTS: u8 = 16;
 /// A part of the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Folder {
-    /// Committed, not yet seen by qmgr.
+    /// Committed; qmgr has not seen it yet, or is delivering it since a moment.
     Incoming,
     /// Being delivered.
     Active,

@@ -10,9 +10,10 @@
 //! | committed, not yet synced | `incoming/X/ID` | 0700 | cleanup (fsync) | any of: nothing, an empty file (removed), a whole message (delivered although it was not acknowledged), a torn one (its checksums tell: `corrupt/`) |
 //! | waiting for qmgr | `incoming/X/ID` | 0700 | qmgr: claim; postsuper | a whole message |
 //! | held | `hold/ID` | 0700 | postsuper: release, delete | a whole message |
-//! | being delivered | `active/X/ID` | 0700 | qmgr: the journal | a whole message; [`Active::recover`] moves it to `incoming/`. What an agent delivered and qmgr had not yet marked is delivered again |
+//! | being delivered since a moment | `incoming/X/ID` | 0700 | qmgr: the journal, [`Active::settle`]; postsuper | as the next |
+//! | being delivered | `active/X/ID` | 0700 | qmgr: the journal; postsuper | a whole message; [`Active::recover`] moves it to `incoming/`. What an agent delivered and qmgr had not yet marked is delivered again |
 //! | waiting for its next attempt | `deferred/X/ID`, modification time = next attempt | 0700 | qmgr: claim; postsuper | a whole message |
-//! | done | none | | | an `active/` file whose recipients are all done, if the unlink was lost: claimed again and removed |
+//! | done | none | | | a file whose recipients are all done, where it was, if the unlink was lost: claimed again and removed |
 //! | moved by a rename of which a power cut left both names | one file in two folders | 0700 | qmgr: [`Active::recover`] | one name: `hold/` if that is one of them, else `incoming/` |
 //! | damaged | `corrupt/ID` | 0700 | the operator | the bytes that were found |
 //!

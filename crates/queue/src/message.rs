@@ -18,7 +18,7 @@ use crate::format::mark::{LIFE_SIZE, MARK_SIZE, Place};
 use crate::root::Folders;
 use crate::{Active, QueueError, Stored};
 
-/// A message in `active/`: the only handle that changes a queue file after its commit.
+/// A message that was taken up: the only handle that changes a queue file after its commit.
 ///
 /// The descriptor that agents are handed is open for reading only; one for writing is opened when the first result has
 /// to be recorded, which most messages never need: they are delivered and removed.
@@ -27,6 +27,7 @@ pub struct Message {
     /// Its id.
     pub id: QueueId,
     folders: Folders,
+    lies_in: Folder,
     stored: Stored,
     writer: Option<File>,
     /// The number of this queue manager's life.
@@ -45,8 +46,31 @@ pub(crate) enum Tail {
 }
 
 impl Message {
-    pub(crate) fn new(id: QueueId, folders: Folders, stored: Stored, life: u32, tail: Tail) -> Self {
-        Self { id, folders, stored, writer: None, life, tail }
+    pub(crate) fn new(
+        id: QueueId,
+        folders: Folders,
+        lies_in: Folder,
+        stored: Stored,
+        life: u32,
+        tail: Tail,
+    ) -> Self {
+        Self { id, folders, lies_in, stored, writer: None, life, tail }
+    }
+
+    /// Where it lies unless the operator has moved it: `active/`, or `incoming/`, where [`Active::claim`] has left it.
+    #[must_use]
+    pub fn lies_in(&self) -> Folder {
+        self.lies_in
+    }
+
+    /// As [`Active::settle`].
+    ///
+    /// # Errors
+    /// As [`Active::settle`].
+    pub fn settle(&mut self) -> Result<(), QueueError> {
+        self.move_to(Folder::Active)?;
+        self.lies_in = Folder::Active;
+        Ok(())
     }
 
     /// Whether nothing can lie behind the end of the file: who drops the handle tells [`Active::reopen`] so.
@@ -113,7 +137,7 @@ impl Message {
         Ok(())
     }
 
-    /// Puts the message aside until its next attempt: `active/` → `deferred/`.
+    /// Puts the message aside until its next attempt, into `deferred/`.
     ///
     /// The time is kept as the file's modification time, as in Postfix, and nowhere else in the file: a start with a million
     /// deferred messages then opens none of them. It is set before the rename, so that no scan finds the message
@@ -121,7 +145,7 @@ impl Message {
     ///
     /// # Errors
     /// [`QueueError::NotFound`] where the operator took the message away; otherwise what the system says, and the
-    /// message is still in `active/` ([`crate::Active::reclaim`]).
+    /// message is still where it was ([`Active::claim`], [`Active::reclaim`]).
     pub fn defer(self, next_attempt: SystemTime) -> Result<(), QueueError> {
         let since = next_attempt.duration_since(UNIX_EPOCH).unwrap_or_default();
         let time = TimeSpec::from_duration(since);
@@ -130,7 +154,7 @@ impl Message {
         self.move_to(Folder::Deferred)
     }
 
-    /// Puts the message on hold: `active/` → `hold/`.
+    /// Puts the message on hold, into `hold/`.
     ///
     /// # Errors
     /// As [`Message::defer`].
@@ -143,11 +167,11 @@ impl Message {
     /// # Errors
     /// What the system says; a message that is gone already is no error.
     pub fn remove(self) -> Result<(), QueueError> {
-        Active::with_life(self.folders, self.life).remove(self.id)
+        Active::with_life(self.folders, self.life).remove(self.id, self.lies_in)
     }
 
     fn move_to(&self, folder: Folder) -> Result<(), QueueError> {
-        self.folders.get(Folder::Active).rename(self.id, self.folders.get(folder))
+        self.folders.get(self.lies_in).rename(self.id, self.folders.get(folder))
     }
 
     /// Where the whole records of the journal end. What a crash left of a torn one is cut off, so that an append never

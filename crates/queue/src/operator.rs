@@ -1,7 +1,7 @@
 //! Postsuper's side: the operator holds, releases, requeues, expires and deletes messages while qmgr runs.
 //!
 //! Each operation is one rename or unlink. Qmgr holds an open descriptor of what it is delivering, so that its marks and
-//! journal records go with the file, and takes a message that is gone from `active/` as taken away by the operator.
+//! journal records go with the file, and takes a message that is gone from where it took it up as taken away by the operator.
 
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -58,15 +58,18 @@ fn an_empty_file_of_a_torn_commit_is_removed() {
 
 #[test]
 fn a_message_in_delivery_is_delivered_again_after_a_crash() {
-    let queue = queue();
-    let id = queue.commit(&full(), b"\n");
-    let mut message = queue.active.claim(id).unwrap();
-    message.mark(0, RecipientState::Done).unwrap();
-    drop(message);
-    assert_eq!(queue.active.recover(HOUR).unwrap().resumed, 1);
-    let message = queue.active.claim_verified(id).unwrap();
-    let states = message.recipients_from(0, 9).unwrap().iter().map(|r| r.state).collect::<Vec<_>>();
-    assert_eq!(states, [RecipientState::Done, RecipientState::Pending]);
+    for resumed in [0, 1] {
+        let queue = queue();
+        let id = queue.commit(&full(), b"\n");
+        let mut message = if resumed == 0 { queue.active.claim(id).unwrap() } else { queue.settled(id) };
+        message.mark(0, RecipientState::Done).unwrap();
+        drop(message);
+        assert_eq!(queue.active.recover(HOUR).unwrap().resumed, resumed);
+        assert_eq!(queue.only_folder(), "incoming");
+        let message = queue.active.claim_verified(id).unwrap();
+        let states = message.recipients_from(0, 9).unwrap().iter().map(|r| r.state).collect::<Vec<_>>();
+        assert_eq!(states, [RecipientState::Done, RecipientState::Pending]);
+    }
 }
 
 #[test]
@@ -101,7 +104,7 @@ fn a_message_with_two_names_is_left_one_of_them() {
 fn a_torn_journal_record_is_ignored_and_replaced() {
     let queue = queue();
     let id = queue.commit(&full(), b"\n");
-    let mut message = queue.active.claim(id).unwrap();
+    let mut message = queue.settled(id);
     message.append_attempt(&attempt(0, "whole")).unwrap();
     drop(message);
     let whole = fs::read(queue.only_file()).unwrap();
@@ -128,7 +131,7 @@ fn done(stored: &Stored) -> Vec<u32> {
 fn a_torn_mark_counts_for_nothing_and_is_replaced() {
     let queue = queue();
     let id = queue.commit(&full(), b"\n");
-    let mut message = queue.active.claim(id).unwrap();
+    let mut message = queue.settled(id);
     message.mark(0, RecipientState::Done).unwrap();
     let before = fs::read(queue.only_file()).unwrap();
     message.mark(1, RecipientState::Done).unwrap();
@@ -156,7 +159,7 @@ fn a_mark_that_a_power_cut_took_back_does_not_come_back() {
     let queue = queue();
     let id = queue.commit(&full(), &[b'x'; 100]);
     let whole = fs::read(queue.only_file()).unwrap();
-    let mut message = queue.active.claim(id).unwrap();
+    let mut message = queue.settled(id);
     message.mark(0, RecipientState::Done).unwrap();
     drop(message);
     let taken_back = fs::read(queue.only_file()).unwrap();
@@ -241,17 +244,21 @@ fn bytes_behind_the_journal_do_no_harm() {
 fn the_operator_may_take_a_message_away_from_qmgr() {
     let queue = queue();
     let operator = queue.root.operator().unwrap();
-    let id = queue.commit(&full(), b"\n");
-    let mut message = queue.active.claim(id).unwrap();
-    operator.hold(id, &[Folder::Incoming, Folder::Active]).unwrap();
-    message.mark(0, RecipientState::Done).unwrap();
-    assert!(matches!(message.defer(SystemTime::now()), Err(QueueError::NotFound(_))));
-    let held = queue.root.read_only().unwrap().open(Folder::Hold, id).unwrap();
-    assert_eq!(held.recipients_from(0, 1).unwrap()[0].state, RecipientState::Done);
+    for settled in [false, true] {
+        let take_up = |id| if settled { queue.settled(id) } else { queue.active.claim(id).unwrap() };
+        let id = queue.commit(&full(), b"\n");
+        let mut message = take_up(id);
+        operator.hold(id, &[Folder::Incoming, Folder::Active]).unwrap();
+        message.mark(0, RecipientState::Done).unwrap();
+        assert!(matches!(message.defer(SystemTime::now()), Err(QueueError::NotFound(_))));
+        let held = queue.root.read_only().unwrap().open(Folder::Hold, id).unwrap();
+        assert_eq!(held.recipients_from(0, 1).unwrap()[0].state, RecipientState::Done);
+        operator.delete(id, &Folder::ALL).unwrap();
 
-    operator.delete(id, &Folder::ALL).unwrap();
-    let id = queue.commit(&full(), b"\n");
-    let message = queue.active.claim(id).unwrap();
-    operator.delete(id, &Folder::ALL).unwrap();
-    message.remove().unwrap();
+        let id = queue.commit(&full(), b"\n");
+        let message = take_up(id);
+        operator.delete(id, &Folder::ALL).unwrap();
+        message.remove().unwrap();
+        assert!(queue.files().is_empty());
+    }
 }

@@ -14,7 +14,7 @@ use mail::{
     Address, Body, Client, Dsn, DsnReturn, Envelope, Notify, Origin, Outcome, QueueId, Recipient, Served,
 };
 
-use crate::{Active, Attempt, Incoming, Root};
+use crate::{Active, Attempt, Incoming, Message, Root};
 
 /// A queue in a folder of its own, with each program's handle.
 struct Queue {
@@ -39,6 +39,13 @@ impl Queue {
         writer.append(content).unwrap();
         assert_eq!(writer.commit().unwrap(), content.len() as u64);
         id
+    }
+
+    /// Takes a message up and moves it to `active/`.
+    fn settled(&self, id: QueueId) -> Message {
+        let mut message = self.active.claim(id).unwrap();
+        message.settle().unwrap();
+        message
     }
 
     /// Where the files of the queue are: `incoming/3/ID` and so on.

@@ -47,7 +47,6 @@ fn an_envelope_comes_back_as_it_was() {
         let read =
             Envelope { recipients: recipients(&message), ..message.envelope_without_recipients().clone() };
         assert_eq!(read, envelope);
-        assert_eq!(queue.only_folder(), "active");
         message.remove().unwrap();
         assert!(queue.files().is_empty());
     }
@@ -175,11 +174,48 @@ fn states_and_attempts_survive_a_deferral() {
     assert_eq!((last[&0].clone(), last[&1].clone()), (attempt(0, "third"), attempt(1, "second")));
 }
 
+/// What has come stays where it is until it is settled; what a scan or its time brings back is moved at once.
+#[test]
+fn a_message_is_settled_or_ends_where_it_came() {
+    let queue = queue();
+    for by_handle in [false, true] {
+        let id = queue.commit(&full(), b"\n");
+        let mut message = queue.active.claim(id).unwrap();
+        assert_eq!((message.lies_in(), queue.only_folder()), (Folder::Incoming, "incoming".into()));
+        if by_handle {
+            message.settle().unwrap()
+        } else {
+            queue.active.settle(id).unwrap()
+        }
+        assert_eq!(queue.only_folder(), "active");
+        assert!(matches!(queue.active.settle(id), Err(QueueError::NotFound(_))));
+        queue.active.reclaim(id).unwrap().defer(SystemTime::now()).unwrap();
+        assert_eq!(queue.active.claim(id).unwrap().lies_in(), Folder::Active);
+        assert_eq!(queue.only_folder(), "active");
+        queue.active.remove(id, Folder::Active).unwrap();
+    }
+    let id = queue.commit(&full(), b"\n");
+    assert_eq!(queue.active.claim_verified(id).unwrap().lies_in(), Folder::Active);
+    queue.active.remove(id, Folder::Active).unwrap();
+    type End = fn(Message) -> Result<(), QueueError>;
+    let ends: [(End, &str); 2] = [(|m| m.defer(SystemTime::now()), "deferred"), (Message::hold, "hold")];
+    for (end, folder) in ends {
+        let id = queue.commit(&full(), b"\n");
+        end(queue.active.claim(id).unwrap()).unwrap();
+        assert_eq!(queue.only_folder(), folder);
+        queue.root.operator().unwrap().delete(id, &Folder::ALL).unwrap();
+    }
+    let id = queue.commit(&full(), b"\n");
+    queue.active.claim(id).unwrap().remove().unwrap();
+    assert!(queue.files().is_empty());
+}
+
 #[test]
 fn a_message_can_be_put_down_and_taken_up_again() {
     let queue = queue();
     let id = queue.commit(&full(), b"\n");
     drop(queue.active.claim(id).unwrap());
+    drop(queue.settled(id));
     assert!(matches!(queue.active.claim(id), Err(QueueError::NotFound(_))));
     queue.active.reclaim(id).unwrap().remove().unwrap();
 }
@@ -255,21 +291,28 @@ fn attempts_keep_what_a_remote_host_said() {
 #[test]
 fn a_message_is_opened_again_where_it_is() {
     let queue = queue();
-    let id = queue.commit(&plain(&["a@example.com", "b@example.com"]), b"x\n");
-    drop(queue.active.claim(id).unwrap());
-    queue.active.reopen(id, true).unwrap().mark(0, RecipientState::Done).unwrap();
-    queue.active.reopen(id, true).unwrap().hold().unwrap();
-    let mut held = queue.active.reopen(id, true).unwrap();
-    held.mark(1, RecipientState::Bounced).unwrap();
-    let states: Vec<_> = held.recipients_from(0, 2).unwrap().into_iter().map(|stored| stored.state).collect();
-    assert_eq!(states, [RecipientState::Done, RecipientState::Bounced]);
-    // It is the operator's now: removing what was taken up leaves it alone.
-    queue.active.remove(id).unwrap();
-    assert_eq!(queue.only_folder(), "hold");
-    assert!(matches!(
-        queue.active.reopen(QueueId::generate(SystemTime::now()), true),
-        Err(QueueError::NotFound(_))
-    ));
+    for lies_in in [Folder::Incoming, Folder::Active] {
+        let id = queue.commit(&plain(&["a@example.com", "b@example.com"]), b"x\n");
+        let mut message = queue.active.claim(id).unwrap();
+        if lies_in == Folder::Active {
+            message.settle().unwrap();
+        }
+        drop(message);
+        let reopen = || queue.active.reopen(id, lies_in, true).unwrap();
+        reopen().mark(0, RecipientState::Done).unwrap();
+        reopen().hold().unwrap();
+        let mut held = reopen();
+        held.mark(1, RecipientState::Bounced).unwrap();
+        let states: Vec<_> =
+            held.recipients_from(0, 2).unwrap().into_iter().map(|stored| stored.state).collect();
+        assert_eq!(states, [RecipientState::Done, RecipientState::Bounced]);
+        // It is the operator's now: putting aside or removing what was taken up leaves it alone.
+        assert!(matches!(held.defer(SystemTime::now()), Err(QueueError::NotFound(_))));
+        queue.active.remove(id, lies_in).unwrap();
+        assert_eq!(queue.only_folder(), "hold");
+        queue.root.operator().unwrap().delete(id, &Folder::ALL).unwrap();
+        assert!(matches!(queue.active.reopen(id, lies_in, true), Err(QueueError::NotFound(_))));
+    }
 }
 
 #[test]
