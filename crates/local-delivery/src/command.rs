@@ -7,12 +7,13 @@
 //! text, and the words of pipe(8) go to the program as they are.
 
 use std::ffi::CString;
+use std::fmt::Display;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use mail::Dsn;
@@ -35,6 +36,9 @@ const MAX_OUTPUT: usize = 4096;
 const PLAIN: &str = "!@%-_=+:,./ \t";
 
 const SHELL: &str = "/bin/sh";
+
+/// How late the end of a program that says nothing more may be noticed.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where programs are looked for, whatever the mail system's own `PATH`.
 pub(crate) const DEFAULT_PATH: &str = "/usr/bin:/bin";
@@ -123,22 +127,22 @@ pub(crate) fn run(invocation: &Invocation<'_>, input: &mut dyn Input) -> Result<
     let name = invocation.program.name();
     let mut child = spawn(invocation)?;
     let deadline = Instant::now() + invocation.time_limit;
-    let conversation = Conversation::new(&mut child).and_then(|c| c.hold(input, deadline));
-    let (output, input_failure) = conversation.map_err(|error| {
-        kill(&mut child);
-        Failure::from_io(&error, format_args!("pipe to \"{name}\""))
-    })?;
+    let mut conversation = Conversation::default();
+    match conversation.hold(&mut child, input, deadline) {
+        Ok(()) | Err(Broken::Late) => {}
+        Err(Broken::Message(error)) => return Err(give_up(&mut child, &error, "read the message")),
+        Err(Broken::Pipe(error)) => {
+            return Err(give_up(&mut child, &error, format_args!("pipe to \"{name}\"")));
+        }
+    }
     let status = wait(&mut child, deadline);
     let Some(status) = status.map_err(|error| Failure::from_io(&error, "wait for command"))? else {
         kill(&mut child);
-        let text = format!("Command time limit exceeded: \"{name}\"{}", quote_output(&output));
-        return Err(Failure::bounce(Dsn::new(5, 3, 0), text).of_program(&one_line(&output)));
+        let output = &conversation.kept;
+        let text = format!("Command time limit exceeded: \"{name}\"{}", quote_output(output));
+        return Err(Failure::bounce(Dsn::new(5, 3, 0), text).of_program(&one_line(output)));
     };
-    // Programs may stop reading when they have seen enough; a queue file that cannot be read is another matter.
-    if let Some(error) = input_failure {
-        return Err(Failure::from_io(&error, "read the message"));
-    }
-    judge(name, status, &output)
+    judge(name, status, &conversation.kept)
 }
 
 fn spawn(invocation: &Invocation<'_>) -> Result<Child, Failure> {
@@ -202,84 +206,117 @@ fn spawn_words<'a>(
     sys::process::confine(&mut command, bounds);
     let mut child = command.spawn()?;
     // Both of the program's outputs are one pipe; it takes the place of the one that `Child` knows of.
-    child.stdout = Some(std::process::ChildStdout::from(std::os::fd::OwnedFd::from(output)));
+    child.stdout = Some(ChildStdout::from(std::os::fd::OwnedFd::from(output)));
     Ok(child)
 }
 
 /// Feeds the program and listens to it at the same time, so that neither side waits for the other for ever.
+#[derive(Default)]
 struct Conversation {
-    input: Option<std::process::ChildStdin>,
-    output: std::process::ChildStdout,
+    input: Option<ChildStdin>,
+    output: Option<ChildStdout>,
     kept: Vec<u8>,
 }
 
-impl Conversation {
-    fn new(child: &mut Child) -> io::Result<Self> {
-        let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let input = child.stdin.take().ok_or_else(closed)?;
-        let output = child.stdout.take().ok_or_else(closed)?;
-        set_nonblocking(&input)?;
-        set_nonblocking(&output)?;
-        Ok(Self { input: Some(input), output, kept: Vec::new() })
-    }
+/// Why a conversation ended before its time.
+enum Broken {
+    /// The message cannot be read.
+    Message(io::Error),
+    /// The program cannot be spoken to.
+    Pipe(io::Error),
+    /// The time limit.
+    Late,
+}
 
-    /// The output, and the error of reading the message if there was one. Ends with the program's output, or at the
-    /// deadline.
-    fn hold(mut self, input: &mut dyn Input, deadline: Instant) -> io::Result<(Vec<u8>, Option<io::Error>)> {
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Pipe(error)
+    }
+}
+
+impl Conversation {
+    /// Until the program has the whole message, or wants no more of it, and has said everything. The input of a program
+    /// that has not got the whole stays open.
+    fn hold(&mut self, child: &mut Child, input: &mut dyn Input, deadline: Instant) -> Result<(), Broken> {
+        (self.input, self.output) = (child.stdin.take(), child.stdout.take());
+        self.input.as_ref().map_or(Ok(()), set_nonblocking)?;
+        self.output.as_ref().map_or(Ok(()), set_nonblocking)?;
         let (mut chunk, mut sent) = (Vec::new(), 0);
         loop {
             if self.input.is_some() && sent == chunk.len() {
-                match input.next_piece() {
-                    Ok(next) if next.is_empty() => self.input = None,
-                    Ok(next) => (chunk, sent) = (next, 0),
-                    Err(error) => return Ok((self.kept, Some(error))),
+                match input.next_piece().map_err(Broken::Message)? {
+                    next if next.is_empty() => self.input = None,
+                    next => (chunk, sent) = (next, 0),
                 }
             }
-            let Some((writable, readable)) = self.wait(deadline)? else { return Ok((self.kept, None)) };
-            if writable && let Some(input) = &mut self.input {
-                match input.write(&chunk[sent..]) {
-                    Ok(count) => sent += count,
-                    Err(error) if is_again(&error) => {}
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.input = None,
-                    Err(error) => return Err(error),
-                }
+            let is_over = match (&self.input, &self.output) {
+                (_, Some(_)) => false,
+                // Somebody else may hold the input open, and not read it.
+                (Some(_), None) => child.try_wait()?.is_some(),
+                (None, None) => true,
+            };
+            if is_over {
+                return Ok(());
             }
-            if readable && !self.listen()? {
-                return Ok((self.kept, None));
+            let (writable, readable) = self.wait(deadline)?;
+            if writable {
+                sent += self.feed(&chunk[sent..])?;
+            }
+            if readable {
+                self.listen()?;
             }
         }
     }
 
-    /// Waits until something can be done: whether to write, whether to read; `None` at the deadline.
-    fn wait(&self, deadline: Instant) -> io::Result<Option<(bool, bool)>> {
+    /// Waits until something can be done: whether to write, whether to read.
+    fn wait(&self, deadline: Instant) -> Result<(bool, bool), Broken> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(None);
+            return Err(Broken::Late);
         }
-        let timeout = PollTimeout::try_from(left.min(Duration::from_secs(60)) + Duration::from_millis(1));
-        let mut fds = vec![PollFd::new(self.output.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.input.iter().map(|input| PollFd::new(input.as_fd(), PollFlags::POLLOUT)));
+        let longest = if self.output.is_some() { Duration::from_secs(60) } else { LONGEST_PAUSE };
+        let timeout = PollTimeout::try_from(left.min(longest) + Duration::from_millis(1));
+        let input = self.input.as_ref().map(|input| PollFd::new(input.as_fd(), PollFlags::POLLOUT));
+        let output = self.output.as_ref().map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN));
+        let mut fds: Vec<PollFd<'_>> = input.into_iter().chain(output).collect();
         match poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(io::Error::from(error).into()),
         }
-        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        Ok(Some((fds.get(1).is_some_and(ready), ready(&fds[0]))))
+        let mut ready = fds.iter().map(|fd| fd.any().unwrap_or(true));
+        let mut next = |is_there: bool| is_there && ready.next().unwrap_or(false);
+        Ok((next(self.input.is_some()), next(self.output.is_some())))
     }
 
-    /// Reads some output; `false` at its end.
-    fn listen(&mut self) -> io::Result<bool> {
+    /// Writes some of this: how much.
+    fn feed(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let Some(input) = &mut self.input else { return Ok(0) };
+        match input.write(piece) {
+            Ok(count) => Ok(count),
+            Err(error) if is_again(&error) => Ok(0),
+            // Programs may stop reading when they have seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.input = None;
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads some output.
+    fn listen(&mut self) -> io::Result<()> {
+        let Some(output) = &mut self.output else { return Ok(()) };
         let mut buffer = [0; 4096];
-        match self.output.read(&mut buffer) {
-            Ok(0) => Ok(false),
+        match output.read(&mut buffer) {
+            Ok(0) => self.output = None,
             Ok(count) => {
                 let room = MAX_OUTPUT - self.kept.len();
                 self.kept.extend_from_slice(&buffer[..count.min(room)]);
-                Ok(true)
             }
-            Err(error) if is_again(&error) => Ok(true),
-            Err(error) => Err(error),
+            Err(error) if is_again(&error) => {}
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 }
 
@@ -304,7 +341,7 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> 
             return Ok(None);
         }
         std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -314,6 +351,12 @@ fn kill(child: &mut Child) {
         let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
     }
     let _ = child.wait();
+}
+
+/// The end of its input would tell a program that it has the whole message: it is killed before that.
+fn give_up(child: &mut Child, error: &io::Error, what: impl Display) -> Failure {
+    kill(child);
+    Failure::from_io(error, what)
 }
 
 /// What becomes of the mail.
@@ -443,6 +486,51 @@ mod tests {
         let failure = run_text("cat; exit 67", &text, 10).unwrap_err();
         assert_eq!(failure.dsn, Dsn::new(5, 1, 1));
         assert!(failure.text.len() <= MAX_OUTPUT + 100);
+    }
+
+    #[test]
+    fn a_program_that_says_nothing_gets_the_whole_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = vec![b'x'; 1_000_000];
+        let program = Program::Line { text: "exec > /dev/null 2>&1; sleep 0.1; cat > file", shell: None };
+        run_on(&Invocation { directory: folder.path(), ..invocation(program) }, &text).unwrap();
+        assert!(std::fs::metadata(folder.path().join("file")).unwrap().len() > 1_000_000);
+        // Ends, and leaves somebody behind who holds its input open.
+        let program = Program::Line { text: "setsid sleep 3 < /dev/stdin > /dev/null 2>&1 &", shell: None };
+        run_on(&invocation(program), &text).unwrap();
+    }
+
+    /// A message whose end cannot be read.
+    struct Torn(bool);
+
+    impl Input for Torn {
+        fn next_piece(&mut self) -> io::Result<Vec<u8>> {
+            if std::mem::replace(&mut self.0, true) {
+                return Err(io::Error::other("the disk is gone"));
+            }
+            Ok(b"Subject: half\n".to_vec())
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_message_is_never_taken_for_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let take = |text, input: &mut dyn Input| {
+            let program = Program::Line { text, shell: None };
+            let time_limit = Duration::from_secs(1);
+            let invocation = Invocation { directory: folder.path(), time_limit, ..invocation(program) };
+            run(&invocation, input).unwrap_err()
+        };
+        let failure = take("cat > part && mv part whole", &mut Torn(false));
+        assert!(failure.is_temporary() && failure.text.contains("the disk is gone"), "{failure:?}");
+        assert!(!folder.path().join("whole").exists());
+        // Not even where it takes its time.
+        let text: &[u8] = &vec![b'x'; 1_000_000];
+        let letter = Letter::open(&text).unwrap();
+        let mut input = Prefixed::new(b"X-First: 1\n".to_vec(), &letter);
+        let failure = take("head -c 10 > part; sleep 3; cat >> part; mv part whole", &mut input);
+        assert!(failure.text.starts_with("Command time limit exceeded: "), "{failure:?}");
+        assert!(!folder.path().join("whole").exists());
     }
 
     #[test]
