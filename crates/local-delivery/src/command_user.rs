@@ -56,7 +56,9 @@ impl CommandUsers {
             let advice = "name a user and a group that own nothing of the mail system";
             Err(Unusable::Forbidden(format!("user={name}: {text}; {advice}")))
         };
-        let owner = self.users.by_name(&self.mail_owner).ok().flatten();
+        // Who cannot be looked up may be just the one that must not run it.
+        let owner =
+            self.users.by_name(&self.mail_owner).map_err(|failure| Unusable::Unknown(failure.text))?;
         if uid.is_root() {
             return refuse("commands are never run with root's rights".to_owned());
         }
@@ -69,7 +71,7 @@ impl CommandUsers {
         if owner.is_some_and(|owner| owner.gid == gid) {
             return refuse(format!("this is the group of mail_owner = {}", self.mail_owner));
         }
-        if group_of(&self.submission_group).ok().flatten() == Some(gid) {
+        if group_of(&self.submission_group)? == Some(gid) {
             return refuse(format!("this is the group setgid_group = {}", self.submission_group));
         }
         Ok(())

@@ -137,7 +137,8 @@ fn open_locked(path: &Path, rules: &Rules<'_>) -> Result<(Locked, bool), Failure
     for _ in 0..MAX_REOPENS {
         let (file, created) = open(path, rules)?;
         check(&file, path, rules)?;
-        if !file.metadata().is_ok_and(|stat| stat.is_file()) {
+        let stat = file.metadata().map_err(|error| Failure::from_io(&error, "fstat"))?;
+        if !stat.is_file() {
             return Ok((Locked::without_lock(file), created));
         }
         let file = rules.locking.lock_file(file).map_err(|error| {
