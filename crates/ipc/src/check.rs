@@ -91,18 +91,26 @@ pub fn ask_all(config: &Config, snapshot: &Snapshot) -> io::Result<Vec<Diagnosti
 }
 
 fn missing_programs(services: &[&ServiceEntry], daemons: &Path) -> Vec<Diagnostic> {
-    let missing = services.iter().filter(|entry| !daemons.join(&entry.command).is_file());
-    missing
-        .map(|entry| Diagnostic {
-            severity: Severity::Error,
-            file: entry.file.clone(),
-            line: entry.line,
-            text: format!(
-                "there is no {}; set daemon_directory in main.cf to where Postroad's daemons are",
-                daemons.join(&entry.command).display()
-            ),
-        })
-        .collect()
+    let missing = |entry: &&ServiceEntry| {
+        let text = find_program(&daemons.join(&entry.command)).err()?;
+        Some(Diagnostic { severity: Severity::Error, file: entry.file.clone(), line: entry.line, text })
+    };
+    services.iter().filter_map(missing).collect()
+}
+
+/// Looks whether a daemon's program is there.
+///
+/// # Errors
+/// That there is none and what to do, or why nobody can tell.
+pub fn find_program(program: &Path) -> Result<(), String> {
+    let path = program.display();
+    let advice = "set daemon_directory in main.cf to where Postroad's daemons are";
+    match std::fs::metadata(program) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(format!("{path} is not a file; {advice}")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!("there is no {path}; {advice}")),
+        Err(error) => Err(format!("look at {path}: {error}")),
+    }
 }
 
 fn ask(program: &Path, question: &Question) -> io::Result<Vec<Diagnostic>> {
@@ -170,5 +178,26 @@ fn locate(diagnostic: &mut Diagnostic, asked: &Asked, line_of_service: u32) {
             diagnostic.line = line_of_service;
         }
         None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_cannot_be_looked_at_is_not_called_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("smtpd");
+        let told = || find_program(&program).unwrap_err();
+        assert!(told().starts_with("there is no "), "{}", told());
+        std::os::unix::fs::symlink(&program, &program).unwrap();
+        assert!(told().contains("Too many levels of symbolic links"), "{}", told());
+        std::fs::remove_file(&program).unwrap();
+        std::fs::create_dir(&program).unwrap();
+        assert!(told().contains("is not a file; set daemon_directory"), "{}", told());
+        std::fs::remove_dir(&program).unwrap();
+        std::fs::write(&program, "").unwrap();
+        find_program(&program).unwrap();
     }
 }

@@ -1,8 +1,10 @@
 //! `postroad check`: the configuration, the tables it names, the folders it needs.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Severity, Snapshot, param};
+use nix::errno::Errno;
 use nix::unistd::{Group, Uid, User};
 use queue::{Owner, Root};
 
@@ -34,15 +36,16 @@ fn log_file(config: &Config) -> Result<(), String> {
     if path.as_os_str().is_empty() || path.starts_with("/dev") {
         return Ok(());
     }
+    match std::fs::OpenOptions::new().append(true).open(&path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("main.cf: maillog_file: open {}: {error}", path.display())),
+    }
     let folder = path.parent().unwrap_or(&path);
-    if path.exists() {
-        let file = std::fs::OpenOptions::new().append(true).open(&path);
-        file.map(drop).map_err(|e| format!("main.cf: maillog_file: open {}: {e}", path.display()))
-    } else if !folder.is_dir() {
-        Err(format!("main.cf: maillog_file: there is no folder {}", folder.display()))
-    } else {
-        nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK)
-            .map_err(|e| format!("main.cf: maillog_file: write to {}: {}", folder.display(), e.desc()))
+    match nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK) {
+        Ok(()) => Ok(()),
+        Err(Errno::ENOENT) => Err(format!("main.cf: maillog_file: there is no folder {}", folder.display())),
+        Err(error) => Err(format!("main.cf: maillog_file: write to {}: {}", folder.display(), error.desc())),
     }
 }
 

@@ -54,13 +54,7 @@ fn prepare(directory: &Path) -> Result<(Command, Vec<String>), Failure> {
         Config::load(&directory).map_err(|p| p.iter().map(ToString::to_string).collect::<Vec<_>>())?;
     let daemons: PathBuf = config.get(param::DAEMON_DIRECTORY);
     let program = daemons.join("master");
-    if !program.exists() {
-        return Err(vec![format!(
-            "{}: no such program; set daemon_directory in {}/main.cf to where Postroad's daemons are",
-            program.display(),
-            directory.display()
-        )]);
-    }
+    ipc::check::find_program(&program).map_err(|text| vec![format!("error: {text}")])?;
     let mut command = Command::new(program);
     command.arg("-c").arg(&directory);
     Ok((command, remarks))
