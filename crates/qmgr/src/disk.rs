@@ -139,6 +139,7 @@ impl Disk {
                 messages: HashMap::new(),
                 arrived: HashMap::new(),
                 clean: HashSet::new(),
+                unremoved: HashMap::new(),
                 records: HashMap::new(),
                 next_settling: Instant::now(),
             };
@@ -194,6 +195,8 @@ struct Shard {
     arrived: HashMap<QueueId, Instant>,
     /// Those that are not kept, and of whose files it is known what lies behind their ends ([`Message::is_clean`]).
     clean: HashSet<QueueId>,
+    /// Those that are done and could not be removed, and where they lie: they are not to be delivered again.
+    unremoved: HashMap<QueueId, Folder>,
     /// What is to be written, by message.
     records: HashMap<QueueId, Records>,
     /// When messages are next to be settled.
@@ -270,6 +273,9 @@ impl Shard {
     }
 
     fn claim(&mut self, id: QueueId, verify: bool, most: usize) -> Done {
+        if let Some(lies_in) = self.unremoved.remove(&id) {
+            return self.remove_from(lies_in, id).unwrap_or(Done::Gone(id));
+        }
         let claimed = if verify { self.active.claim_verified(id) } else { self.active.claim(id) };
         // It may be in active/ still, from a removal or deferral that failed.
         let claimed = match claimed {
@@ -439,16 +445,25 @@ impl Shard {
     }
 
     fn remove(&mut self, id: QueueId) -> Option<Done> {
-        let result = self.active.remove(id, self.place_of(id));
-        if result.is_ok() {
-            // Marks that were not written yet would be for nobody.
-            self.records.remove(&id);
-            log::removed(id);
-        }
+        let stuck = self.remove_from(self.place_of(id), id);
         self.write(id);
         self.messages.remove(&id);
         self.arrived.remove(&id);
         self.clean.remove(&id);
+        stuck
+    }
+
+    /// Removes a message that is done, or notes that this is left to do.
+    fn remove_from(&mut self, lies_in: Folder, id: QueueId) -> Option<Done> {
+        let result = self.active.remove(id, lies_in);
+        match result {
+            Ok(()) => {
+                // Marks that were not written yet would be for nobody.
+                self.records.remove(&id);
+                log::removed(id);
+            }
+            Err(_) => drop(self.unremoved.insert(id, lies_in)),
+        }
         stuck(id, result)
     }
 
@@ -575,6 +590,8 @@ fn template_of(message: &Message) -> Request {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use config::{Config, Snapshot};
     use mail::{Address, Envelope, Recipient};
     use queue::{Incoming, Operator, Root};
@@ -582,7 +599,7 @@ mod tests {
     use super::*;
 
     struct Site {
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
         incoming: Incoming,
         operator: Operator,
         shard: Shard,
@@ -602,11 +619,12 @@ mod tests {
             messages: HashMap::new(),
             arrived: HashMap::new(),
             clean: HashSet::new(),
+            unremoved: HashMap::new(),
             records: HashMap::new(),
             next_settling: Instant::now(),
         };
         let (incoming, operator) = (root.incoming().unwrap(), root.operator().unwrap());
-        Site { _folder: folder, incoming, operator, shard }
+        Site { folder, incoming, operator, shard }
     }
 
     impl Site {
@@ -673,5 +691,22 @@ mod tests {
         site.shard.perform(Job::Remove { id: held });
         assert_eq!(site.folder_of(held), Some(Folder::Hold));
         assert!(!ids[MOST_KEPT..].iter().any(|id| site.shard.arrived.contains_key(id)));
+    }
+
+    #[test]
+    fn what_is_done_and_cannot_be_removed_is_not_delivered_again() {
+        let mut site = site();
+        let (folder, id) = (site.folder.path().to_owned(), site.claimed());
+        let slot = format!("incoming/{:X}", id.spread() % 16);
+        let (file, aside) = (folder.join(slot).join(id.as_str()), folder.join("aside"));
+        fs::rename(&file, &aside).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert!(matches!(site.shard.perform(Job::Remove { id }), Some(Done::Stuck(stuck)) if stuck == id));
+        let mut come_again = || site.shard.perform(Job::Claim { id, verify: true, most: 10 });
+        assert!(matches!(come_again(), Some(Done::Stuck(stuck)) if stuck == id));
+        fs::remove_dir(&file).unwrap();
+        fs::rename(&aside, &file).unwrap();
+        assert!(matches!(come_again(), Some(Done::Gone(gone)) if gone == id));
+        assert!(!file.exists() && site.shard.unremoved.is_empty());
     }
 }

@@ -63,13 +63,14 @@ impl Active {
     }
 
     /// Takes up a message that is in `active/` already: what was put down without [`Message::defer`], or could not be
-    /// moved.
+    /// moved. It goes by way of `deferred/`: in a folder that cannot be changed nothing could be recorded, and the message
+    /// would be delivered again each time.
     ///
     /// # Errors
     /// As [`Active::claim`].
     pub fn reclaim(&self, id: QueueId) -> Result<Message, QueueError> {
-        let stored = self.open(Folder::Active, id, false)?;
-        Ok(self.message(id, Folder::Active, stored, Tail::Unknown))
+        self.folders.get(Folder::Active).rename(id, self.folders.get(Folder::Deferred))?;
+        self.claim(id)
     }
 
     /// Moves a message that was taken up where it lay: `incoming/` → `active/`.

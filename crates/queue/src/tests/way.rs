@@ -220,6 +220,21 @@ fn a_message_can_be_put_down_and_taken_up_again() {
     queue.active.reclaim(id).unwrap().remove().unwrap();
 }
 
+/// What could not be put aside is not delivered again before the queue can be changed.
+#[test]
+fn a_message_in_a_folder_that_cannot_be_changed_is_not_taken_up_again() {
+    let queue = queue();
+    let id = queue.commit(&full(), b"\n");
+    drop(queue.settled(id));
+    let in_the_way = PathBuf::from(queue.only_file().display().to_string().replace("/active/", "/deferred/"));
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert!(matches!(queue.active.reclaim(id), Err(QueueError::Io { .. })));
+    assert_eq!(queue.only_folder(), "active");
+    std::fs::remove_dir(in_the_way).unwrap();
+    queue.active.reclaim(id).unwrap().remove().unwrap();
+    assert!(queue.files().is_empty());
+}
+
 #[test]
 fn every_committed_message_is_found_by_a_scan() {
     let queue = queue();
