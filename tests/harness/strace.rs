@@ -51,13 +51,15 @@ pub struct Strace {
 }
 
 impl Strace {
-    /// Attaches to these processes and all of their threads.
+    /// Attaches to these processes and all of their threads. A program that one of them executes is let go: its calls are
+    /// its own.
     ///
     /// # Panics
     /// When strace is missing or may not.
     #[must_use]
     pub fn attach(pids: &[i32], tracing: &Tracing, record: &Path) -> Self {
         let mut command = tracing.command(record);
+        command.arg("--detach-on=execve");
         for pid in pids {
             command.arg("--attach").arg(pid.to_string());
         }

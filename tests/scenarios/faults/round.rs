@@ -63,9 +63,12 @@ impl Site {
                  astray: no-such-user\n\
                  file: $root/mail/file\n\
                  refused: joe@never.example\n\
-                 included: :include:$root/etc/members\n",
+                 included: :include:$root/etc/members\n\
+                 command: \"|/bin/sh $root/etc/keep $root/mail\"\n",
             )
             .file("members", "ann@box.example.com\n")
+            // Seen when it is whole, as a Maildir is.
+            .file("keep", "part=$(mktemp -p \"$1\") && cat > \"$part\" && mv \"$part\" \"$1/kept.${part##*.}\" || exit 75\n")
             .master("smtp unix - - n - - smtp");
         let instance = if ways == Ways::Other { other_ways(builder, &lmtp) } else { builder }.start();
         Self { instance, relay, lmtp, ways }
@@ -87,8 +90,6 @@ fn other_ways(builder: Builder, lmtp: &Scripted) -> Builder {
         .main("smtpd_recipient_restrictions = check_recipient_access inline:{relay.example=reject_unverified_recipient}")
         .main("address_verify_poll_delay = 1s\nsmtpd_client_ban_unknown_recipients = 100000")
         .main("smtpd_client_ban_exceptions =")
-        // Seen when it is whole, as a Maildir is.
-        .file("keep", "part=$(mktemp -p \"$1\") && cat > \"$part\" && mv \"$part\" \"$1/kept.${part##*.}\" || exit 75\n")
         .master("keep unix - n n - - pipe user=$user argv=/bin/sh $root/etc/keep $root/mail")
         .master("lmtp unix - - n - - lmtp\nanvil unix - - n - 1 anvil\nverify unix - - n - 1 verify")
 }
@@ -114,7 +115,7 @@ fn messages_of(site: &Site) -> Vec<Sent> {
     vec![
         (String::new(), to(&["ann@box.example.com", "box@box.example.com"]), String::new(), &["ann", "box"]),
         (user.clone(), to(&[&user, "file@example.com"]), long, &["user", "file"]),
-        (user.clone(), to(&["included@example.com"]), String::new(), &["ann"]),
+        (user.clone(), to(&["included@example.com", "command@example.com"]), String::new(), &["ann", "kept"]),
         (user.clone(), to(&["astray@example.com"]), String::new(), &["bounce"]),
         (user, to(&["joe@relay.example"]), String::new(), &["relay"]),
     ]
