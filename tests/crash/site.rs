@@ -10,6 +10,9 @@ use crate::calls::Effect;
 use crate::tracer::{Tracer, Watch, on_word};
 use crate::ways::{HANDED_OVER, Way};
 
+/// How long mail is left to go its way before the queue manager is asked to look for it, which makes another way of it.
+const UNASKED: Duration = Duration::from_millis(500);
+
 /// A mail system in a scratch folder, and the mail system that it relays to.
 pub(crate) struct Site {
     /// Where queue and mailboxes are, if not in the scratch folder.
@@ -118,6 +121,13 @@ impl Site {
         }
         let reply = client.try_command(&format!("{content}.")).filter(|reply| reply.code == 250)?;
         reply.text().rsplit(' ').next().map(str::to_owned)
+    }
+
+    /// Has everything tried that has been waiting since `began` for longer than it should.
+    pub(crate) fn try_all(&self, began: Instant) {
+        if began.elapsed() > UNASKED {
+            self.instance.try_all();
+        }
     }
 
     /// Whether the queue is empty, as the mail system itself says.

@@ -18,11 +18,13 @@ pub(crate) struct Way {
     pub(crate) settings: &'static [&'static str],
     /// What is done first, without a crash: the id of the message, where the way begins with one in the queue.
     pub(crate) prepare: fn(&Site, &Letter) -> Option<String>,
-    /// What is done then; whether something was promised.
-    pub(crate) act: fn(&Site, &Letter, &str) -> bool,
+    /// What is done then; how many things were promised.
+    pub(crate) act: fn(&Site, &Letter, &str) -> usize,
     pub(crate) end: End,
     /// How many promises there are; the last may be that there is no message any more.
     pub(crate) promises: usize,
+    /// After how many of them the message is on hold until something else is done; 0 for never.
+    pub(crate) held_after: usize,
 }
 
 /// Where messages are in the end.
@@ -30,6 +32,8 @@ pub(crate) struct Way {
 pub(crate) enum End {
     /// In the Maildir of `ann`.
     Virtual,
+    /// Two messages in the Maildir of `ann`.
+    Both,
     /// In each of these Maildirs; that without a name is of the user of the mail system.
     Each(&'static [&'static str]),
     /// In the Maildir of the user of the mail system, or in the mailbox.
@@ -44,7 +48,7 @@ pub(crate) enum End {
 }
 
 /// Every way.
-pub(crate) const WAYS: [Way; 14] = [
+pub(crate) const WAYS: [Way; 16] = [
     Way {
         name: "smtp_to_virtual",
         settings: &[],
@@ -52,6 +56,7 @@ pub(crate) const WAYS: [Way; 14] = [
         act: to_ann,
         end: End::Virtual,
         promises: 1,
+        held_after: 0,
     },
     Way {
         name: "sendmail_to_local",
@@ -60,6 +65,7 @@ pub(crate) const WAYS: [Way; 14] = [
         act: with_sendmail,
         end: End::Local,
         promises: 1,
+        held_after: 0,
     },
     Way {
         name: "sendmail_over_maildrop",
@@ -69,6 +75,7 @@ pub(crate) const WAYS: [Way; 14] = [
         act: with_sendmail,
         end: End::Local,
         promises: 1,
+        held_after: 0,
     },
     Way {
         name: "smtp_to_mbox",
@@ -77,21 +84,71 @@ pub(crate) const WAYS: [Way; 14] = [
         act: to_user,
         end: End::Mbox,
         promises: 1,
+        held_after: 0,
     },
-    Way { name: "relay", settings: &[], prepare: nothing, act: to_elsewhere, end: End::Peer, promises: 1 },
-    Way { name: "bounce", settings: &[], prepare: nothing, act: astray, end: End::Report, promises: 1 },
+    Way {
+        name: "relay",
+        settings: &[],
+        prepare: nothing,
+        act: to_elsewhere,
+        end: End::Peer,
+        promises: 1,
+        held_after: 0,
+    },
+    Way {
+        name: "bounce",
+        settings: &[],
+        prepare: nothing,
+        act: astray,
+        end: End::Report,
+        promises: 1,
+        held_after: 0,
+    },
     Way {
         name: "hold_and_release",
         settings: &[],
         prepare: deferred,
         act: hold_and_release,
         end: End::Local,
-        promises: 1,
+        promises: 3,
+        held_after: 2,
     },
-    Way { name: "requeue", settings: &[], prepare: deferred, act: requeue, end: End::Local, promises: 1 },
-    Way { name: "delete", settings: &[], prepare: deferred, act: delete, end: End::Deleted, promises: 2 },
-    Way { name: "reload", settings: &[], prepare: nothing, act: reload, end: End::Virtual, promises: 1 },
-    Way { name: "deferred", settings: &[], prepare: deferred, act: try_again, end: End::Local, promises: 1 },
+    Way {
+        name: "requeue",
+        settings: &[],
+        prepare: deferred,
+        act: requeue,
+        end: End::Local,
+        promises: 1,
+        held_after: 0,
+    },
+    Way {
+        name: "delete",
+        settings: &[],
+        prepare: deferred,
+        act: delete,
+        end: End::Deleted,
+        promises: 2,
+        held_after: 0,
+    },
+    Way {
+        name: "reload",
+        settings: &[],
+        prepare: nothing,
+        act: reload,
+        end: End::Virtual,
+        promises: 1,
+        held_after: 0,
+    },
+    Way {
+        name: "deferred",
+        settings: &[],
+        prepare: deferred,
+        act: try_again,
+        end: End::Local,
+        promises: 1,
+        held_after: 0,
+    },
     Way {
         name: "several",
         settings: &[],
@@ -99,6 +156,25 @@ pub(crate) const WAYS: [Way; 14] = [
         act: to_several,
         end: End::Each(&EVERYBODY),
         promises: 1,
+        held_after: 0,
+    },
+    Way {
+        name: "found_by_a_scan",
+        settings: &[],
+        prepare: nothing,
+        act: to_ann_and_flush,
+        end: End::Virtual,
+        promises: 1,
+        held_after: 0,
+    },
+    Way {
+        name: "side_by_side",
+        settings: &[],
+        prepare: nothing,
+        act: to_ann_twice,
+        end: End::Both,
+        promises: 2,
+        held_after: 0,
     },
     Way {
         name: "some_deferred",
@@ -107,6 +183,7 @@ pub(crate) const WAYS: [Way; 14] = [
         act: try_again,
         end: End::Each(&EVERYBODY),
         promises: 1,
+        held_after: 0,
     },
     Way {
         name: "alias",
@@ -115,6 +192,7 @@ pub(crate) const WAYS: [Way; 14] = [
         act: to_alias,
         end: End::Each(&EVERYBODY),
         promises: 1,
+        held_after: 0,
     },
 ];
 
@@ -135,7 +213,21 @@ pub(crate) struct Letter {
 
 impl Letter {
     pub(crate) fn new(number: u64) -> Self {
-        let mark = format!("mark-{number}-");
+        Self::marked(format!("mark-{number}-"))
+    }
+
+    /// The one that goes its way at the same time, where there are two.
+    pub(crate) fn twin(&self) -> Self {
+        Self::marked(format!("twin-of-{}", self.mark.to_uppercase()))
+    }
+
+    /// Whether a file has it, or its twin.
+    pub(crate) fn is_in(&self, file: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(file);
+        text.contains(&self.mark) || text.contains(&self.twin().mark)
+    }
+
+    fn marked(mark: String) -> Self {
         // Nothing that the mail system would add is missing.
         let mut text = format!(
             "From: jane@client.example\nTo: you@client.example\nDate: Sun, 22 Nov 2026 12:00:00 +0000\n\
@@ -175,59 +267,78 @@ fn put_aside(site: &Site, sender: &str, recipients: &[&str], letter: &Letter) ->
     Some(id)
 }
 
-fn to_ann(site: &Site, letter: &Letter, _: &str) -> bool {
-    site.send("", &["ann@box.example.com"], &letter.wire()).is_some()
+fn to_ann(site: &Site, letter: &Letter, _: &str) -> usize {
+    usize::from(site.send("", &["ann@box.example.com"], &letter.wire()).is_some())
 }
 
-fn to_several(site: &Site, letter: &Letter, _: &str) -> bool {
+/// What has just come is moved when it is found.
+fn to_ann_and_flush(site: &Site, letter: &Letter, _: &str) -> usize {
+    let promised = to_ann(site, letter, "");
+    site.instance.try_all();
+    promised
+}
+
+/// Whatever is shared by two deliveries into one folder, and by two messages, is shared.
+fn to_ann_twice(site: &Site, letter: &Letter, _: &str) -> usize {
+    let twin = letter.twin();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| to_ann(site, &twin, ""));
+        to_ann(site, letter, "") + other.join().unwrap_or_default()
+    })
+}
+
+fn to_several(site: &Site, letter: &Letter, _: &str) -> usize {
     let user = format!("{}@example.com", site.instance.user());
-    site.send("", &["ann@box.example.com", &user, "bob@box.example.com"], &letter.wire()).is_some()
+    usize::from(
+        site.send("", &["ann@box.example.com", &user, "bob@box.example.com"], &letter.wire()).is_some(),
+    )
 }
 
-fn to_alias(site: &Site, letter: &Letter, _: &str) -> bool {
-    site.send("", &["everybody@example.com"], &letter.wire()).is_some()
+fn to_alias(site: &Site, letter: &Letter, _: &str) -> usize {
+    usize::from(site.send("", &["everybody@example.com"], &letter.wire()).is_some())
 }
 
-fn to_user(site: &Site, letter: &Letter, _: &str) -> bool {
-    site.send("", &[&format!("{}@example.com", site.instance.user())], &letter.wire()).is_some()
+fn to_user(site: &Site, letter: &Letter, _: &str) -> usize {
+    usize::from(site.send("", &[&format!("{}@example.com", site.instance.user())], &letter.wire()).is_some())
 }
 
-fn to_elsewhere(site: &Site, letter: &Letter, _: &str) -> bool {
-    site.send("", &["bob@elsewhere.example"], &letter.wire()).is_some()
+fn to_elsewhere(site: &Site, letter: &Letter, _: &str) -> usize {
+    usize::from(site.send("", &["bob@elsewhere.example"], &letter.wire()).is_some())
 }
 
-fn astray(site: &Site, letter: &Letter, _: &str) -> bool {
-    site.send("ann@box.example.com", &["astray@example.com"], &letter.wire()).is_some()
+fn astray(site: &Site, letter: &Letter, _: &str) -> usize {
+    usize::from(site.send("ann@box.example.com", &["astray@example.com"], &letter.wire()).is_some())
 }
 
-fn with_sendmail(site: &Site, letter: &Letter, _: &str) -> bool {
-    site.follow("sendmail", &[site.instance.user()], letter.text.as_bytes()) == 0
+fn with_sendmail(site: &Site, letter: &Letter, _: &str) -> usize {
+    usize::from(site.follow("sendmail", &[site.instance.user()], letter.text.as_bytes()) == 0)
 }
 
-fn hold_and_release(site: &Site, _: &Letter, id: &str) -> bool {
-    site.follow("postsuper", &["-h", id], b"") == 0 && {
+fn hold_and_release(site: &Site, _: &Letter, id: &str) -> usize {
+    let is_done = site.follow("postsuper", &["-h", id], b"") == 0 && {
         site.defer_later(false);
         site.follow("postsuper", &["-H", id], b"") == 0
-    }
+    };
+    usize::from(is_done)
 }
 
-fn requeue(site: &Site, _: &Letter, id: &str) -> bool {
+fn requeue(site: &Site, _: &Letter, id: &str) -> usize {
     site.defer_later(false);
-    site.follow("postsuper", &["-r", id], b"") == 0
+    usize::from(site.follow("postsuper", &["-r", id], b"") == 0)
 }
 
-fn delete(site: &Site, _: &Letter, id: &str) -> bool {
-    site.follow("postsuper", &["-d", id], b"") == 0
+fn delete(site: &Site, _: &Letter, id: &str) -> usize {
+    usize::from(site.follow("postsuper", &["-d", id], b"") == 0)
 }
 
-fn try_again(site: &Site, _: &Letter, _: &str) -> bool {
+fn try_again(site: &Site, _: &Letter, _: &str) -> usize {
     site.defer_later(false);
     site.instance.run("postqueue", &["-f"], "");
-    true
+    1
 }
 
 /// The client is being served while the configuration is replaced.
-fn reload(site: &Site, letter: &Letter, _: &str) -> bool {
+fn reload(site: &Site, letter: &Letter, _: &str) -> usize {
     std::thread::scope(|scope| {
         let reload = scope.spawn(|| site.follow("postroad", &["reload"], b""));
         let taken = to_ann(site, letter, "");
@@ -268,9 +379,21 @@ impl Copies {
         self.0.iter().copied().max().unwrap_or_default()
     }
 
-    /// How many more there are than before, where that is most.
-    pub(crate) fn more_than(&self, before: &Self) -> usize {
-        self.0.iter().zip(&before.0).map(|(now, before)| now - before).max().unwrap_or_default()
+    /// How many there are besides the first in each place.
+    pub(crate) fn besides_the_first(&self) -> usize {
+        self.0.iter().map(|count| count.saturating_sub(1)).sum()
+    }
+
+    /// Whether what was promised so often is there, more than `before` times: in each place, or of two messages so many.
+    pub(crate) fn keep(&self, end: End, promises: usize, before: usize) -> bool {
+        let places = if end == End::Both { promises } else { self.0.len() * promises.min(1) };
+        self.0.iter().filter(|count| **count > before).count() >= places
+    }
+
+    /// How many more there are than before: in the place where that is most, or of both messages.
+    pub(crate) fn more_than(&self, before: &Self, end: End) -> usize {
+        let more = self.0.iter().zip(&before.0).map(|(now, before)| now - before);
+        if end == End::Both { more.sum() } else { more.max().unwrap_or_default() }
     }
 }
 
@@ -280,6 +403,11 @@ impl Copies {
 /// What is there and is not whole.
 pub(crate) fn copies(site: &Site, end: End, letter: &Letter) -> Result<Copies, Half> {
     match end {
+        End::Both => [letter, &letter.twin()]
+            .into_iter()
+            .map(|letter| in_maildir(site, "ann", letter))
+            .collect::<Result<_, _>>()
+            .map(Copies),
         End::Each(names) => {
             let folder = |name: &&'static str| if name.is_empty() { site.instance.user() } else { *name };
             names
@@ -296,7 +424,7 @@ fn in_one_place(site: &Site, end: End, letter: &Letter) -> Result<usize, Half> {
     let user = site.instance.user();
     match end {
         End::Virtual => in_maildir(site, "ann", letter),
-        End::Local | End::Deleted | End::Each(_) => in_maildir(site, user, letter),
+        End::Local | End::Deleted | End::Both | End::Each(_) => in_maildir(site, user, letter),
         End::Mbox => in_mailbox(site, user, letter),
         End::Peer => Ok(site.peer.count(&format!("{}.\r\n", letter.wire()))),
         End::Report => {
