@@ -61,6 +61,12 @@ impl Service {
         self.not_before.filter(|_| self.current().is_none())
     }
 
+    /// Forgets a wait that is over: the client that the program is started for may be long in coming, and nothing is to
+    /// be looked after until then.
+    pub(crate) fn end_wait(&mut self, now: Instant) {
+        self.not_before = self.not_before.filter(|time| *time > now);
+    }
+
     /// Notes that the program with this pid ended; tells whether it was one of this service's.
     pub(crate) fn ended(&mut self, pid: Pid, how: &str, failed: bool, now: Instant) -> bool {
         let Some(place) = self.children.iter().position(|child| child.pid == pid) else { return false };
@@ -105,6 +111,10 @@ fn back_off_after(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use config::{Config, Snapshot};
+
     use super::*;
 
     #[test]
@@ -113,5 +123,22 @@ mod tests {
         assert_eq!(back_off_after(3), Duration::from_millis(800));
         assert_eq!(back_off_after(10), Duration::from_secs(60));
         assert_eq!(back_off_after(u32::MAX), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_wait_that_is_over_wants_no_attention() {
+        let master_cf = b"showq unix n - n - - showq\n".to_vec();
+        let snapshot = Snapshot { main_cf: Vec::new(), master_cf };
+        let (config, _) = Config::inspect(Path::new("/etc/postfix"), &snapshot, &[]);
+        let mut service = Service::new(config.services()[0].clone(), Vec::new());
+        let now = Instant::now();
+        service.failed_to_start(&std::io::ErrorKind::NotFound.into(), now);
+        let deadline = now + FIRST_BACK_OFF;
+        service.end_wait(now);
+        assert_eq!(service.deadline(), Some(deadline));
+        assert!(!service.waits_for_client(now));
+        service.end_wait(deadline);
+        assert_eq!(service.deadline(), None);
+        assert!(service.waits_for_client(deadline));
     }
 }

@@ -211,8 +211,9 @@ impl Supervisor {
     /// Starts the programs that run without being asked for.
     fn start_wanted(&mut self) {
         self.advance_stop();
+        let now = Instant::now();
+        self.services.iter_mut().for_each(|service| service.end_wait(now));
         if self.stopping.is_none() {
-            let now = Instant::now();
             let wanted: Vec<usize> =
                 (0..self.services.len()).filter(|n| self.services[*n].starts_by_itself(now)).collect();
             wanted.into_iter().for_each(|n| self.start(n));
