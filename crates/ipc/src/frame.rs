@@ -30,12 +30,17 @@ pub(crate) const HEAD: usize = 5;
 const MESSAGE: u8 = 0;
 const CONTENT: u8 = 1;
 
-/// Appends a message frame to `out`.
+/// Appends a message frame to `out`, or nothing.
 ///
 /// # Errors
 /// A value whose encoding exceeds the frame limit.
 pub fn push_message<T: Serialize>(out: &mut Vec<u8>, message: &T) -> io::Result<()> {
     let start = out.len();
+    // What is there already goes out all the same: a piece of a frame would be taken for the next one.
+    encode_frame(out, start, message).inspect_err(|_| out.truncate(start))
+}
+
+fn encode_frame<T: Serialize>(out: &mut Vec<u8>, start: usize, message: &T) -> io::Result<()> {
     out.extend_from_slice(&[0, 0, 0, 0, MESSAGE]);
     postcard::to_io(message, &mut *out).map_err(io::Error::other)?;
     let length = out.len() - start - HEAD;
@@ -286,6 +291,15 @@ mod tests {
         assert_eq!((receiver.buffer.capacity(), receiver.read_size), (0, LARGEST_READ));
         send(&here, &"a word", None).unwrap();
         assert_eq!(receiver.next_message::<String>(&there).unwrap().unwrap(), "a word");
+    }
+
+    #[test]
+    fn what_is_too_long_leaves_no_piece_of_a_frame() {
+        let mut out = Vec::new();
+        push_message(&mut out, &1_u8).unwrap();
+        let before = out.clone();
+        assert!(push_message(&mut out, &"x".repeat(MAX_BODY)).is_err());
+        assert_eq!(out, before);
     }
 
     #[test]
