@@ -42,12 +42,13 @@ impl AsUser {
         }
         // To the kernel the group itself counts for files as if it were among the supplementary ones.
         let groups_changed = groups.iter().any(|group| *group != gid);
-        let guard = Self { changed: true, groups_changed, _this_thread: PhantomData };
+        // Nothing is changed, and so nothing to be restored, where this fails.
         if groups_changed {
             set_thread_groups(groups)?;
         } else if !HAS_NO_GROUPS.get() {
             set_thread_groups(&[])?;
         }
+        let guard = Self { changed: true, groups_changed, _this_thread: PhantomData };
         unistd::setfsgid(gid);
         unistd::setfsuid(uid);
         // Neither call fails. Asking once more tells whether it took.
@@ -177,6 +178,17 @@ mod tests {
         assert!(guard.is_err() && unistd::getgroups().unwrap().is_empty());
         assert_eq!((file_user(), file_group()), (Uid::effective(), Gid::effective()));
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn groups_that_the_system_refuses_are_an_error() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let too_many = vec![Gid::from_raw(61_005); 65_537];
+        let refused = AsUser::become_user(Uid::from_raw(65_534), Gid::from_raw(65_534), &too_many);
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!((file_user(), file_group()), (Uid::effective(), Gid::effective()));
     }
 
     fn tempfile_folder() -> std::path::PathBuf {
