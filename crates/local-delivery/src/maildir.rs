@@ -230,7 +230,9 @@ fn rename(path: &Path, at: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
         // A file system without the flag (NFS, some FUSE): a link fails where the name exists, too.
         Err(Errno::EINVAL | Errno::ENOSYS) => {
             nix::unistd::linkat(AT_FDCWD, path, at, place, nix::fcntl::AtFlags::empty())?;
-            std::fs::remove_file(path)
+            // The mail is there: an error would bring it once more. The name that stays in tmp/ is no mail.
+            let _ = std::fs::remove_file(path);
+            Ok(())
         }
         result => Ok(result?),
     }
