@@ -6,6 +6,8 @@
 
 mod agents;
 mod findings;
+#[doc(hidden)]
+pub mod fuzzing;
 mod notice;
 mod policy;
 mod report;

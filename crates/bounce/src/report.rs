@@ -139,7 +139,7 @@ fn headers<'a>(facts: &Facts<'a>) -> MessageBuilder<'a> {
         .header("Date", Raw::new(rfc5322_date(&facts.now)))
         .header("From", Raw::new(facts.text.from.as_str()))
         .header("Subject", Raw::new(subject.as_str()))
-        .header("To", Raw::new(facts.to.to_path()))
+        .header("To", Raw::new(status::one_line(&facts.to.to_path())))
         .header("Auto-Submitted", Raw::new(submitted))
         .header("MIME-Version", Raw::new("1.0"))
         // A queue id is not used again, so it needs no time beside it.

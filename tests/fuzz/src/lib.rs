@@ -58,6 +58,7 @@ targets![
     storage::postfix_queue_file,
     peers::proxy_header,
     storage::queue_file,
+    messages::report,
     peers::sasl_client,
     peers::sasl_server,
     peers::screen,

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use bounce::fuzzing::Said;
 use config::{Config, Snapshot};
 use mail::header::{self, Next};
 use mail::header_address::{self, Mailboxes};
@@ -174,6 +175,53 @@ fn arrived<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<(Head, Vec<u8>)
         is_whole = arriving.take(piece).ok()?;
     }
     if is_whole { arriving.open().ok() } else { None }
+}
+
+/// A report of a failure: whatever the sender wrote and a server said, it has its three parts and its fields, and no others.
+pub fn report(mut data: &[u8]) {
+    const OF_THE_MESSAGE: [&str; 5] =
+        ["Reporting-MTA", "Original-Envelope-Id", "X-Postfix-Queue-ID", "X-Postfix-Sender", "Arrival-Date"];
+    const OF_THE_RECIPIENT: [&str; 7] = [
+        "Final-Recipient",
+        "Original-Recipient",
+        "Action",
+        "Status",
+        "Remote-MTA",
+        "Diagnostic-Code",
+        "Last-Attempt-Date",
+    ];
+    let smtputf8 = take_byte(&mut data) & 1 == 1;
+    let mut texts = data.split(|byte| *byte == 0xff).chain(std::iter::repeat(&b""[..]));
+    let mut next = || texts.next().unwrap_or_default();
+    let (sender, recipient) = (Address::from_bytes(next()), Address::from_bytes(next()));
+    let (Ok(sender), Ok(recipient), Some(id)) = (sender, recipient, id()) else { return };
+    let [orcpt, envid, host, reply] = [(); 4].map(|()| String::from_utf8_lossy(next()));
+    let said = Said {
+        sender: &sender,
+        recipient: &recipient,
+        orcpt: &orcpt,
+        envid: &envid,
+        host: &host,
+        reply: &reply,
+        smtputf8,
+    };
+    let (head, tail) = bounce::fuzzing::report(&said, id);
+    let head = String::from_utf8(head).unwrap_or_default();
+    assert!(head.chars().all(|c| c == '\n' || !c.is_control()), "a control character");
+    let boundary = format!("\n--{id}/mail.example.com");
+    assert_eq!(tail, format!("{boundary}--\n").as_bytes());
+    let parts: Vec<&str> = head.split(&format!("{boundary}\n")).collect();
+    assert_eq!(parts.len(), 4, "parts besides its own");
+    let fields = parts[2].split_once("\n\n").map_or("", |(_, fields)| fields);
+    assert!(smtputf8 || fields.is_ascii());
+    let groups: Vec<Vec<&str>> = fields.trim_end().split("\n\n").map(names).collect();
+    assert_eq!(groups, [&OF_THE_MESSAGE[..], &OF_THE_RECIPIENT]);
+}
+
+/// The names of fields of which the later lines are indented.
+fn names(fields: &str) -> Vec<&str> {
+    let lines = fields.lines().filter(|line| !line.starts_with("    "));
+    lines.map(|line| line.split_once(':').map_or(line, |(name, _)| name)).collect()
 }
 
 pub(crate) fn envelope() -> Option<Envelope> {

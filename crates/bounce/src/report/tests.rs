@@ -216,6 +216,13 @@ fn addresses_that_are_not_ascii_fit_into_an_ascii_report() {
 }
 
 #[test]
+fn control_characters_of_an_address_do_not_get_into_a_report() {
+    let (sender, recipients) = (address("odd\x1b@example.com"), [unknown_user("a\x0bb\x07")]);
+    let head = String::from_utf8(Report::build(&facts(Kind::Failure, &sender, &recipients)).head).unwrap();
+    assert!(head.chars().all(|c| c == '\n' || !c.is_control()), "{head:?}");
+}
+
+#[test]
 fn xtext_is_decoded() {
     assert_eq!(decode_xtext("a+2Bb+3Dc"), "a+b=c");
     assert_eq!(decode_xtext("a+b+++1"), "a+b+++1");

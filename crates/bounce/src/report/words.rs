@@ -49,7 +49,7 @@ fn paragraph(kind: Kind, recipient: &Reported) -> String {
         .filter(|original| **original != recipient.address)
         .map_or_else(String::new, |original| format!(" (expanded from <{original}>)"));
     let reason = super::status::reason(kind, recipient);
-    wrapped(&format!("<{}>{expanded}: {}", recipient.address, super::status::one_line(&reason)))
+    wrapped(&super::status::one_line(&format!("<{}>{expanded}: {reason}", recipient.address)))
 }
 
 /// Breaks text at blanks; the second and later lines are indented. A word longer than a line stays whole.
