@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use scenarios::{PATIENCE, wait_for};
 
+use crate::calls::Effect;
 use crate::disk::{Disk, Operation};
 use crate::plan;
 use crate::power_cut::{Model, states};
@@ -70,6 +71,33 @@ fn cut_after_every_call_of(name: &str) {
             tally.half
         );
     }
+}
+
+/// What lies behind the end of a file after a power cut must not count when the file grows over it, and another cut comes:
+/// that takes two of them, and is seen from the order of calls instead.
+#[test]
+fn a_process_that_appends_to_what_an_earlier_one_wrote_syncs_first() {
+    let way = way("some_deferred");
+    let site = Site::prepare(way, &[]);
+    site.start();
+    let letter = Letter::new(0);
+    let id = (way.prepare)(&site, &letter).expect("a message that waits");
+    site.abort();
+    site.watch.set(None);
+    site.start();
+    site.instance.try_all();
+    let done = wait_for("another attempt", || {
+        let seen = site.watch.seen();
+        let of_message = seen.iter().filter_map(|seen| match &seen.effect {
+            Effect::Written { path, .. } if path.ends_with(&id) => Some("write"),
+            Effect::Synced { path, .. } if path.ends_with(&id) => Some("sync"),
+            Effect::Renamed { to, .. } if to.ends_with(&id) => Some("rename"),
+            _ => None,
+        });
+        let done: Vec<&str> = of_message.skip_while(|what| *what == "rename").collect();
+        done.contains(&"rename").then_some(done)
+    });
+    assert!(done.starts_with(&["write", "sync", "write"]), "{done:?}");
 }
 
 /// Lets a message go its way and notes what was done to the disk.
