@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
@@ -14,10 +15,10 @@ use lookup::MatchList;
 use mail::QueueId;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use nix::unistd::{User, getuid};
-use queue::Root;
+use queue::{ReadOnly, Root};
 
 use crate::command::{self, Exit, Failure};
-use crate::queue_list::{JsonListing, Listing, TextListing, connection, read};
+use crate::queue_list::{JsonListing, Listing, Part, TextListing, connection, read};
 
 const PROGRAM: &str = "postqueue";
 
@@ -155,8 +156,7 @@ fn list(config: &Config, listing: &mut impl Listing) -> Result<(), ListError> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             let root = Root::open(&queue_directory).map_err(|e| down(&e))?;
             let queue = root.read_only().map_err(|e| down(&e))?;
-            let null_sender = config.get(param::EMPTY_ADDRESS_RECIPIENT);
-            read::list(&queue, &null_sender, listing).map_err(ListError::Output)
+            read_from_disk(config, &queue, listing)
         }
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(no_answer(config)),
         Err(error) => Err(failed(
@@ -164,6 +164,19 @@ fn list(config: &Config, listing: &mut impl Listing) -> Result<(), ListError> {
             format!("list the queue: connect to {}: {error}", socket.display()),
         )),
     }
+}
+
+/// A thread of this process does what showq would.
+fn read_from_disk(config: &Config, queue: &ReadOnly, listing: &mut impl Listing) -> Result<(), ListError> {
+    let null_sender = config.get(param::EMPTY_ADDRESS_RECIPIENT);
+    let (mut here, there) = UnixStream::pair().map_err(|error| down(&error))?;
+    thread::scope(|scope| {
+        // Who has seen enough closes the other end, and the listing ends.
+        scope.spawn(move || drop(read::list(queue, &null_sender, &mut here)));
+        let received = receive(config, &there, listing);
+        drop(there);
+        received
+    })
 }
 
 /// How long showq may say nothing: it sends each batch as it comes, and somebody waits.
@@ -191,7 +204,7 @@ fn no_answer(config: &Config) -> ListError {
 fn receive(config: &Config, stream: &UnixStream, listing: &mut impl Listing) -> Result<(), ListError> {
     // What goes wrong at standard output is told apart from what goes wrong at the socket.
     let mut output = Ok(());
-    let received = connection::receive(stream, &mut |part| {
+    let received = connection::receive(stream, &mut |part: Part<'_>| {
         output = listing.take(part);
         if output.is_ok() { Ok(()) } else { Err(ErrorKind::Other.into()) }
     });

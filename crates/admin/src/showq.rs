@@ -7,7 +7,7 @@ use ipc::log;
 use queue::Root;
 use service::{Fatal, Service, Stream};
 
-use crate::queue_list::{connection::Sender, read};
+use crate::queue_list::read;
 
 /// Serves listings until master says otherwise. It takes no input from a client.
 ///
@@ -20,12 +20,12 @@ pub fn run(service: Service) -> Result<(), Fatal> {
     let root = Root::open(&config.get(param::QUEUE_DIRECTORY))
         .map_err(|error| Fatal::new(format!("open the queue: {error}")))?;
     service.serve_sessions(move |_, connection| {
-        let stream: &Stream = &connection.stream;
+        let mut stream: &Stream = &connection.stream;
         // Who stops reading is dropped one day; until then the listing waits for the reader, as a pipe would.
         let _ = stream.set_write_timeout(Some(patience).filter(|p| !p.is_zero()));
         match root.read_only() {
             // The client went away, which is its good right.
-            Ok(queue) => drop(read::list(&queue, &null_sender, &mut Sender::new(stream))),
+            Ok(queue) => drop(read::list(&queue, &null_sender, &mut stream)),
             Err(error) => log::error!("{error}"),
         }
     })

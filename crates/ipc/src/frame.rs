@@ -12,8 +12,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// The largest body. A request with the most recipients that qmgr gives an agent at once, or that smtpd takes from a
 /// client, is far below it.
@@ -145,11 +144,11 @@ impl Receiver {
         }
     }
 
-    /// The next message, decoded; `None` when the peer closed.
+    /// The next message, decoded; `None` when the peer closed. It may borrow from what was received.
     ///
     /// # Errors
     /// As [`Receiver::next_frame`], and for content or a body that is not a `T`.
-    pub fn next_message<T: DeserializeOwned>(&mut self, socket: &UnixStream) -> io::Result<Option<T>> {
+    pub fn next_message<'a, T: Deserialize<'a>>(&'a mut self, socket: &UnixStream) -> io::Result<Option<T>> {
         match self.next_frame(socket)? {
             None => Ok(None),
             Some(Frame::Message(body)) => decode(body).map(Some),
@@ -225,7 +224,7 @@ pub fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// `InvalidData` for what is not a `T`, or is one with something behind it.
-pub fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
+pub fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> io::Result<T> {
     match postcard::take_from_bytes(body) {
         Ok((message, [])) => Ok(message),
         Ok(_) => Err(invalid("bytes left over behind a message")),

@@ -93,8 +93,15 @@ impl FromStr for Folder {
 #[derive(Debug)]
 pub(crate) struct Directory {
     folder: Folder,
-    root: PathBuf,
-    slots: Vec<OwnedFd>,
+    slots: Vec<Slot>,
+}
+
+/// One of its folders.
+#[derive(Debug)]
+struct Slot {
+    /// For errors.
+    path: PathBuf,
+    fd: OwnedFd,
 }
 
 impl Directory {
@@ -102,21 +109,27 @@ impl Directory {
         let open = |slot| {
             let path = root.join(folder.slot_path(slot));
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            nix::fcntl::open(&path, flags, Mode::empty())
-                .map_err(|errno| QueueError::new("open the folder", path, errno.into()))
+            match nix::fcntl::open(&path, flags, Mode::empty()) {
+                Ok(fd) => Ok(Slot { path, fd }),
+                Err(errno) => Err(QueueError::new("open the folder", path, errno.into())),
+            }
         };
         let slots = (0..folder.slots()).map(open).collect::<Result<_, _>>()?;
-        Ok(Self { folder, root: root.to_owned(), slots })
+        Ok(Self { folder, slots })
     }
 
     /// The path of a message here: for errors, and never to open it.
     pub(crate) fn path_of(&self, id: QueueId) -> PathBuf {
-        self.root.join(self.folder.slot_path(self.folder.slot_of(id))).join(id.as_str())
+        self.slot_of(id).path.join(id.as_str())
     }
 
     pub(crate) fn slot(&self, id: QueueId) -> BorrowedFd<'_> {
+        self.slot_of(id).fd.as_fd()
+    }
+
+    fn slot_of(&self, id: QueueId) -> &Slot {
         // `slots` has as many entries as `Folder::slots` says, and `slot_of` stays below that.
-        self.slots[usize::from(self.folder.slot_of(id))].as_fd()
+        &self.slots[usize::from(self.folder.slot_of(id))]
     }
 
     pub(crate) fn create(&self, id: QueueId) -> Result<File, QueueError> {
@@ -167,8 +180,9 @@ impl Directory {
 
     /// Syncs every one of its folders.
     pub(crate) fn sync_all(&self) -> Result<(), QueueError> {
-        self.slots.iter().enumerate().try_for_each(|(slot, fd)| {
-            nix::unistd::fsync(fd).map_err(|errno| self.slot_error("sync the folder", slot, errno))
+        self.slots.iter().try_for_each(|slot| {
+            nix::unistd::fsync(&slot.fd)
+                .map_err(|errno| QueueError::new("sync the folder", slot.path.clone(), errno.into()))
         })
     }
 
@@ -182,7 +196,7 @@ impl Directory {
     /// The names of one of its folders.
     fn names(&self, slot: usize) -> Result<nix::dir::OwningIter, QueueError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let opened = self.slots.get(slot).map(|fd| Dir::openat(fd, ".", flags, Mode::empty()));
+        let opened = self.slots.get(slot).map(|slot| Dir::openat(&slot.fd, ".", flags, Mode::empty()));
         match opened {
             Some(Ok(dir)) => Ok(dir.into_iter()),
             Some(Err(errno)) => Err(self.scan_error(slot, errno)),
@@ -191,12 +205,8 @@ impl Directory {
     }
 
     fn scan_error(&self, slot: usize, errno: nix::errno::Errno) -> QueueError {
-        self.slot_error("read the folder", slot, errno)
-    }
-
-    fn slot_error(&self, operation: &'static str, slot: usize, errno: nix::errno::Errno) -> QueueError {
-        let slot = u8::try_from(slot).unwrap_or_default();
-        QueueError::new(operation, self.root.join(self.folder.slot_path(slot)), errno.into())
+        let path = self.slots.get(slot).map_or_else(|| self.folder.as_str().into(), |slot| slot.path.clone());
+        QueueError::new("read the folder", path, errno.into())
     }
 }
 

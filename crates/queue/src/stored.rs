@@ -282,12 +282,13 @@ impl Stored {
     /// What reading says.
     pub fn last_attempts(&self) -> Result<BTreeMap<u32, Attempt>, QueueError> {
         let mut last = BTreeMap::new();
-        for attempt in self.journal() {
-            let attempt = attempt.map_err(|error| self.failed("read", error))?;
+        let tail = self.read_tail(|attempt| {
             if attempt.recipient < self.head.recipients {
                 last.insert(attempt.recipient, attempt);
             }
-        }
+        })?;
+        // Who asks for these asks for the states next.
+        self.tail.get_or_init(|| tail);
         Ok(last)
     }
 
@@ -376,16 +377,19 @@ impl Stored {
         if let Some(tail) = self.tail.get() {
             return Ok(tail);
         }
-        let tail = self.read_tail()?;
+        let tail = self.read_tail(drop)?;
         Ok(self.tail.get_or_init(|| tail))
     }
 
-    fn read_tail(&self) -> Result<Tail, QueueError> {
+    /// Reads the journal to its end.
+    fn read_tail(&self, mut each: impl FnMut(Attempt)) -> Result<Tail, QueueError> {
         let mut states = None;
         let mut journal = self.journal();
         while let Some(record) = journal.next_record() {
-            if let Record::Short(Short::Mark(index, state)) = record.map_err(|e| self.failed("read", e))? {
-                self.overlay(&mut states, index, state)?;
+            match record.map_err(|error| self.failed("read", error))? {
+                Record::Attempt(attempt) => each(attempt),
+                Record::Short(Short::Mark(index, state)) => self.overlay(&mut states, index, state)?,
+                Record::Short(_) => {}
             }
         }
         Ok(Tail { end: journal.end(), states })

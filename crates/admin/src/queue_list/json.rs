@@ -18,27 +18,27 @@ impl<W: Write> JsonListing<W> {
         Self { out, open: false, recipients: 0 }
     }
 
-    fn message(&mut self, message: &Listed) -> io::Result<()> {
+    fn message(&mut self, message: &Listed<'_>) -> io::Result<()> {
         self.close()?;
         let out = &mut self.out;
         write!(out, "{{\"queue_name\": \"{}\", \"queue_id\": ", message.place.as_str())?;
-        write_string(out, &message.id)?;
+        write_string(out, message.id)?;
         write!(out, ", \"arrival_time\": {}, \"message_size\": {}", message.arrival.as_secs(), message.size)?;
         if let Some(next) = message.next_attempt {
             write!(out, ", \"next_attempt\": {}", next.as_secs())?;
         }
         write!(out, ", \"forced_expire\": {}, \"sender\": ", message.forced_expire)?;
-        write_string(out, &message.sender)?;
+        write_string(out, message.sender)?;
         write!(out, ", \"recipients\": [")?;
         (self.open, self.recipients) = (true, 0);
         Ok(())
     }
 
-    fn recipient(&mut self, recipient: &ListedRecipient) -> io::Result<()> {
+    fn recipient(&mut self, recipient: &ListedRecipient<'_>) -> io::Result<()> {
         let out = &mut self.out;
         write!(out, "{}{{\"address\": ", if self.recipients > 0 { ", " } else { "" })?;
-        write_string(out, recipient.address.as_str())?;
-        if let Some(reason) = &recipient.reason {
+        write_string(out, recipient.address)?;
+        if let Some(reason) = recipient.reason {
             write!(out, ", \"delay_reason\": ")?;
             write_string(out, reason)?;
         }
@@ -56,7 +56,7 @@ fn write_string(out: &mut impl Write, text: &str) -> io::Result<()> {
 }
 
 impl<W: Write> Listing for JsonListing<W> {
-    fn take(&mut self, part: Part) -> io::Result<()> {
+    fn take(&mut self, part: Part<'_>) -> io::Result<()> {
         match part {
             Part::Message(message) => self.message(&message),
             Part::Recipients(recipients) => {

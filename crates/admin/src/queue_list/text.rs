@@ -8,11 +8,17 @@ use jiff::tz::TimeZone;
 
 use super::{Listed, ListedRecipient, Listing, Part, Place};
 
-/// The column in which recipients stand.
-const RECIPIENT_COLUMN: usize = 41;
+/// Where a recipient stands in its line.
+const BEFORE_RECIPIENT: &str = "                                         ";
 
 /// The column before which reasons end; a longer one begins at the left margin.
 const REASON_END: usize = 76;
+
+/// The column of the id and what its message's state is told by.
+const ID_WIDTH: usize = 11;
+
+/// As many as are ever wanted: to have a column filled up by the formatter is a call for each blank.
+const BLANKS: &str = "                                                                                ";
 
 /// Writes the listing as text.
 pub(crate) struct TextListing<W> {
@@ -31,7 +37,7 @@ impl<W: Write> TextListing<W> {
         Self { out, zone, moment: None, messages: 0, bytes: 0, reason: String::new() }
     }
 
-    fn message(&mut self, message: &Listed) -> io::Result<()> {
+    fn message(&mut self, message: &Listed<'_>) -> io::Result<()> {
         if self.messages == 0 {
             writeln!(self.out, "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------")?;
         } else {
@@ -45,36 +51,36 @@ impl<W: Write> TextListing<W> {
             (_, true) => "#",
             (_, false) => "",
         };
-        let id = format!("{}{status}", shown(&message.id));
-        let time = self.time(message.arrival.as_secs()).to_owned();
-        let sender = shown(&message.sender);
-        writeln!(self.out, "{id:<11} {:>7} {time:>19}  {sender}", message.size)?;
+        let (id, sender) = (shown(message.id), shown(message.sender));
+        let fill = blanks(ID_WIDTH.saturating_sub(id.chars().count() + status.len()));
+        self.know(message.arrival.as_secs());
+        let time = self.moment.as_ref().map_or("", |(_, time)| time);
+        writeln!(self.out, "{id}{status}{fill} {:>7} {time:>19}  {sender}", message.size)?;
         self.messages += 1;
         self.bytes += message.size;
         self.reason.clear();
         Ok(())
     }
 
-    fn time(&mut self, second: u64) -> &str {
-        let known = self.moment.take().filter(|(known, _)| *known == second);
-        let moment = known.unwrap_or_else(|| {
-            let time = i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok());
-            let time = time.unwrap_or(Timestamp::MAX).to_zoned(self.zone.clone());
-            (second, time.strftime("%a %b %e %H:%M:%S").to_string())
-        });
-        &self.moment.insert(moment).1
+    /// Has a second be the known one.
+    fn know(&mut self, second: u64) {
+        if self.moment.as_ref().is_some_and(|(known, _)| *known == second) {
+            return;
+        }
+        let time = i64::try_from(second).ok().and_then(|second| Timestamp::from_second(second).ok());
+        let time = time.unwrap_or(Timestamp::MAX).to_zoned(self.zone.clone());
+        self.moment = Some((second, time.strftime("%a %b %e %H:%M:%S").to_string()));
     }
 
     /// A reason stands above the recipients it holds for, and is not repeated for neighbours.
-    fn recipient(&mut self, recipient: &ListedRecipient) -> io::Result<()> {
-        let reason = recipient.reason.as_deref().unwrap_or_default();
+    fn recipient(&mut self, recipient: &ListedRecipient<'_>) -> io::Result<()> {
+        let reason = recipient.reason.unwrap_or_default();
         if reason != self.reason {
             let text = if reason.is_empty() { "reason unavailable".into() } else { shown(reason) };
-            let indent = REASON_END.saturating_sub(text.len());
-            writeln!(self.out, "{:indent$}({text})", "")?;
+            writeln!(self.out, "{}({text})", blanks(REASON_END.saturating_sub(text.len())))?;
             reason.clone_into(&mut self.reason);
         }
-        writeln!(self.out, "{:RECIPIENT_COLUMN$}{}", "", shown(recipient.address.as_str()))
+        writeln!(self.out, "{BEFORE_RECIPIENT}{}", shown(recipient.address))
     }
 
     fn end(&mut self) -> io::Result<()> {
@@ -88,6 +94,10 @@ impl<W: Write> TextListing<W> {
     }
 }
 
+fn blanks(count: usize) -> &'static str {
+    BLANKS.get(..count).unwrap_or(BLANKS)
+}
+
 /// What a peer or a user wrote must not steer the operator's terminal.
 fn shown(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -97,7 +107,7 @@ fn shown(text: &str) -> Cow<'_, str> {
 }
 
 impl<W: Write> Listing for TextListing<W> {
-    fn take(&mut self, part: Part) -> io::Result<()> {
+    fn take(&mut self, part: Part<'_>) -> io::Result<()> {
         match part {
             Part::Message(message) => self.message(&message),
             Part::Recipients(recipients) => {
@@ -121,11 +131,11 @@ mod tests {
         for second in [0, 0, 86_400, 0, u64::MAX] {
             let message = Listed {
                 place: Place::Hold,
-                id: "4gXyZ12345z1000".into(),
+                id: "4gXyZ12345z1000",
                 arrival: Duration::from_secs(second),
                 size: 5,
                 forced_expire: false,
-                sender: "a@example.org".into(),
+                sender: "a@example.org",
                 next_attempt: None,
             };
             listing.take(Part::Message(message)).unwrap();
