@@ -1,0 +1,120 @@
+//! What becomes of the files of messages that were taken up.
+
+use std::fs;
+
+use config::{Config, Snapshot};
+use mail::{Address, Envelope, Recipient};
+use queue::{Incoming, Operator, Root};
+
+use super::*;
+
+struct Site {
+    folder: tempfile::TempDir,
+    incoming: Incoming,
+    operator: Operator,
+    shard: Shard,
+}
+
+fn site() -> Site {
+    let folder = tempfile::tempdir().unwrap();
+    let root = Root::prepare(folder.path(), None).unwrap();
+    let snapshot = Snapshot { main_cf: b"myhostname = mail.example.com\n".to_vec(), master_cf: Vec::new() };
+    let config = Config::from_snapshot(folder.path(), &snapshot, &[]).unwrap().0;
+    let shard = Shard {
+        active: root.active().unwrap(),
+        router: Arc::new(Router::new(&config).unwrap()),
+        sites: Arc::new(FlushSites::new(&config).unwrap()),
+        inbox: Arc::new(Mailbox::default()),
+        messages: HashMap::new(),
+        arrived: HashMap::new(),
+        clean: HashSet::new(),
+        unremoved: HashMap::new(),
+        records: HashMap::new(),
+        next_settling: Instant::now(),
+    };
+    let (incoming, operator) = (root.incoming().unwrap(), root.operator().unwrap());
+    Site { folder, incoming, operator, shard }
+}
+
+impl Site {
+    /// Commits a message and has it taken up.
+    fn claimed(&mut self) -> QueueId {
+        let id = QueueId::generate(SystemTime::now());
+        let recipients = vec![Recipient::new(Address::new("user@example.com").unwrap())];
+        let envelope = Envelope::new(Address::null(), recipients, Duration::ZERO);
+        self.incoming.create(id, &envelope, false).unwrap().commit().unwrap();
+        let done = self.shard.perform(Job::Claim { id, verify: false, most: 10 });
+        assert!(matches!(done, Some(Done::Claimed(_))));
+        id
+    }
+
+    fn folder_of(&self, id: QueueId) -> Option<Folder> {
+        let has = |folder: &Folder| self.operator.ids(*folder).any(|found| found.unwrap() == id);
+        Folder::ALL.into_iter().find(has)
+    }
+}
+
+#[test]
+fn what_has_come_is_moved_when_it_stays() {
+    let mut site = site();
+    let (quick, slow) = (site.claimed(), site.claimed());
+    assert!(site.shard.until_settled().is_some());
+    site.shard.settle_old();
+    assert_eq!(site.folder_of(slow), Some(Folder::Incoming));
+    assert!(site.shard.perform(Job::Remove { id: quick }).is_none());
+    assert_eq!(site.folder_of(quick), None);
+    site.shard.arrived.values_mut().for_each(|since| *since -= SETTLED_AFTER);
+    site.shard.next_settling = Instant::now();
+    site.shard.settle_old();
+    assert_eq!((site.folder_of(slow), site.shard.until_settled()), (Some(Folder::Active), None));
+    site.shard.perform(Job::Defer { id: slow, until: SystemTime::now() });
+    assert_eq!(site.folder_of(slow), Some(Folder::Deferred));
+}
+
+#[test]
+fn a_scan_tells_what_lies_there_from_what_was_put_back() {
+    let mut site = site();
+    let id = site.claimed();
+    assert!(site.shard.perform(Job::Settle { id }).is_none());
+    assert_eq!(site.folder_of(id), Some(Folder::Active));
+    site.operator.requeue(id, &[Folder::Active]).unwrap();
+    assert!(matches!(site.shard.perform(Job::Settle { id }), Some(Done::PutBack(put)) if put == id));
+    assert_eq!(site.folder_of(id), Some(Folder::Incoming));
+}
+
+/// With more messages than are kept, and whatever the operator does meanwhile.
+#[test]
+fn a_message_that_is_not_kept_ends_where_it_lies() {
+    let mut site = site();
+    let ids: Vec<QueueId> = (0..MOST_KEPT + 4).map(|_| site.claimed()).collect();
+    let [deferred, settled, removed, held] = ids[MOST_KEPT..] else { unreachable!() };
+    site.shard.perform(Job::Defer { id: deferred, until: SystemTime::now() });
+    assert_eq!(site.folder_of(deferred), Some(Folder::Deferred));
+    site.shard.perform(Job::Settle { id: settled });
+    assert_eq!(site.folder_of(settled), Some(Folder::Active));
+    for id in [settled, removed] {
+        site.shard.perform(Job::Remove { id });
+        assert_eq!(site.folder_of(id), None);
+    }
+    site.operator.hold(held, &[Folder::Incoming]).unwrap();
+    site.shard.perform(Job::Remove { id: held });
+    assert_eq!(site.folder_of(held), Some(Folder::Hold));
+    assert!(!ids[MOST_KEPT..].iter().any(|id| site.shard.arrived.contains_key(id)));
+}
+
+#[test]
+fn what_is_done_and_cannot_be_removed_is_not_delivered_again() {
+    let mut site = site();
+    let (folder, id) = (site.folder.path().to_owned(), site.claimed());
+    let slot = format!("incoming/{:X}", id.spread() % 16);
+    let (file, aside) = (folder.join(slot).join(id.as_str()), folder.join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert!(matches!(site.shard.perform(Job::Remove { id }), Some(Done::Stuck(stuck)) if stuck == id));
+    let mut come_again = || site.shard.perform(Job::Claim { id, verify: true, most: 10 });
+    assert!(matches!(come_again(), Some(Done::Stuck(stuck)) if stuck == id));
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    assert!(matches!(come_again(), Some(Done::Gone(gone)) if gone == id));
+    assert!(!file.exists() && site.shard.unremoved.is_empty());
+}
