@@ -37,7 +37,7 @@ struct Inner {
     services: Vec<ServiceEntry>,
     /// Names that main.cf makes up for itself and uses.
     own_names: Vec<String>,
-    /// Values by row of the table, expanded when first asked for.
+    /// Values by row of the table, expanded when first asked for. None where each is asked for once or so.
     values: Box<[OnceLock<Box<str>>]>,
 }
 
@@ -52,6 +52,20 @@ pub(crate) struct Settings {
 impl Config {
     pub(crate) fn new(settings: Settings, services: Vec<ServiceEntry>, own_names: Vec<String>) -> Self {
         let values = (0..parameter::COUNT).map(|_| OnceLock::new()).collect();
+        Self::with_room(settings, services, own_names, values)
+    }
+
+    /// One that remembers no value: for a command that ends before the room for all of them would be worth its making.
+    pub(crate) fn brief(settings: Settings) -> Self {
+        Self::with_room(settings, Vec::new(), Vec::new(), Box::default())
+    }
+
+    fn with_room(
+        settings: Settings,
+        services: Vec<ServiceEntry>,
+        own_names: Vec<String>,
+        values: Box<[OnceLock<Box<str>>]>,
+    ) -> Self {
         let directory = settings.directory.clone();
         Self { inner: Arc::new(Inner { directory, settings, services, own_names, values }) }
     }
@@ -72,7 +86,7 @@ impl Config {
     /// The value of a parameter.
     #[must_use]
     pub fn get<T: Value>(&self, parameter: Param<T>) -> T {
-        parse_or_default(self.value_at(parameter.index()), &parameter.row())
+        parse_or_default(&self.value_at(parameter.index()), &parameter.row())
     }
 
     /// The expanded text of any name: a parameter, a user's own name such as a restriction class, or
@@ -80,7 +94,7 @@ impl Config {
     #[must_use]
     pub fn text(&self, name: &str) -> Option<String> {
         if let Some(index) = index_of(name) {
-            return Some(self.value_at(index).to_owned());
+            return Some(self.value_at(index).into_owned());
         }
         let raw = self.inner.settings.lookup(name)?;
         Some(self.expand(&raw).unwrap_or_default())
@@ -91,7 +105,7 @@ impl Config {
     pub fn for_transport<T: Value>(&self, transport: &str, suffix: &str, default: Param<T>) -> T {
         let name = format!("{transport}_{}", suffix.trim_start_matches('_'));
         if let Some(index) = index_of(&name) {
-            return parse_or_default(self.value_at(index), &default.row());
+            return parse_or_default(&self.value_at(index), &default.row());
         }
         match self.inner.settings.set.get(&name) {
             Some(setting) => {
@@ -152,11 +166,12 @@ impl Config {
         &self.inner.settings
     }
 
-    fn value_at(&self, index: usize) -> &str {
-        self.inner.values[index].get_or_init(|| {
-            let row = &parameter::at(index);
-            self.inner.settings.value_of(row).unwrap_or_default().into_boxed_str()
-        })
+    fn value_at(&self, index: usize) -> Cow<'_, str> {
+        let value = || self.inner.settings.value_of(&parameter::at(index)).unwrap_or_default();
+        match self.inner.values.get(index) {
+            Some(known) => Cow::Borrowed(known.get_or_init(|| value().into_boxed_str())),
+            None => Cow::Owned(value()),
+        }
     }
 }
 

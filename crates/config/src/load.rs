@@ -1,5 +1,6 @@
 //! Reading a configuration and judging it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -74,47 +75,18 @@ impl Config {
         snapshot: &Snapshot,
         overrides: &[(String, String)],
     ) -> (Self, Vec<Diagnostic>) {
-        Self::judge(directory, snapshot, overrides, None)
-    }
-
-    /// As [`Config::inspect`], for a command that reads no other parameters than these: what others are set to is not
-    /// judged, which is most of what reading a configuration costs. A name that is none is: it may be a slip of the pen
-    /// for one of these.
-    #[must_use]
-    pub fn inspect_for(directory: &Path, main_cf: Vec<u8>, names: &[&str]) -> (Self, Vec<Diagnostic>) {
-        Self::judge(directory, &Snapshot { main_cf, master_cf: Vec::new() }, &[], Some(names))
-    }
-
-    fn judge(
-        directory: &Path,
-        snapshot: &Snapshot,
-        overrides: &[(String, String)],
-        only: Option<&[&str]>,
-    ) -> (Self, Vec<Diagnostic>) {
         let mut found = Vec::new();
-        let main = directory.join("main.cf");
-        let master = directory.join("master.cf");
-
+        let (main, master) = (directory.join("main.cf"), directory.join("master.cf"));
         let mut remarks = Remarks { file: main.clone(), list: &mut found };
         let source = text_of(&snapshot.main_cf, &mut remarks);
-        let parsed = main_cf::parse(&source, &mut remarks);
-        let set = last_definitions(parsed, &mut remarks);
-        if only.is_none() {
-            check::trailing_comments(&source, &mut remarks);
-        }
-        let main_settings = Settings::new(directory, set);
+        let main_settings = settings_of(directory, &source, &mut remarks);
+        check::trailing_comments(&source, &mut remarks);
 
         let mut remarks = Remarks { file: master.clone(), list: &mut found };
         let source = text_of(&snapshot.master_cf, &mut remarks);
         let services = master_cf::parse(&source, &defaults(&main_settings), &mut remarks);
 
-        let own_names = match only {
-            None => check::all(&main_settings, &services, &main, &master, &mut found),
-            Some(names) => {
-                check::only(&main_settings, names, &main, &mut found);
-                Vec::new()
-            }
-        };
+        let own_names = check::all(&main_settings, &services, &main, &master, &mut found);
         // In the order in which the operator reads the files; main.cf comes before master.cf in the alphabet too.
         found.sort_by(|left, right| (&left.file, left.line).cmp(&(&right.file, right.line)));
         let settings = if overrides.is_empty() {
@@ -125,6 +97,20 @@ impl Config {
             settings
         };
         (Self::new(settings, services, own_names), found)
+    }
+
+    /// As [`Config::inspect`], for a command that reads no other parameters than these, each of them once or so: what others
+    /// are set to is not judged, which is most of what reading a configuration costs. A name that is none is: it may be a
+    /// slip of the pen for one of these.
+    #[must_use]
+    pub fn inspect_for(directory: &Path, main_cf: &[u8], names: &[&str]) -> (Self, Vec<Diagnostic>) {
+        let mut found = Vec::new();
+        let main = directory.join("main.cf");
+        let mut remarks = Remarks { file: main.clone(), list: &mut found };
+        let settings = settings_of(directory, &text_of(main_cf, &mut remarks), &mut remarks);
+        check::only(&settings, names, &main, &mut found);
+        found.sort_by_key(|remark| remark.line);
+        (Self::brief(settings), found)
     }
 }
 
@@ -174,19 +160,27 @@ fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Bytes that are not UTF-8 are replaced, and told.
-fn text_of(bytes: &[u8], remarks: &mut Remarks<'_>) -> String {
-    if let Err(error) = std::str::from_utf8(bytes) {
-        let lines = bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
-        let line = u32::try_from(lines + 1).unwrap_or(u32::MAX);
-        remarks.warning(line, "is not UTF-8; save the file in UTF-8");
-    }
-    let text = String::from_utf8_lossy(bytes);
+fn text_of<'a>(bytes: &'a [u8], remarks: &mut Remarks<'_>) -> Cow<'a, str> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(error) => {
+            let lines = bytes[..error.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+            let line = u32::try_from(lines + 1).unwrap_or(u32::MAX);
+            remarks.warning(line, "is not UTF-8; save the file in UTF-8");
+            String::from_utf8_lossy(bytes)
+        }
+    };
     // Some editors put it there; it would become part of the first name.
     if let Some(rest) = text.strip_prefix('\u{feff}') {
         remarks.warning(1, "begins with a byte order mark, which is ignored; save the file without");
-        return rest.to_owned();
+        return rest.to_owned().into();
     }
-    text.into_owned()
+    text
+}
+
+fn settings_of(directory: &Path, main_cf: &str, remarks: &mut Remarks<'_>) -> Settings {
+    let parsed = main_cf::parse(main_cf, remarks);
+    Settings::new(directory, last_definitions(parsed, remarks))
 }
 
 fn last_definitions(settings: Vec<Setting>, remarks: &mut Remarks<'_>) -> HashMap<String, Setting> {

@@ -185,7 +185,7 @@ fn a_command_is_told_of_what_it_reads_and_of_slips_of_the_pen_only() {
     let main_cf = b"message_size_limit = much\nmailbox_size_limit = more\nqueue_directry = /x\nmine = 5\n\
         queue_directory = $nothing/here # why\nsmtpd_banner = $mine\n";
     let names = ["message_size_limit", "queue_directory"];
-    let (config, remarks) = Config::inspect_for(Path::new("/"), main_cf.to_vec(), &names);
+    let (config, remarks) = Config::inspect_for(Path::new("/"), main_cf, &names);
     let lines: Vec<u32> = remarks.iter().map(|remark| remark.line).collect();
     assert_eq!(lines, [1, 3, 5], "{remarks:?}");
     assert_eq!(config.get(param::MAILBOX_SIZE_LIMIT), 51_200_000);

@@ -3,98 +3,106 @@
 //! The list has user names, `!name`, `/file/with/names`, `static:all` and lookup tables, of which only the local ones
 //! are linked here: a set-gid program speaks with no database.
 
-use std::cell::OnceCell;
-
-use nix::unistd::{Uid, User, getuid};
-
 use crate::failure::{Exit, Failure};
+use crate::invoker::Invoker;
 use crate::settings::Settings;
 
 /// How deep files may name files.
 const MAX_DEPTH: usize = 10;
 
-/// The user who runs the program, looked up when somebody asks: the user database may be on the network.
-#[derive(Debug, Default)]
-pub(crate) struct Invoker {
-    user: OnceCell<Option<User>>,
+/// Who is to say whether a submission may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It may be.
+    Allowed,
+    /// postdrop: the list has a table, and a program that is started for each message does not carry what reads those.
+    Postdrops,
 }
 
-impl Invoker {
-    /// The real uid: who runs the program, also if it is set-uid or set-gid.
-    pub(crate) fn uid(&self) -> Uid {
-        getuid()
-    }
+/// Whether a table has an entry for a name, whatever it says.
+type TableHas = fn(&str, &str) -> Result<bool, String>;
 
-    /// The login name, where the user database has this user.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.user().map(|user| user.name.as_str())
-    }
-
-    /// The full name in the user database: the GECOS field up to the first comma, `&` standing for the login name.
-    pub(crate) fn full_name(&self) -> Option<String> {
-        let user = self.user()?;
-        let gecos = user.gecos.to_string_lossy();
-        let first = gecos.split(',').next().unwrap_or_default();
-        let mut letters = user.name.chars();
-        let capitalised: String =
-            letters.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(letters).collect();
-        Some(first.replace('&', &capitalised)).filter(|name| !name.is_empty())
-    }
-
-    fn user(&self) -> Option<&User> {
-        self.user.get_or_init(|| User::from_uid(self.uid()).ok().flatten()).as_ref()
-    }
+/// What `sendmail` can say: whether the invoking user may submit mail.
+///
+/// # Errors
+/// [`Exit::NotPermitted`], or [`Exit::Config`] for a list that cannot be used.
+pub(crate) fn judge(invoker: &Invoker, settings: &Settings) -> Result<Decision, Failure> {
+    decide(invoker, settings, None)
 }
 
 /// Checks that the invoking user may submit mail.
 ///
 /// # Errors
-/// [`Exit::NotPermitted`], or [`Exit::Config`] for a list that cannot be used.
+/// As [`judge`].
 pub(crate) fn check(invoker: &Invoker, settings: &Settings) -> Result<(), Failure> {
+    decide(invoker, settings, Some(table_has)).map(|_| ())
+}
+
+fn decide(invoker: &Invoker, settings: &Settings, table_has: Option<TableHas>) -> Result<Decision, Failure> {
     let list = settings.authorized_submit_users();
     // So almost everywhere; spares the question who this is.
     if list.first().is_some_and(|item| item.starts_with("static:")) {
-        return Ok(());
+        return Ok(Decision::Allowed);
     }
     let name = invoker.name().unwrap_or("unknown");
-    if matches(&list, name, 0)?.unwrap_or(false) {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::NotPermitted,
-        format!("User {name}({}) is not allowed to submit mail", invoker.uid()),
-    ))
-}
-
-/// What the first item that speaks of the user says; `None` if none does.
-fn matches(list: &[String], name: &str, depth: usize) -> Result<Option<bool>, Failure> {
-    let wrong =
-        |item: &str, why: &str| Failure::new(Exit::Config, format!("authorized_submit_users: {item}: {why}"));
-    for item in list {
-        let (wanted, pattern) =
-            item.strip_prefix('!').map_or((true, item.as_str()), |pattern| (false, pattern));
-        let found = if pattern.starts_with('/') {
-            if depth == MAX_DEPTH {
-                return Err(wrong(item, "files name files too deeply"));
-            }
-            let text = std::fs::read_to_string(pattern).map_err(|error| wrong(item, &error.to_string()))?;
-            let lines = text.lines().filter(|line| !line.starts_with('#'));
-            matches(&lines.flat_map(config::split_list).collect::<Vec<_>>(), name, depth + 1)?
-        } else if pattern.starts_with("static:") {
-            Some(true)
-        } else if pattern.contains(':') {
-            table_has(pattern, name).map_err(|error| wrong(item, &error))?.then_some(true)
-        } else {
-            pattern.eq_ignore_ascii_case(name).then_some(true)
-        };
-        if let Some(found) = found {
-            return Ok(Some(found == wanted));
+    match (Matcher { name, table_has }).matches(&list, 0) {
+        Ok(Some(true)) => Ok(Decision::Allowed),
+        Ok(_) => Err(Failure::new(
+            Exit::NotPermitted,
+            format!("User {name}({}) is not allowed to submit mail", invoker.uid()),
+        )),
+        Err(Stop::Table) => Ok(Decision::Postdrops),
+        Err(Stop::Wrong(item, why)) => {
+            Err(Failure::new(Exit::Config, format!("authorized_submit_users: {item}: {why}")))
         }
     }
-    Ok(None)
 }
 
-/// Whether the table has an entry for the user, whatever it says.
+/// Why it is not known what a list says of a user.
+#[derive(Debug)]
+enum Stop {
+    /// A table is asked here for nothing.
+    Table,
+    /// An item, and why it cannot be used.
+    Wrong(String, String),
+}
+
+struct Matcher<'a> {
+    name: &'a str,
+    table_has: Option<TableHas>,
+}
+
+impl Matcher<'_> {
+    /// What the first item that speaks of the user says; `None` if none does.
+    fn matches(&self, list: &[String], depth: usize) -> Result<Option<bool>, Stop> {
+        let wrong = |item: &str, why: &str| Stop::Wrong(item.to_owned(), why.to_owned());
+        for item in list {
+            let (wanted, pattern) =
+                item.strip_prefix('!').map_or((true, item.as_str()), |pattern| (false, pattern));
+            let found = if pattern.starts_with('/') {
+                if depth == MAX_DEPTH {
+                    return Err(wrong(item, "files name files too deeply"));
+                }
+                let text =
+                    std::fs::read_to_string(pattern).map_err(|error| wrong(item, &error.to_string()))?;
+                let lines = text.lines().filter(|line| !line.starts_with('#'));
+                self.matches(&lines.flat_map(config::split_list).collect::<Vec<_>>(), depth + 1)?
+            } else if pattern.starts_with("static:") {
+                Some(true)
+            } else if pattern.contains(':') {
+                let table_has = self.table_has.ok_or(Stop::Table)?;
+                table_has(pattern, self.name).map_err(|error| wrong(item, &error))?.then_some(true)
+            } else {
+                pattern.eq_ignore_ascii_case(self.name).then_some(true)
+            };
+            if let Some(found) = found {
+                return Ok(Some(found == wanted));
+            }
+        }
+        Ok(None)
+    }
+}
+
 fn table_has(table: &str, name: &str) -> Result<bool, String> {
     let maps = lookup::Maps::open(&[table.to_owned()]).map_err(|error| error.to_string())?;
     let found = maps.get(&name.to_lowercase()).map_err(|error| error.to_string())?;
@@ -106,7 +114,11 @@ mod tests {
     use super::*;
 
     fn verdict(list: &str, name: &str) -> Option<bool> {
-        matches(&config::split_list(list), name, 0).unwrap()
+        matches(list, name).unwrap()
+    }
+
+    fn matches(list: &str, name: &str) -> Result<Option<bool>, Stop> {
+        Matcher { name, table_has: Some(table_has) }.matches(&config::split_list(list), 0)
     }
 
     #[test]
@@ -126,7 +138,7 @@ mod tests {
         assert_eq!(verdict(&format!("{}", file.display()), "jim"), Some(true));
         assert_eq!(verdict(&format!("!{}, static:all", file.display()), "jim"), Some(false));
         std::fs::write(&file, file.display().to_string()).unwrap();
-        assert!(matches(&[file.display().to_string()], "jim", 0).is_err());
+        assert!(matches(&file.display().to_string(), "jim").is_err());
     }
 
     #[test]
@@ -134,7 +146,14 @@ mod tests {
         assert_eq!(verdict("inline:{joe=x}", "Joe"), Some(true));
         assert_eq!(verdict("inline:{joe=x}", "jane"), None);
         assert_eq!(verdict("!inline:{joe=x}, static:all", "joe"), Some(false));
-        let error = matches(&["hash:/nonexistent/users".into()], "joe", 0).unwrap_err();
-        assert!(error.text.contains("hash:/nonexistent/users"), "{error}");
+        let error = matches("hash:/nonexistent/users", "joe").unwrap_err();
+        assert!(matches!(error, Stop::Wrong(item, _) if item == "hash:/nonexistent/users"));
+    }
+
+    #[test]
+    fn who_asks_no_table_knows_what_precedes_one() {
+        let without = |list| Matcher { name: "joe", table_has: None }.matches(&config::split_list(list), 0);
+        assert!(matches!(without("!joe, inline:{joe=x}"), Ok(Some(false))));
+        assert!(matches!(without("jane, inline:{joe=x}, static:all"), Err(Stop::Table)));
     }
 }

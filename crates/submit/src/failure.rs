@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::process::ExitCode;
 
 use nix::syslog::{Facility, LogFlags, Severity};
 
@@ -55,9 +54,9 @@ impl Failure {
     }
 
     /// Tells the user and the mail log, and gives the code to end with.
-    pub(crate) fn report(&self, program: &str) -> ExitCode {
+    pub(crate) fn report(&self, program: &str) -> u8 {
         say(program, Severity::LOG_CRIT, "fatal", &self.text);
-        ExitCode::from(self.exit as u8)
+        self.exit as u8
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mail::submission::{SOCKET_FOLDER, TAKEN, handed};
 use nix::errno::Errno;
@@ -67,13 +67,13 @@ fn send(pickup: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until pickup takes or says something, or is gone; `false` when it does not for that long.
+/// Waits until pickup takes or says something, or is gone; `false` when it does not for that long. A signal that does not end
+/// this process begins the time anew, rather than that each submission asks a clock.
 fn wait(pickup: &UnixStream, what: PollFlags, patience: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + patience;
+    let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
         let mut wanted = [PollFd::new(pickup.as_fd(), what)];
-        match poll(&mut wanted, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+        match poll(&mut wanted, patience) {
             Err(Errno::EINTR) => {}
             result => return Ok(result? > 0),
         }

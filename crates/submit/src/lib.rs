@@ -9,6 +9,7 @@ mod authorization;
 mod dialogue;
 mod failure;
 mod handover;
+mod invoker;
 mod maildrop;
 mod message;
 mod options;

@@ -10,6 +10,7 @@ use mail::submission::{Head, LostBlock, MAX_HANDED, trailer};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
+use crate::authorization::Decision;
 use crate::failure::{Exit, Failure, warn};
 use crate::handover::hand_over;
 use crate::maildrop::{Maildrop, wake_pickup};
@@ -20,6 +21,7 @@ use crate::settings::Settings;
 /// The submission on its way out. A small one is a single write; what could go to pickup as a whole is held until then.
 pub(crate) struct Outgoing<'a> {
     settings: &'a Settings,
+    decision: Decision,
     sink: Option<Sink>,
     /// What waits to be sent; the caller appends content.
     pub(crate) buffer: Vec<u8>,
@@ -31,12 +33,12 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    pub(crate) fn new(settings: &'a Settings, head: &Head, header: &Header) -> Self {
+    pub(crate) fn new(settings: &'a Settings, decision: Decision, head: &Head, header: &Header) -> Self {
         let mut buffer = head.encode();
         let head = buffer.len();
         buffer.reserve(header.bytes.len() + 1024);
         buffer.extend_from_slice(&header.bytes);
-        Self { settings, sink: None, buffer, content: 0, head, lost: LostBlock::default() }
+        Self { settings, decision, sink: None, buffer, content: 0, head, lost: LostBlock::default() }
     }
 
     /// How much the buffer is to hold before it is sent.
@@ -54,7 +56,8 @@ impl<'a> Outgoing<'a> {
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         self.count()?;
         self.buffer.extend_from_slice(&trailer(self.content));
-        if self.sink.is_none() && hand_over(&self.settings.queue_directory(), &self.buffer) {
+        let may_be_handed = self.sink.is_none() && self.decision == Decision::Allowed;
+        if may_be_handed && hand_over(&self.settings.queue_directory(), &self.buffer) {
             return Ok(());
         }
         self.write(true)?;
@@ -78,7 +81,10 @@ impl<'a> Outgoing<'a> {
     fn write(&mut self, is_last: bool) -> Result<(), Failure> {
         let sink = match &mut self.sink {
             Some(sink) => sink,
-            None => self.sink.insert(Sink::open(self.settings, is_last.then_some(&self.buffer))?),
+            None => {
+                let whole = is_last.then_some(self.buffer.as_slice());
+                self.sink.insert(Sink::open(self.settings, self.decision, whole)?)
+            }
         };
         let result = sink.write_all(&self.buffer);
         self.buffer.clear();
@@ -118,18 +124,19 @@ enum Sink {
 
 impl Sink {
     /// `whole` is the submission where that is all of it.
-    fn open(settings: &Settings, whole: Option<&[u8]>) -> Result<Self, Failure> {
-        let queue = settings.queue_directory();
-        match Maildrop::create(&queue) {
-            Ok(file) => Ok(Self::Maildrop(file)),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                if let Some(submission) = whole {
-                    become_postdrop(settings, submission)?;
-                }
-                Self::postdrop(settings)
+    fn open(settings: &Settings, decision: Decision, whole: Option<&[u8]>) -> Result<Self, Failure> {
+        if decision == Decision::Allowed {
+            let queue = settings.queue_directory();
+            match Maildrop::create(&queue) {
+                Ok(file) => return Ok(Self::Maildrop(file)),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                Err(error) => return Err(create_failed(&queue, &error)),
             }
-            Err(error) => Err(create_failed(&queue, &error)),
         }
+        if let Some(submission) = whole {
+            become_postdrop(settings, submission)?;
+        }
+        Self::postdrop(settings)
     }
 
     fn postdrop(settings: &Settings) -> Result<Self, Failure> {

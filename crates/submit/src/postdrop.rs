@@ -15,8 +15,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{getegid, geteuid, getgid, getuid, setresgid, setresuid};
 
-use crate::authorization::{self, Invoker};
+use crate::authorization;
 use crate::failure::{Exit, Failure, warn};
+use crate::invoker::Invoker;
 use crate::maildrop::Maildrop;
 use crate::message::CHUNK;
 use crate::outgoing::{commit, create_failed, full_of_zeros, too_big};
@@ -29,7 +30,7 @@ const PROGRAM: &str = "postdrop";
 pub fn postdrop() -> ExitCode {
     match act(std::env::args_os().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(PROGRAM),
+        Err(failure) => failure.report(PROGRAM).into(),
     }
 }
 

@@ -13,9 +13,9 @@ use crate::submission;
 
 pub(crate) const PROGRAM: &str = "sendmail";
 
-/// `sendmail`; what it does also depends on the name it is called by.
+/// `sendmail`; what it does also depends on the name it is called by. Returns the exit code.
 #[must_use]
-pub fn sendmail() -> ExitCode {
+pub fn sendmail() -> u8 {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     let mode = match Path::new(&name).file_name().and_then(|name| name.to_str()) {
@@ -29,18 +29,18 @@ pub fn sendmail() -> ExitCode {
 /// `mailq`, as a program of its own.
 #[must_use]
 pub fn mailq() -> ExitCode {
-    run(Mode::ListQueue, std::env::args_os().skip(1))
+    run(Mode::ListQueue, std::env::args_os().skip(1)).into()
 }
 
 /// `newaliases`, as a program of its own.
 #[must_use]
 pub fn newaliases() -> ExitCode {
-    run(Mode::BuildAliases, std::env::args_os().skip(1))
+    run(Mode::BuildAliases, std::env::args_os().skip(1)).into()
 }
 
-fn run(mode: Mode, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+fn run(mode: Mode, arguments: impl Iterator<Item = OsString>) -> u8 {
     match act(mode, arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => failure.report(PROGRAM),
     }
 }

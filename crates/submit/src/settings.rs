@@ -39,7 +39,7 @@ impl Settings {
     /// [`Exit::Config`] with the first error that counts.
     pub(crate) fn load(directory: &Path) -> Result<Self, Failure> {
         let main_cf = read_main_cf(&directory.join("main.cf"))?;
-        let (config, remarks) = Config::inspect_for(directory, main_cf, &READ_HERE);
+        let (config, remarks) = Config::inspect_for(directory, &main_cf, &READ_HERE);
         let counts = |remark: &&Diagnostic| {
             remark.severity == Severity::Error && READ_HERE.iter().any(|name| remark.text.contains(name))
         };

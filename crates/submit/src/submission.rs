@@ -6,8 +6,9 @@ use mail::header_address::{Mailboxes, parse_first};
 use mail::submission::{Head, MAX_HEAD, MAX_RECIPIENTS};
 use mail::{Address, Recipient, Trace};
 
-use crate::authorization::{self, Invoker};
+use crate::authorization;
 use crate::failure::{Exit, Failure};
+use crate::invoker::Invoker;
 use crate::message::{Header, Message, Rules};
 use crate::options::CommandLine;
 use crate::outgoing::Outgoing;
@@ -25,7 +26,7 @@ const MAX_HEADER_WITH_RECIPIENTS: usize = MAX_HEAD;
 /// Why it is not.
 pub(crate) fn submit(line: &CommandLine, settings: &Settings, input: impl Read) -> Result<(), Failure> {
     let invoker = Invoker::default();
-    authorization::check(&invoker, settings)?;
+    let decision = authorization::judge(&invoker, settings)?;
     let recipients = recipients_of_command_line(line);
     if recipients.is_empty() && !line.extract_recipients {
         let text = "recipient addresses must be specified on the command line or via the -t option";
@@ -40,7 +41,7 @@ pub(crate) fn submit(line: &CommandLine, settings: &Settings, input: impl Read) 
         announce_report(&head)?;
     }
 
-    pass_on(message, Outgoing::new(settings, &head, &header))
+    pass_on(message, Outgoing::new(settings, decision, &head, &header))
 }
 
 /// `-bv`: nothing is read and nothing delivered; the sender gets a report on the recipients.
@@ -49,7 +50,7 @@ pub(crate) fn submit(line: &CommandLine, settings: &Settings, input: impl Read) 
 /// Why not.
 pub(crate) fn probe(line: &CommandLine, settings: &Settings) -> Result<(), Failure> {
     let invoker = Invoker::default();
-    authorization::check(&invoker, settings)?;
+    let decision = authorization::judge(&invoker, settings)?;
     let recipients = recipients_of_command_line(line);
     if line.extract_recipients || recipients.is_empty() {
         return Err(Failure::new(Exit::Usage, "-bv needs recipient addresses on the command line"));
@@ -61,7 +62,7 @@ pub(crate) fn probe(line: &CommandLine, settings: &Settings) -> Result<(), Failu
     let header = read_header(&mut message, true)?;
     let head = Head { trace: Trace::Probe, ..head(line, &invoker, recipients, &header)? };
     announce_report(&head)?;
-    pass_on(message, Outgoing::new(settings, &head, &header))
+    pass_on(message, Outgoing::new(settings, decision, &head, &header))
 }
 
 fn pass_on<R: Read>(mut message: Message<R>, mut out: Outgoing<'_>) -> Result<(), Failure> {

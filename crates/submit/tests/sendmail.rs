@@ -91,6 +91,48 @@ fn users_who_may_not_submit_are_refused() {
 }
 
 #[test]
+fn where_a_table_says_who_may_submit_postdrop_asks_it() {
+    let instance = Instance::new("authorized_submit_users = !inline:{nobody-of-this-name=x}, static:all");
+    for text in ["Subject: small\n\n".to_owned(), "Subject: large\n\n".to_owned() + &"text\n".repeat(100_000)]
+    {
+        let output = instance.sendmail(&["x"], &text);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stderr(&output).starts_with("postdrop: warning: mail system is down"), "{}", stderr(&output));
+    }
+    assert_eq!(instance.files().len(), 2);
+    let instance = Instance::new("authorized_submit_users = inline:{nobody-of-this-name=x}");
+    let output = instance.sendmail(&["x"], "x\n");
+    assert_eq!((code(&output), instance.files().len()), (77, 0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("is not allowed to submit mail"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_closed_is_not_taken_for_the_file_of_a_message() {
+    let instance = Instance::new("");
+    let program = env!("CARGO_BIN_EXE_sendmail");
+    for closed in ["2>&-", "<&-", "<&- >&- 2>&-"] {
+        let mut shell = instance.command("/bin/sh");
+        let output = run(shell.args(["-c", &format!("exec {program} -v x {closed}")]), b"Subject: x\n\n");
+        assert_eq!(code(&output), 0, "{closed}: {}", stderr(&output));
+        let text = if closed.starts_with('<') { "" } else { "Subject: x\n\n" };
+        assert_eq!(instance.message().1, text, "{closed}");
+        std::fs::remove_dir_all(instance.path("queue/maildrop")).unwrap();
+        std::fs::create_dir(instance.path("queue/maildrop")).unwrap();
+    }
+}
+
+#[test]
+fn nobody_who_reads_is_no_reason_to_end_early() {
+    let instance = Instance::new("");
+    let mut command = instance.command(env!("CARGO_BIN_EXE_sendmail"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = run(command.args(["-v", "x"]).stdout(writer), b"Subject: x\n\n");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(instance.message().1, "Subject: x\n\n");
+}
+
+#[test]
 fn what_is_not_offered_says_so() {
     let instance = Instance::new("");
     let output = instance.sendmail(&["-XV", "x"], "x\n");

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod process;
 pub mod sandbox;
 pub mod stack;
+pub mod start;
 pub mod unfinished;
 
 pub use map::{Mmap, map_file};

@@ -1,5 +1,4 @@
 //! See the manual page sendmail(1).
+#![no_main]
 
-fn main() -> std::process::ExitCode {
-    submit::sendmail()
-}
+sys::program!(submit::sendmail);
