@@ -31,6 +31,9 @@ const MOST_KEPT: usize = 250;
 /// folders sees what waits for delivery there.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 
+/// How long until that is tried again where it failed: a disk in trouble is not to fill the log, too.
+const SETTLED_AGAIN: Duration = Duration::from_secs(60);
+
 /// What the loop wants done.
 pub(crate) enum Job {
     /// Take a message up. `verify`: it has lain on the disk, so that its content must be compared with its checksum.
@@ -276,6 +279,10 @@ impl Shard {
         if let Some(lies_in) = self.unremoved.remove(&id) {
             return self.remove_from(lies_in, id).unwrap_or(Done::Gone(id));
         }
+        // What was known of it when it could not be read or put aside.
+        self.messages.remove(&id);
+        self.arrived.remove(&id);
+        self.clean.remove(&id);
         let claimed = if verify { self.active.claim_verified(id) } else { self.active.claim(id) };
         // It may be in active/ still, from a removal or deferral that failed.
         let claimed = match claimed {
@@ -352,7 +359,10 @@ impl Shard {
         };
         match settled {
             Ok(()) | Err(QueueError::NotFound(_)) => drop(self.arrived.remove(&id)),
-            Err(error) => log::warning!("{id}: {error}"),
+            Err(error) => {
+                log::warning!("{id}: {error}");
+                self.arrived.insert(id, Instant::now() + SETTLED_AGAIN);
+            }
         }
     }
 

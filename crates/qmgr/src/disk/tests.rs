@@ -118,3 +118,22 @@ fn what_is_done_and_cannot_be_removed_is_not_delivered_again() {
     assert!(matches!(come_again(), Some(Done::Gone(gone)) if gone == id));
     assert!(!file.exists() && site.shard.unremoved.is_empty());
 }
+
+#[test]
+fn what_cannot_be_settled_is_tried_again_later_and_ends_where_it_lies() {
+    let mut site = site();
+    let id = site.claimed();
+    let in_the_way = site.folder.path().join(format!("active/{:X}", id.spread() % 16)).join(id.as_str());
+    fs::create_dir(&in_the_way).unwrap();
+    site.shard.perform(Job::Settle { id });
+    assert_eq!(site.folder_of(id), Some(Folder::Incoming));
+    let is_due = |site: &Site| site.shard.arrived.values().any(|since| *since <= Instant::now());
+    assert!(!is_due(&site) && site.shard.until_settled().is_some());
+    fs::remove_dir(&in_the_way).unwrap();
+    // As after an error that kept it from being read.
+    let again = site.shard.perform(Job::Claim { id, verify: true, most: 10 });
+    assert!(matches!(again, Some(Done::Claimed(_))));
+    assert_eq!((site.folder_of(id), site.shard.place_of(id)), (Some(Folder::Active), Folder::Active));
+    site.shard.perform(Job::Remove { id });
+    assert_eq!(site.folder_of(id), None);
+}
