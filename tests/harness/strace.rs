@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{peer, wait_for};
+use crate::{Instance, peer, wait_for};
 
 /// What strace is asked to do.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +66,22 @@ impl Strace {
         let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("run strace");
         wait_for("strace to attach", || pids.iter().all(|pid| is_traced(*pid)).then_some(()));
         Self { child, record: record.to_owned() }
+    }
+
+    /// Starts a mail system that was prepared, with all programs that its master starts.
+    ///
+    /// # Panics
+    /// When strace is missing, or the mail system does not start.
+    #[must_use]
+    pub fn start(site: &Instance, tracing: &Tracing) -> Self {
+        let record = site.path("strace");
+        site.postroad(&["check"]).ok();
+        let mut command = site.command("strace");
+        command.args(tracing.command(&record).get_args()).arg("--");
+        command.arg(site.path("sbin/master")).arg("-c").arg(site.etc());
+        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("run strace");
+        site.wait_for_log(&["master[", "daemon started"]);
+        Self { child, record }
     }
 
     /// Lets the processes go, and gives what they have called.

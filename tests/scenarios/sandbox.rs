@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use scenarios::{Instance, Smtp, free_port, is_root, wait_for};
+use scenarios::{Instance, Smtp, Strace, Tracing, free_port, is_root, wait_for};
 
 use crate::rights::user;
 use crate::screening;
@@ -139,6 +139,27 @@ fn a_part_can_be_left_out_for_a_service_and_that_is_told() {
     assert!(status_of(&site, "discard").ends_with("sandbox: without system calls"));
     let discard = states(&site, "discard");
     assert!(discard.iter().all(|state| state["Seccomp"] == "0"), "{discard:?}");
+}
+
+#[test]
+fn what_the_kernel_lacks_is_told_and_mail_passes_without() {
+    if !is_root("a kernel that lacks a part of the sandbox") {
+        return;
+    }
+    for (call, error, lacks, state) in [
+        ("landlock_create_ruleset", "EOPNOTSUPP", "lacks Landlock", "sandbox: without files, ports"),
+        ("seccomp", "EINVAL", "lacks seccomp", "sandbox: without system calls"),
+    ] {
+        let site = usual().prepare();
+        let fault = Some(format!("{call}:error={error}"));
+        let _strace = Strace::start(&site, &Tracing { calls: call.into(), fault, when: "1+".into() });
+        site.wait_for_log(&["master[", "warning: sandbox: this kernel ", lacks]);
+        assert!(site.postroad(&["status"]).stdout.contains(lacks), "{lacks}");
+        assert!(status_of(&site, "qmgr").ends_with(state), "{}", status_of(&site, "qmgr"));
+        send(&site, "", &["ann@box.example.com"], NOTE);
+        site.wait_for_mail("ann", 1);
+        site.postroad(&["stop"]).ok();
+    }
 }
 
 /// Routes by the table in this folder from here on.
