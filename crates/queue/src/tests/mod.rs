@@ -4,7 +4,7 @@ mod crash;
 mod damage;
 mod maildrop;
 mod operator;
-mod round_trip;
+mod round_trips;
 mod way;
 
 use std::path::PathBuf;
