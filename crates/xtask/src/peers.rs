@@ -41,7 +41,7 @@ const PACKAGING: [(&str, &str); 6] = [
 /// Sees to it that the peers are there: installs what is missing if root runs this, or says what to install.
 pub fn ensure() -> Result<()> {
     ensure_programs(&NEEDED)?;
-    unpack("exim4-daemon-light")?;
+    unpack("exim4-daemon-light", "usr/sbin")?;
     unpack_postfix().map(drop)
 }
 
@@ -79,13 +79,20 @@ fn install(packages: &[&str]) -> Result<()> {
 
 /// The folder that real Postfix is unpacked in.
 pub fn unpack_postfix() -> Result<PathBuf> {
-    unpack("postfix")
+    unpack("postfix", "usr/sbin")
 }
 
-/// The folder that a package is unpacked in: never installed, so that the host keeps its own mail system.
-fn unpack(package: &str) -> Result<PathBuf> {
+/// The library that has a type of tables in Postfix, which Debian has in a package of its own.
+pub fn postfix_tables(kind: &str) -> Result<PathBuf> {
+    let (package, library) = (format!("postfix-{kind}"), format!("usr/lib/postfix/postfix-{kind}.so"));
+    Ok(unpack(&package, &library)?.join(library))
+}
+
+/// The folder that a package is unpacked in: never installed, so that the host keeps its own mail system. `has` is in
+/// it once that is done.
+fn unpack(package: &str, has: &str) -> Result<PathBuf> {
     let folder = target().join("peers").join(package);
-    if folder.join("usr/sbin").exists() {
+    if folder.join(has).exists() {
         return Ok(folder);
     }
     let download = target().join("peers").join("download");

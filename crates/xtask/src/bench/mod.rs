@@ -5,6 +5,7 @@
 
 mod calls;
 mod disk;
+mod goals;
 mod load;
 mod meter;
 mod sink;
@@ -16,6 +17,7 @@ use nix::unistd::Uid;
 
 use crate::peers;
 use crate::shell::{self, Result, cargo};
+use goals::Row;
 use meter::Figure;
 use system::Side;
 use works::{WORKS, Work};
@@ -74,7 +76,8 @@ pub fn run(options: &Options) -> Result<()> {
         shell::run(&cargo(), &["build", "--release", "--workspace", "--bins", "--exclude", "xtask"])?;
         shell::run(&cargo(), &["build", "--release", "-p", "queue", "--examples"])?;
     }
-    works.into_iter().try_for_each(|work| measure(work, options))
+    let mut rows = Vec::new();
+    works.into_iter().try_for_each(|work| measure(work, options, &mut rows))
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Work>> {
@@ -91,7 +94,8 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Work>> {
     names.iter().map(find).collect()
 }
 
-fn measure(work: &Work, options: &Options) -> Result<()> {
+/// Measures a work; its medians come to the `rows` of those before it.
+fn measure(work: &Work, options: &Options, rows: &mut Vec<Row>) -> Result<()> {
     let scale = Scale { quick: options.quick, amount: options.amount };
     let rounds = if options.quick || work.once { options.rounds.min(1) } else { options.rounds };
     println!("\n{}: {}; {rounds} rounds", work.name, work.about);
@@ -107,7 +111,10 @@ fn measure(work: &Work, options: &Options) -> Result<()> {
             list.push(measured);
         }
     }
-    print_table(&sides, &figures);
+    let medians = medians(work.name, &sides, &figures);
+    print_table(&medians);
+    rows.extend(medians);
+    goals::judge(work.name, rows).iter().for_each(|goal| println!("  goal: {goal}"));
     if let Some(count) = work.calls.filter(|_| !options.no_calls) {
         println!("  system calls per message, counted by strace:");
         for side in &sides {
@@ -117,24 +124,30 @@ fn measure(work: &Work, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn print_table(sides: &[Side], figures: &[Vec<Vec<Figure>>]) {
-    println!("  {:<34}{:>12}{:>12}{:>10}", "median", "Postroad", "Postfix", "ratio");
-    let mut names: Vec<&str> = Vec::new();
+fn medians(work: &'static str, sides: &[Side], figures: &[Vec<Vec<Figure>>]) -> Vec<Row> {
+    let mut names: Vec<&'static str> = Vec::new();
     for Figure(name, _) in figures.iter().flatten().flatten() {
         if !names.contains(name) {
             names.push(name);
         }
     }
-    for name in names {
+    let row = |figure| {
         let of = |side| {
             let place = sides.iter().position(|known| *known == side)?;
-            let values = figures[place].iter().flatten().filter(|figure| figure.0 == name);
-            median(values.map(|figure| figure.1).collect())
+            let values = figures[place].iter().flatten().filter(|measured| measured.0 == figure);
+            median(values.map(|measured| measured.1).collect())
         };
-        let (ours, theirs) = (of(Side::Postroad), of(Side::Postfix));
+        Row { work, figure, ours: of(Side::Postroad), theirs: of(Side::Postfix) }
+    };
+    names.into_iter().map(row).collect()
+}
+
+fn print_table(rows: &[Row]) {
+    println!("  {:<40}{:>12}{:>12}{:>10}", "median", "Postroad", "Postfix", "ratio");
+    for Row { figure, ours, theirs, .. } in rows {
         let text = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), shown);
-        let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
-        println!("  {name:<34}{:>12}{:>12}{:>10}", text(ours), text(theirs), text(ratio));
+        let ratio = ours.zip(*theirs).map(|(ours, theirs)| ours / theirs);
+        println!("  {figure:<40}{:>12}{:>12}{:>10}", text(*ours), text(*theirs), text(ratio));
     }
 }
 
