@@ -60,11 +60,24 @@ impl Config {
     }
 
     /// Reads a directory's configuration whatever is wrong with it, as [`Config::inspect`] does: for commands that must
-    /// work while the files are broken (`postroad stop`, `postmap`).
+    /// work while the files are broken (`postmap`).
     #[must_use]
     pub fn load_regardless(directory: &Path) -> Self {
-        let snapshot = Snapshot::read(directory).map(|(snapshot, _)| snapshot).unwrap_or_default();
-        Self::inspect(directory, &snapshot, &[]).0
+        let defaults = || Self::inspect(directory, &Snapshot::default(), &[]).0;
+        Self::load_readable(directory).unwrap_or_else(|_| defaults())
+    }
+
+    /// The same, where main.cf can be read: for commands that must not take another mail system for the one that they are
+    /// about (`postroad stop`).
+    ///
+    /// # Errors
+    /// What reading says, with main.cf's path.
+    pub fn load_readable(directory: &Path) -> io::Result<Self> {
+        let main = directory.join("main.cf");
+        let main_cf = read_file(&main)
+            .map_err(|e| io::Error::new(e.kind(), format!("read {}: {e}", main.display())))?;
+        let master_cf = read_file(&directory.join("master.cf")).unwrap_or_default();
+        Ok(Self::inspect(directory, &Snapshot { main_cf, master_cf }, &[]).0)
     }
 
     /// As [`Config::from_snapshot`], for who wants to look at a configuration whatever is wrong with it: what cannot be

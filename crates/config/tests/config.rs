@@ -190,3 +190,19 @@ fn a_command_is_told_of_what_it_reads_and_of_slips_of_the_pen_only() {
     assert_eq!(lines, [1, 3, 5], "{remarks:?}");
     assert_eq!(config.get(param::MAILBOX_SIZE_LIMIT), 51_200_000);
 }
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let error = Config::load_readable(folder.path()).expect_err("there is no main.cf");
+    assert!(error.to_string().contains("/main.cf: No such file"), "{error}");
+    std::fs::write(folder.path().join("main.cf"), "queue_directory = /elsewhere\n").expect("write main.cf");
+    // No file, and none that could be read.
+    std::fs::create_dir(folder.path().join("master.cf")).expect("make a folder");
+    for config in [
+        Config::load_readable(folder.path()).expect("main.cf is there"),
+        Config::load_regardless(folder.path()),
+    ] {
+        assert_eq!(config.get(param::QUEUE_DIRECTORY), Path::new("/elsewhere"));
+    }
+}

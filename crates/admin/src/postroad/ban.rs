@@ -33,7 +33,7 @@ pub(super) enum Action {
 }
 
 pub(super) fn run(directory: &Path, action: Action) -> Result<Vec<String>, Failure> {
-    let config = Config::load_regardless(directory);
+    let config = Config::load_readable(directory).map_err(|error| vec![error.to_string()])?;
     match action {
         Action::List => {
             let data_directory: PathBuf = config.get(param::DATA_DIRECTORY);

@@ -62,8 +62,13 @@ fn folders(config: &Config) -> Result<(), String> {
     let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
     let data_directory: PathBuf = config.get(param::DATA_DIRECTORY);
     let owner = if Uid::effective().is_root() { Some(owner(config)?) } else { None };
-    std::fs::create_dir_all(&data_directory)
-        .map_err(|e| format!("create {}: {e}", data_directory.display()))?;
+    let made = match std::fs::metadata(&data_directory) {
+        Ok(found) if found.is_dir() => Ok(()),
+        // Whoever cannot look would say that there is such a file.
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => std::fs::create_dir_all(&data_directory),
+    };
+    made.map_err(|e| format!("create {}: {e}", data_directory.display()))?;
     if let Some(owner) = owner {
         std::os::unix::fs::chown(&data_directory, Some(owner.uid), Some(owner.gid))
             .map_err(|e| format!("chown {}: {e}", data_directory.display()))?;

@@ -119,7 +119,6 @@ fn complain(lines: &[String]) -> ExitCode {
 /// The queue directory, read from main.cf without a judgement on the rest of it: a mail system that runs must be
 /// reachable whatever the files have become. A file that cannot be read at all leaves nothing to go by.
 fn queue_directory(config_directory: &std::path::Path) -> Result<PathBuf, Failure> {
-    let path = config_directory.join("main.cf");
-    std::fs::File::open(&path).map_err(|error| vec![format!("open {}: {error}", path.display())])?;
-    Ok(Config::load_regardless(config_directory).get(param::QUEUE_DIRECTORY))
+    let config = Config::load_readable(config_directory).map_err(|error| vec![error.to_string()])?;
+    Ok(config.get(param::QUEUE_DIRECTORY))
 }
