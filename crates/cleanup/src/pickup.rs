@@ -68,6 +68,8 @@ pub fn run(mut service: Service) -> Result<(), Fatal> {
     let maildrop = root.maildrop().map_err(|error| Fatal::new(error.to_string()))?;
     let lifecycle = Arc::clone(&service.lifecycle);
     let listeners = std::mem::take(&mut service.listeners);
+    // The desk knows how many may be there, and need not be told at the end of each.
+    service.max_sessions = None;
     let sessions = {
         let desk = Arc::clone(&desk);
         service.sessions(move |_, connection| desk.serve(&connection))
