@@ -44,8 +44,20 @@ impl Child {
         log: Option<&File>,
         foreground: bool,
     ) -> io::Result<Self> {
+        let program = generation.config.get(param::DAEMON_DIRECTORY).join(&entry.command);
+        Self::start_program(&program, entry, generation, listeners, log, foreground)
+            .map_err(|e| io::Error::new(e.kind(), format!("start {}: {e}", program.display())))
+    }
+
+    fn start_program(
+        program: &Path,
+        entry: &ServiceEntry,
+        generation: &Generation,
+        listeners: &[&OwnedFd],
+        log: Option<&File>,
+        foreground: bool,
+    ) -> io::Result<Self> {
         let config = &generation.config;
-        let program = config.get(param::DAEMON_DIRECTORY).join(&entry.command);
         let (control, theirs) = UnixStream::pair()?;
         control.set_write_timeout(Some(PATIENCE))?;
         control.set_read_timeout(Some(PATIENCE))?;
@@ -70,7 +82,7 @@ impl Child {
         for listener in listeners {
             descriptors.push(listener.try_clone()?);
         }
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(if foreground { Stdio::inherit() } else { Stdio::null() });
         command
@@ -85,9 +97,7 @@ impl Child {
         }
         // A group of its own: an interrupt from master's terminal is master's to handle.
         command.process_group(0);
-        let started = sys::process::spawn_with_descriptors(&mut command, &descriptors);
-        let process =
-            started.map_err(|e| io::Error::new(e.kind(), format!("start {}: {e}", program.display())))?;
+        let process = sys::process::spawn_with_descriptors(&mut command, &descriptors)?;
         let pid = Pid::from_raw(i32::try_from(process.id()).map_err(io::Error::other)?);
         let child = Self {
             pid,

@@ -1,6 +1,5 @@
 //! What `postroad` asks of a running master, over `private/master`.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,6 +10,7 @@ use config::{Config, param};
 use ipc::frame::{self, Receiver};
 use ipc::master::{Answer, Request, SOCKET};
 
+use crate::sockets::remove_stale;
 use crate::supervisor::Supervisor;
 
 /// How long an operator's program may take to say what it wants.
@@ -28,7 +28,7 @@ impl Operator {
         let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
         let path = ipc::socket_path(&queue_directory, true, SOCKET);
         // The instance's lock is held, so a socket at this name is a dead one's.
-        let _ = fs::remove_file(&path);
+        remove_stale(&path)?;
         let listener = UnixListener::bind(&path)
             .map_err(|e| io::Error::new(e.kind(), format!("bind {}: {e}", path.display())))?;
         listener.set_nonblocking(true)?;

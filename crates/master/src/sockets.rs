@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use config::{Config, ServiceEntry, ServiceKind, param};
 use nix::sys::socket::{
@@ -85,9 +85,9 @@ fn listen_inet(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 /// Binds under another name first, so that there is never a moment without a socket at the name that clients use.
-fn listen_unix(path: &std::path::Path) -> io::Result<OwnedFd> {
+fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     let fresh = path.with_extension("new");
-    let _ = fs::remove_file(&fresh);
+    remove_stale(&fresh)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(&fresh)?)?;
@@ -97,6 +97,16 @@ fn listen_unix(path: &std::path::Path) -> io::Result<OwnedFd> {
     listen(&socket, Backlog::new(BACKLOG)?)?;
     fs::rename(&fresh, path)?;
     Ok(socket)
+}
+
+/// Removes a socket at which nobody listens any more, if there is one.
+pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(io::Error::new(e.kind(), format!("remove {}: {e}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where a service of master.cf listens.
@@ -109,7 +119,16 @@ pub(crate) fn endpoints_of(entry: &ServiceEntry, config: &Config) -> io::Result<
             if entry.command == TAKES_SUBMISSIONS {
                 let path = ipc::submission_socket_path(&queue_directory, &entry.name);
                 // An older version has made no folder for it: local mail goes through maildrop/ then.
-                paths.extend(Some(path).filter(|path| path.parent().is_some_and(std::path::Path::is_dir)));
+                match path.parent().map(fs::metadata) {
+                    Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => {
+                        return Err(io::Error::new(
+                            e.kind(),
+                            format!("look at the folder of {}: {e}", path.display()),
+                        ));
+                    }
+                    Some(Ok(folder)) if folder.is_dir() => paths.push(path),
+                    _ => {}
+                }
             }
             Ok(paths.into_iter().map(Endpoint::Unix).collect())
         }

@@ -36,9 +36,12 @@ pub(crate) struct Generation {
 
 /// Does all that can fail before the first program is started.
 pub(crate) fn prepare(arguments: impl Iterator<Item = OsString>) -> io::Result<Supervisor> {
+    close_inherited()?;
     if let Ok(report) = sys::descriptors::inherited(REPORT) {
         *REPORT_TO.lock().unwrap_or_else(PoisonError::into_inner) = Some(File::from(report));
     }
+    // Who starts us may have any; what is secret is made with its own mode.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let mut options = parse(arguments)?;
     options.foreground &= !Notifier::is_expected();
     let (generation, problems) = read_generation(&options.directory).map_err(|problems| refuse(&problems))?;
@@ -50,6 +53,17 @@ pub(crate) fn prepare(arguments: impl Iterator<Item = OsString>) -> io::Result<S
     start_log(&generation.config, log_file.as_ref(), options.foreground)?;
     problems.iter().for_each(log_diagnostic);
     Supervisor::new(options, generation, lock, log_file, signals)
+}
+
+/// Closes what whoever starts us has open besides the way of the report: daemons would have it, too.
+fn close_inherited() -> io::Result<()> {
+    match sys::descriptors::close_inherited(REPORT.unsigned_abs() + 1) {
+        // A kernel before 5.9 cannot.
+        Err(e) if e.kind() != io::ErrorKind::Unsupported => {
+            Err(io::Error::new(e.kind(), format!("close inherited descriptors: {e}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> io::Result<Options> {
@@ -148,11 +162,17 @@ pub(crate) fn open_log(config: &Config) -> io::Result<Option<File>> {
     file.map(Some).map_err(|e| io::Error::new(e.kind(), format!("open maillog_file {}: {e}", path.display())))
 }
 
+/// Another descriptor of the log, for somebody else.
+pub(crate) fn copy_of_log(file: &File) -> io::Result<File> {
+    file.try_clone()
+        .map_err(|e| io::Error::new(e.kind(), format!("duplicate the descriptor of maillog_file: {e}")))
+}
+
 fn start_log(config: &Config, file: Option<&File>, foreground: bool) -> io::Result<()> {
     let facility = config.get(param::SYSLOG_FACILITY);
     log::init_daemon(log::Destination {
         name: format!("{}/master", config.get(param::SYSLOG_NAME)),
-        file: file.map(File::try_clone).transpose()?,
+        file: file.map(copy_of_log).transpose()?,
         facility: log::Facility::from_name(&facility).unwrap_or(log::Facility::MAIL),
         stderr: foreground,
     });
@@ -163,8 +183,9 @@ fn start_log(config: &Config, file: Option<&File>, foreground: bool) -> io::Resu
 fn take_signals() -> io::Result<SignalFd> {
     let mut set = SigSet::empty();
     [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|s| set.add(s));
-    set.thread_block()?;
-    Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = set.thread_block().and_then(|()| SignalFd::with_flags(&set, flags));
+    signals.map_err(|e| io::Error::other(format!("open a descriptor for signals: {}", io::Error::from(e))))
 }
 
 /// Tells `postroad start` that the mail system is up.

@@ -361,7 +361,7 @@ impl Supervisor {
     pub(crate) fn reopen_log(&mut self) -> io::Result<()> {
         self.log_file = startup::open_log(&self.generation.config)?;
         let Some(file) = &self.log_file else { return Ok(()) };
-        log::replace_file(file.try_clone()?);
+        log::replace_file(startup::copy_of_log(file)?);
         let services = self.services.iter().chain(&self.retired);
         services.flat_map(|s| &s.children).for_each(|child| child.say(&ToChild::Log, Some(file)));
         Ok(())

@@ -47,7 +47,7 @@ fn act(arguments: impl Iterator<Item = OsString>) -> Result<(), Failure> {
 /// opens /dev/null where one is missing, so that no file of ours gets such a number.
 fn shed_inheritance() -> Result<(), Failure> {
     let failed = |what: &str, error: io::Error| Failure::new(Exit::System, format!("{what}: {error}"));
-    sys::descriptors::close_inherited().map_err(|error| failed("close inherited descriptors", error))?;
+    sys::descriptors::close_inherited(3).map_err(|error| failed("close inherited descriptors", error))?;
     // The mode of the file is set without regard to the umask; nothing else is made.
     umask(Mode::from_bits_truncate(0o077));
     // A core file would belong to the user and have what the group may read in it.

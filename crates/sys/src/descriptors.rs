@@ -36,16 +36,17 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Closes whatever a parent process left open from number 3 on.
+/// Closes whatever a parent process left open from number `first` on, which is 3 or more.
 ///
 /// Called first thing in `main`, before this process opens anything of its own: what is closed then belongs to nobody
-/// here. A set-gid program does it so that its user cannot have filled the table of descriptors.
+/// here. A set-gid program does it so that its user cannot have filled the table of descriptors, and master so that what an
+/// operator's shell has open is not handed to daemons.
 ///
 /// # Errors
 /// What `close_range` says (Linux 5.9 and later have it).
-pub fn close_inherited() -> io::Result<()> {
-    // SAFETY: no `OwnedFd` of this process exists yet, as the documentation above demands, so none loses its file.
-    let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+pub fn close_inherited(first: u32) -> io::Result<()> {
+    // SAFETY: the standard descriptors stay, and no `OwnedFd` of this process exists yet, as the documentation above demands, so none loses its file.
+    let result = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first.max(3), u32::MAX, 0_u32) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -153,6 +153,47 @@ fn descriptors_that_are_closed_or_too_many_do_no_harm() {
 }
 
 #[test]
+fn nothing_of_the_shell_that_starts_it_reaches_the_mail_system() {
+    if !is_root("a start from a strange shell") {
+        return;
+    }
+    for umask in ["0", "777"] {
+        let site = site().prepare();
+        let secret = secret(&site);
+        // Made anew by this start.
+        let start = format!(
+            "umask {umask}; exec 9< {} <&- >&- 2>&-; EVIL=1 BASH_ENV=/evil LD_BIND_NOT=1 exec {} start",
+            secret.display(),
+            site.path("sbin/postroad").display()
+        );
+        let mut command = site.command("bash");
+        command.args(["-c", &start]);
+        assert_eq!(run(command, b"").status, 0, "{}", site.log());
+        let recipient = format!("{RECIPIENT}@example.com");
+        assert_eq!(site.run("sendmail", &[&recipient], MAIL).status, 0);
+        site.wait_for_mail(RECIPIENT, 1);
+        let master = site.pids("master");
+        assert_eq!(
+            fs::read_to_string(site.path("queue/pid/master.pid")).unwrap(),
+            format!("{}\n", master[0])
+        );
+        let mode = |path: &str| fs::metadata(site.path(path)).unwrap().mode() & 0o777;
+        assert_eq!((mode("queue/pid/master.pid"), mode("log") & 0o133), (0o644, 0), "{umask}");
+        for program in ["smtpd", "cleanup", "qmgr", "local", "pickup"] {
+            for pid in site.pids(program) {
+                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+                let environment = String::from_utf8_lossy(&environment).into_owned();
+                assert!(!environment.to_lowercase().contains("evil"), "{program}: {environment}");
+                let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(Result::ok);
+                let names: Vec<_> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+                assert!(!names.contains(&secret), "{program}: {names:?}");
+            }
+        }
+        assert_kept(&site);
+    }
+}
+
+#[test]
 fn small_limits_and_ignored_signals_leave_no_half_message() {
     if !is_root("limits") {
         return;

@@ -25,9 +25,14 @@ pub(super) fn start(directory: &Path) -> Result<Vec<String>, Failure> {
     if !reason.is_empty() {
         return Err(reason.lines().map(str::to_owned).collect());
     }
-    if !is_running(directory) {
-        return Err(vec!["master ended while it started; the log says why".into()]);
-    }
+    let queue = super::queue_directory(directory)?;
+    ask(&queue, Request::Status).map_err(|error| {
+        let socket = ipc::socket_path(&queue, true, ipc::master::SOCKET);
+        vec![format!(
+            "ask master at {}: {error}; if it ended while it started, the log says why",
+            socket.display()
+        )]
+    })?;
     remarks.push(format!("the mail system is started, master pid {}", child.id()));
     Ok(remarks)
 }
@@ -38,10 +43,6 @@ pub(super) fn start_in_foreground(directory: &Path) -> Result<Vec<String>, Failu
     command.arg("-f");
     let error = command.exec();
     Err(vec![format!("start {}: {error}", command.get_program().display())])
-}
-
-fn is_running(directory: &Path) -> bool {
-    super::queue_directory(directory).is_ok_and(|queue| ask(&queue, Request::Status).is_ok())
 }
 
 /// Checks, makes the folders, and gives the command that runs master, with the check's remarks.
