@@ -11,6 +11,7 @@ mod operator;
 mod points;
 mod programs;
 pub(crate) mod round;
+mod start;
 
 use std::collections::BTreeMap;
 
@@ -66,18 +67,16 @@ fn every_call_may_fail(ways: Ways) {
     if !is_root("faults in the place of system calls") {
         return;
     }
-    let wanted = std::env::var(WANTED).ok();
+    let all = std::env::var_os(WANTED).is_some();
     let daemons = DAEMONS.iter().filter(|(of, _)| *of == ways).flat_map(|(_, daemons)| *daemons);
-    let daemons = daemons.filter(|name| {
-        wanted.as_deref().is_none_or(|wanted| wanted == "all" || wanted.split(',').any(|word| word == **name))
-    });
+    let daemons = daemons.filter(|name| is_wanted(name));
     let site = Site::with(ways);
     // What is done once is done: sessions of the daemons with each other are open then.
     let mut warm = Round::send_within(&site, PATIENCE);
     warm.settle(&site).expect("a round without a fault");
     let mut wrong = Vec::new();
     for daemon in daemons {
-        let tally = try_daemon(&site, daemon, wanted.is_some());
+        let tally = try_daemon(&site, daemon, all);
         println!(
             "{daemon}: {} faults, {} that found no such call; {} messages refused, {} delivered once more than needed; {} faults the log is silent about",
             tally.hit,
@@ -90,6 +89,11 @@ fn every_call_may_fail(ways: Ways) {
         wrong.extend(tally.wrong);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn is_wanted(program: &str) -> bool {
+    let wanted = std::env::var(WANTED).ok();
+    wanted.is_none_or(|wanted| wanted == "all" || wanted.split(',').any(|word| word == program))
 }
 
 #[test]
@@ -135,8 +139,11 @@ fn record(site: &Site, daemon: &str) -> BTreeMap<String, usize> {
     let settled = round.settle(site);
     let calls = strace.detach();
     settled.unwrap_or_else(|error| panic!("{daemon} under strace without a fault: {error}"));
-    let ours: Vec<Call> = calls.into_iter().filter(|call| !is_the_librarys(call)).collect();
-    most_per_thread(&ours)
+    most_per_thread(&ours(&calls))
+}
+
+fn ours(calls: &[Call]) -> Vec<Call> {
+    calls.iter().filter(|call| !is_the_librarys(call)).cloned().collect()
 }
 
 /// Whether the standard library asks its own socket, not a peer's, whether a program that it starts was executed. Such a

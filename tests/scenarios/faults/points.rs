@@ -11,14 +11,18 @@ pub(super) const CALLS: &str = "open,openat,write,writev,pwrite64,pwritev,read,p
     fstat,newfstatat,statx,getdents64,socket,accept4,pipe2,connect,sendto,sendmsg,recvfrom,recvmsg,clone,clone3,\
     flock,poll,ppoll,epoll_wait";
 
+/// More of them, which a program makes when it starts.
+pub(super) const CALLS_OF_A_START: &str =
+    "bind,listen,setsockopt,socketpair,signalfd4,eventfd2,fcntl,chdir,chown,fchown,fchownat";
+
 const STORE: &[&str] = &["ENOSPC", "EIO", "EDQUOT", "EINTR"];
 const SYNC: &[&str] = &["EIO", "ENOSPC", "EDQUOT"];
 const NAME: &[&str] = &["EIO", "EROFS", "ENOSPC"];
 const DESCRIPTOR: &[&str] = &["EMFILE", "ENFILE"];
 const TALK: &[&str] = &["ECONNRESET", "EINTR", "ENOBUFS"];
 
-/// The errors of each call; the first is the one of the run in short.
-const ERRORS: [(&str, &[&str]); 43] = [
+/// The errors of each call.
+const ERRORS: [(&str, &[&str]); 54] = [
     ("open", &["ENOSPC", "EMFILE", "ENFILE", "EDQUOT", "EROFS", "EIO"]),
     ("openat", &["ENOSPC", "EMFILE", "ENFILE", "EDQUOT", "EROFS", "EIO"]),
     ("write", STORE),
@@ -62,10 +66,21 @@ const ERRORS: [(&str, &[&str]); 43] = [
     ("flock", &["ENOLCK", "EINTR"]),
     ("poll", &["EINTR"]),
     ("ppoll", &["EINTR"]),
+    ("bind", &["EADDRINUSE", "EACCES"]),
+    ("listen", &["EADDRINUSE"]),
+    ("setsockopt", &["ENOBUFS"]),
+    ("socketpair", DESCRIPTOR),
+    ("signalfd4", DESCRIPTOR),
+    ("eventfd2", DESCRIPTOR),
+    ("fcntl", &["EMFILE"]),
+    ("chdir", &["EIO", "EACCES"]),
+    ("chown", NAME),
+    ("fchown", NAME),
+    ("fchownat", NAME),
 ];
 
 /// What the C library says to an error.
-const CAUSES: [(&str, &str); 13] = [
+const CAUSES: [(&str, &str); 14] = [
     ("ENOSPC", "No space left on device"),
     ("EIO", "nput/output error"),
     ("EDQUOT", "quota exceeded"),
@@ -77,7 +92,8 @@ const CAUSES: [(&str, &str); 13] = [
     ("ECONNREFUSED", "Connection refused"),
     ("EAGAIN", "temporarily unavailable"),
     ("ENOLCK", "No locks available"),
-    ("EROFS", "Read-only file system"),
+    ("EADDRINUSE", "already in use"),
+    ("EACCES", "ermission denied"),
     ("EINTR", "Interrupted"),
 ];
 
@@ -97,7 +113,7 @@ pub(super) fn points_of(calls: &BTreeMap<String, usize>, all: bool) -> Vec<Point
         let errors = ERRORS.iter().find(|(name, _)| name == call).map_or(&[][..], |(_, errors)| errors);
         let point = |error, number, lasts| Point { call: call.clone(), error, number, lasts };
         if !all {
-            points.extend(errors.first().map(|error| point(error, 1, *error != "EINTR")));
+            points.extend(one_of(call, errors).map(|error| point(error, 1, error != "EINTR")));
             continue;
         }
         for error in errors {
@@ -110,6 +126,14 @@ pub(super) fn points_of(calls: &BTreeMap<String, usize>, all: bool) -> Vec<Point
         }
     }
     points
+}
+
+/// The error of a call in the short run: each error has its turn at some of the calls. What is interrupted is of interest
+/// only where nothing else can happen.
+fn one_of(call: &str, errors: &[&'static str]) -> Option<&'static str> {
+    let lasting: Vec<_> = errors.iter().filter(|error| **error != "EINTR").collect();
+    let place = ERRORS.iter().position(|(name, _)| *name == call).unwrap_or_default();
+    lasting.get(place % lasting.len().max(1)).or(errors.first().as_ref()).copied().copied()
 }
 
 impl Point {
@@ -150,19 +174,21 @@ impl Point {
     /// Whether a line of the log says what failed and why: the cause, and before it a path, a table, or who was at the
     /// other end. Of a connection that breaks in a conversation it is said that it is lost, with whom, and when.
     pub(super) fn is_told_by(&self, line: &str) -> bool {
-        let text = line.split_once("]: ").map_or("", |(_, text)| text);
+        // What is said before there is a log has no date and no name.
+        let text = line.split_once("]: ").or_else(|| line.split_once("fatal: ")).map_or("", |(_, text)| text);
         if self.is_talk() && text.contains("lost connection ") {
             return true;
         }
         let Some((before, _)) = text.split_once(self.cause()) else { return false };
-        const OBJECTS: [&str; 9] = [
+        const OBJECTS: [&str; 10] = [
             "/",
+            "bind ",
             "table ",
             "connection",
             "client",
             "service",
             "reply to ",
-            "descriptor handed over",
+            "descriptor",
             "look",
             "thread",
         ];

@@ -25,11 +25,17 @@ fn traced(site: &Instance, words: &[&str], input: &str, tracing: &Tracing) -> (O
     (output, calls(&record))
 }
 
-/// Every kind of call that the command makes once it has begun to read its configuration, at each place, with each error;
-/// or the first of each kind, and all from there on, with one.
+/// The points of a command.
 fn points(site: &Instance, words: &[&str], input: &str, all_of_them: bool) -> Vec<Point> {
     let (output, calls) = traced(site, words, input, &Tracing::of(CALLS));
     output.ok();
+    points_behind(&calls, all_of_them)
+}
+
+/// Every kind of call that a program made once it had begun to read its configuration, at each place, with each error;
+/// or the first of each kind, and all from there on, with one.
+pub(super) fn points_behind(calls: &[Call], all_of_them: bool) -> Vec<Point> {
+    let calls = super::ours(calls);
     let (all, before) = (scenarios::most_per_thread(&calls), begins(&calls));
     let mut points = points_of(&all, all_of_them);
     if !all_of_them {
