@@ -25,22 +25,33 @@ pub fn reconnect(side: Side, scale: Scale) -> Result<Vec<Figure>> {
 }
 
 pub fn large(side: Side, scale: Scale) -> Result<Vec<Figure>> {
-    let size = 100 * 1024;
-    run(side, Load { messages: scale.of(5_000), sessions: 10, size, ..Load::default() }, Way::Maildir)
+    run(side, Load { messages: scale.of(5_000), ..LARGE }, Way::Maildir)
 }
 
 pub fn relay(side: Side, scale: Scale) -> Result<Vec<Figure>> {
     run(side, Load { messages: scale.of(20_000), ..Load::default() }, Way::Relay)
 }
 
-const FEW: usize = 500;
+/// Messages that are too large for any buffer.
+const LARGE: Load = Load { messages: 0, sessions: 10, size: 100 * 1024, recipients: 1, reconnect: false };
+
+/// What system calls are counted for.
+const FEW: Load = Load { messages: 500, size: 4096, ..LARGE };
 
 pub fn calls_of_deliver(side: Side) -> Result<String> {
-    count_calls(side, Way::Maildir)
+    count_calls(side, FEW, Way::Maildir)
+}
+
+pub fn calls_of_reconnect(side: Side) -> Result<String> {
+    count_calls(side, Load { reconnect: true, ..FEW }, Way::Maildir)
+}
+
+pub fn calls_of_large(side: Side) -> Result<String> {
+    count_calls(side, Load { messages: FEW.messages, ..LARGE }, Way::Maildir)
 }
 
 pub fn calls_of_relay(side: Side) -> Result<String> {
-    count_calls(side, Way::Relay)
+    count_calls(side, FEW, Way::Relay)
 }
 
 /// What the disk allows: the same files written, synced, renamed and removed by a program that does nothing else.
@@ -114,8 +125,7 @@ fn run(side: Side, load: Load, way: Way) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn count_calls(side: Side, way: Way) -> Result<String> {
-    let load = Load { messages: FEW, sessions: 10, ..Load::default() };
+fn count_calls(side: Side, load: Load, way: Way) -> Result<String> {
     let flow = Flow::start(side, way)?;
     flow.warm_up(&load)?;
     let calls = Calls::count(&flow.system.group.pids(), &flow.system.path(""))?;

@@ -59,9 +59,16 @@ pub const WORKS: [Work; 15] = [
         name: "reconnect",
         about: "the same with a new connection for each message",
         run: flow::reconnect,
+        calls: Some(flow::calls_of_reconnect),
         ..PLAIN
     },
-    Work { name: "large", about: "SMTP in, Maildir out: 100 KiB, 10 sessions", run: flow::large, ..PLAIN },
+    Work {
+        name: "large",
+        about: "SMTP in, Maildir out: 100 KiB, 10 sessions",
+        run: flow::large,
+        calls: Some(flow::calls_of_large),
+        ..PLAIN
+    },
     Work {
         name: "relay",
         about: "SMTP in, SMTP out: 4 KiB, 50 sessions",

@@ -59,6 +59,7 @@ pub fn run(side: Side, scale: Scale) -> Result<Vec<Figure>> {
         Figure("alias, per second", members as f64 / second.elapsed.as_secs_f64()),
         Figure("alias, CPU ms per member", second.cpu.as_secs_f64() * 1000.0 / members as f64),
         Figure("qmgr at most MiB", mib(first.most.max(second.most))),
+        Figure("memory at the end MiB", mib(system.group.memory())),
     ])
 }
 

@@ -8,7 +8,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 use super::super::Scale;
-use super::super::meter::Figure;
+use super::super::meter::{Figure, mib};
 use super::super::system::{RECIPIENT, Side, System};
 use crate::shell::Result;
 
@@ -36,6 +36,7 @@ pub fn run(side: Side, scale: Scale) -> Result<Vec<Figure>> {
         Figure("one at a time per second", messages as f64 / alone.as_secs_f64()),
         Figure("four in parallel per second", (messages / 4 * 4) as f64 / parallel.as_secs_f64()),
         Figure("CPU ms per message", cpu.as_secs_f64() * 1000.0 / all as f64),
+        Figure("memory at the end MiB", mib(system.group.memory())),
     ])
 }
 
