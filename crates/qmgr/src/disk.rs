@@ -455,26 +455,37 @@ impl Shard {
     }
 
     fn remove(&mut self, id: QueueId) -> Option<Done> {
-        let stuck = self.remove_from(self.place_of(id), id);
-        self.write(id);
-        self.messages.remove(&id);
-        self.arrived.remove(&id);
-        self.clean.remove(&id);
-        stuck
+        self.remove_from(self.place_of(id), id)
     }
 
     /// Removes a message that is done, or notes that this is left to do.
     fn remove_from(&mut self, lies_in: Folder, id: QueueId) -> Option<Done> {
         let result = self.active.remove(id, lies_in);
         match result {
-            Ok(()) => {
+            Ok(true) => {
                 // Marks that were not written yet would be for nobody.
                 self.records.remove(&id);
                 log::removed(id);
             }
+            Ok(false) => self.note_done(id),
             Err(_) => drop(self.unremoved.insert(id, lies_in)),
         }
-        stuck(id, result)
+        self.write(id);
+        self.messages.remove(&id);
+        self.arrived.remove(&id);
+        self.clean.remove(&id);
+        stuck(id, result.map(drop))
+    }
+
+    /// Has it known of a message that is done and that an operator has put elsewhere: it would be delivered again when it is
+    /// released. Of one with several recipients each was recorded already.
+    fn note_done(&mut self, id: QueueId) {
+        match self.message(id).map(|message| message.recipient_count()) {
+            Ok(1) => self.records.entry(id).or_default().marks.push((0, RecipientState::Done)),
+            Ok(_) => {}
+            Err(QueueError::NotFound(_)) => log::removed(id),
+            Err(error) => log::warning!("{id}: {error}; it may be delivered again"),
+        }
     }
 
     fn scan(&self, folder: Folder) {

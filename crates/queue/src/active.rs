@@ -99,14 +99,15 @@ impl Active {
         Err(QueueError::NotFound(id))
     }
 
-    /// Removes a message that was taken up and lies there: nothing is owed to any recipient.
+    /// Removes a message that was taken up and lies there: nothing is owed to any recipient. `false`: it is not there any
+    /// more, since an operator has moved or deleted it.
     ///
     /// # Errors
-    /// What the system says; a message that is gone already is no error.
-    pub fn remove(&self, id: QueueId, lies_in: Folder) -> Result<(), QueueError> {
+    /// What the system says.
+    pub fn remove(&self, id: QueueId, lies_in: Folder) -> Result<bool, QueueError> {
         match self.folders.get(lies_in).unlink(id) {
-            Err(error) if error.is_missing() => Ok(()),
-            result => result,
+            Err(error) if error.is_missing() => Ok(false),
+            result => result.map(|()| true),
         }
     }
 

@@ -167,7 +167,7 @@ impl Message {
     /// # Errors
     /// What the system says; a message that is gone already is no error.
     pub fn remove(self) -> Result<(), QueueError> {
-        Active::with_life(self.folders, self.life).remove(self.id, self.lies_in)
+        Active::with_life(self.folders, self.life).remove(self.id, self.lies_in).map(drop)
     }
 
     fn move_to(&self, folder: Folder) -> Result<(), QueueError> {

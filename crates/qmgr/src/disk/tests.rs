@@ -137,3 +137,23 @@ fn what_cannot_be_settled_is_tried_again_later_and_ends_where_it_lies() {
     site.shard.perform(Job::Remove { id });
     assert_eq!(site.folder_of(id), None);
 }
+
+#[test]
+fn what_is_put_on_hold_while_it_is_delivered_is_not_delivered_again() {
+    let mut site = site();
+    for is_kept in [true, false] {
+        let id = site.claimed();
+        if !is_kept {
+            site.shard.messages.clear();
+        }
+        site.operator.hold(id, &[Folder::Incoming]).unwrap();
+        assert!(site.shard.perform(Job::Remove { id }).is_none());
+        assert_eq!(site.folder_of(id), Some(Folder::Hold));
+        site.operator.requeue(id, &[Folder::Hold]).unwrap();
+        let again = site.shard.perform(Job::Claim { id, verify: true, most: 10 });
+        let Some(Done::Claimed(claimed)) = again else { unreachable!("it is there") };
+        assert!(claimed.slice.recipients.is_empty());
+        site.shard.perform(Job::Remove { id });
+        assert_eq!(site.folder_of(id), None);
+    }
+}
