@@ -122,6 +122,44 @@ fn a_listing_has_the_form_of_postfix() {
     assert_eq!(instance.printed("postqueue", &["-j"]), include_str!("golden/mailq.jsonl"));
 }
 
+/// More messages than a thread reads at once, and between them some with more recipients than are in memory at once.
+#[test]
+fn a_message_of_many_recipients_is_listed_whole_among_others() {
+    const MANY: usize = 2_500;
+    let instance = Instance::new();
+    let all: Vec<String> = (0..MANY).map(|n| format!("user{n}@example.com")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let few = instance.commit("ABCDEF0000", "few@example.org", &["a@example.com"], true);
+    let many = instance.commit("ABCDEF1000", "many@example.org", &all, true);
+    let hold = instance.folder.path().join("queue/hold");
+    let copy = |from: QueueId, to: String| {
+        std::fs::copy(hold.join(from.as_str()), hold.join(to)).unwrap();
+    };
+    (1..700).for_each(|n| copy(few, format!("ABCDEF{n:04}")));
+    (1..6).for_each(|n| copy(many, format!("ABCDEF1{n:03}")));
+
+    let mut found = [0, 0];
+    for line in instance.printed("postqueue", &["-j"]).lines() {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap();
+        let recipients = message["recipients"].as_array().unwrap();
+        if message["sender"] == "few@example.org" {
+            assert_eq!(recipients.len(), 1);
+            found[0] += 1;
+        } else {
+            assert!(recipients.iter().map(|each| each["address"].as_str().unwrap()).eq(all.iter().copied()));
+            found[1] += 1;
+        }
+    }
+    assert_eq!(found, [700, 6]);
+    let text = instance.printed("postqueue", &["-p"]);
+    assert!(text.ends_with(" in 706 Requests.\n"));
+
+    // Who has seen enough goes away, and all that reads ends.
+    let mut listing = instance.command("postqueue", &["-p"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(listing.stdout.take());
+    assert!(listing.wait().unwrap().success());
+}
+
 #[test]
 fn an_empty_queue_is_said_to_be_empty() {
     let instance = Instance::new();
