@@ -82,7 +82,9 @@ impl<W: Write + Send> Reader<'_, W> {
         let ids = Mutex::new(self.queue.ids(self.folder));
         thread::scope(|scope| {
             // One thread is slower than two, and lists the same.
-            let second = thread::Builder::new().spawn_scoped(scope, || self.read(&ids)).ok();
+            let second = thread::Builder::new().spawn_scoped(scope, || self.read(&ids));
+            let second =
+                second.map_err(|error| log::warning!("start a second thread that reads: {error}")).ok();
             let first = self.read(&ids);
             let second = second.map_or(Ok(Ok(())), thread::ScopedJoinHandle::join);
             first.and(second.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
