@@ -27,12 +27,13 @@ const DAEMONS: [(Ways, &[&str]); 2] = [
 ];
 
 /// Faults that may last and of which nobody need be told, and why.
-const QUIET: [(&str, &str); 5] = [
+const QUIET: [(&str, &str); 6] = [
     ("eventfd", "a wake-up that nobody waits for"),
     ("/etc/nsswitch.conf", "the C library keeps it to itself, and looks where it usually looks"),
     ("userdb", "the same"),
     ("/etc/passwd", "the C library asks its next source, one of which knows `nobody` without any file"),
     ("data/verify_cache", "complained of once in a while"),
+    ("etc/virtual.db", "complained of once for each reason, which the fault before may have been"),
 ];
 
 /// Which points are tried: `all`, or the names of daemons; not set for the run in short.
