@@ -18,6 +18,10 @@ const PANICKED: u8 = 101;
 #[macro_export]
 macro_rules! program {
     ($body:path) => {
+        #[cfg(not(target_env = "gnu"))]
+        compile_error!(
+            "only with glibc does the standard library know the arguments of a program without its own start"
+        );
         // The one function of this name, with the C library's prototype: `no_main` leaves it to the program, and a second
         // one would not link. It uses neither of its arguments.
         #[unsafe(no_mangle)]
