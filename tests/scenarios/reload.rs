@@ -157,6 +157,25 @@ fn a_flush_that_was_heard_before_the_reload_it_followed_counts_after_it() {
     only_mail(&site, "ann");
 }
 
+/// What is being tried goes the ways of the old configuration: it is tried by the new one when that ends.
+#[test]
+fn a_flush_after_a_reload_counts_for_what_is_being_tried() {
+    let command =
+        "/bin/sh -c {touch $root/mail/tried; while [ ! -e $root/mail/end ]; do sleep 0.1; done; exit 75}";
+    let service = format!("slow unix - n n - - pipe user=$user argv={command}");
+    let site = usual().master(&service).start();
+    let before = std::fs::read_to_string(site.path("etc/main.cf")).unwrap();
+    add(&site, "virtual_transport = slow");
+    site.postroad(&["reload"]).ok();
+    site.run("sendmail", &["ann@box.example.com"], NOTE).ok();
+    wait_for("an attempt", || site.path("mail/tried").exists().then_some(()));
+    site.write("etc/main.cf", &before);
+    site.postroad(&["reload"]).ok();
+    site.run("postqueue", &["-f"], "").ok();
+    site.write("mail/end", "");
+    only_mail(&site, "ann");
+}
+
 #[test]
 fn status_stop_and_a_new_start() {
     let site = usual().start();

@@ -4,7 +4,7 @@ mod attempts;
 mod reporting;
 mod settings;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ const MOST_CLAIMING: usize = 512;
 /// Messages that were active at a time, from which on their memory is given back to the system after the last of them.
 const PEAK: usize = 1000;
 
-/// By how much a flush may have overtaken the reload before it.
+/// How far a flush and a reload may be apart that belong together; the flush may have overtaken the reload before it.
 const OVERTAKEN: Duration = Duration::from_secs(30);
 
 pub(crate) struct EventLoop {
@@ -77,6 +77,10 @@ pub(crate) struct EventLoop {
     peak: usize,
     /// When all was last to be tried.
     flushed: Option<Instant>,
+    /// When the configuration was last read anew.
+    reloaded: Option<Instant>,
+    /// Those that are to be tried once more although they are being tried: they may go the ways of an old configuration.
+    once_more: HashSet<QueueId>,
     next_scan: Instant,
     next_clog_warning: Instant,
 }
@@ -160,6 +164,8 @@ impl EventLoop {
             recipients: 0,
             peak: 0,
             flushed: None,
+            reloaded: None,
+            once_more: HashSet::new(),
             next_scan: now + settings.scan_interval,
             next_clog_warning: now,
             settings,
@@ -213,6 +219,7 @@ impl EventLoop {
             Event::Reload(snapshot) => match self.configure(&snapshot) {
                 Ok(()) => {
                     log::info!("reload: going on with the new configuration");
+                    self.reloaded = Some(Instant::now());
                     // Master and the operator's command speak on connections of their own: of a reload and a flush
                     // that followed each other, the second may be heard first, and find the old ways.
                     if self.flushed.is_some_and(|at| at.elapsed() < OVERTAKEN) {
@@ -263,6 +270,9 @@ impl EventLoop {
             Word::Arrived(id) => self.claim(id, Reason::Arrived),
             Word::Flush => {
                 self.flushed = Some(Instant::now());
+                if self.reloaded.is_some_and(|at| at.elapsed() < OVERTAKEN) {
+                    self.once_more.extend(self.messages.keys().chain(self.claiming.keys()));
+                }
                 self.deliveries.revive_all(Instant::now());
                 self.deferred.flush();
                 self.intake.flush();
@@ -389,6 +399,7 @@ impl EventLoop {
     /// Forgets an active message.
     fn forget(&mut self, id: QueueId) {
         self.claiming.remove(&id);
+        self.once_more.remove(&id);
         if let Some(message) = self.messages.remove(&id) {
             self.recipients = self.recipients.saturating_sub(message.undecided());
         }

@@ -231,6 +231,7 @@ impl EventLoop {
     }
 
     pub(super) fn defer(&mut self, id: QueueId, until: SystemTime) {
+        let until = if self.once_more.contains(&id) { SystemTime::now() } else { until };
         let sites = self.messages.get(&id).map_or(Vec::new(), |message| message.waiting_for().to_vec());
         self.forget(id);
         self.deferred.add(id, until, &sites);
