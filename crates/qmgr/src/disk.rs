@@ -134,18 +134,7 @@ impl Disk {
         let mut disk = Self { shards: Vec::with_capacity(THREADS), threads: Vec::with_capacity(THREADS) };
         for _ in 0..THREADS {
             let jobs = Arc::new(Mailbox::default());
-            let shard = Shard {
-                active: active.clone(),
-                router: Arc::clone(router),
-                sites: Arc::clone(sites),
-                inbox: Arc::clone(inbox),
-                messages: HashMap::new(),
-                arrived: HashMap::new(),
-                clean: HashSet::new(),
-                unremoved: HashMap::new(),
-                records: HashMap::new(),
-                next_settling: Instant::now(),
-            };
+            let shard = Shard::new(active.clone(), Arc::clone(router), Arc::clone(sites), Arc::clone(inbox));
             let waiting = Arc::clone(&jobs);
             let thread = std::thread::Builder::new().name("disk".into());
             disk.threads.push(thread.spawn(move || shard.run(&waiting))?);
@@ -214,6 +203,21 @@ struct Records {
 }
 
 impl Shard {
+    fn new(active: Active, router: Arc<Router>, sites: Arc<FlushSites>, inbox: Arc<Mailbox<Input>>) -> Self {
+        Self {
+            active,
+            router,
+            sites,
+            inbox,
+            messages: HashMap::new(),
+            arrived: HashMap::new(),
+            clean: HashSet::new(),
+            unremoved: HashMap::new(),
+            records: HashMap::new(),
+            next_settling: Instant::now(),
+        }
+    }
+
     fn run(mut self, waiting: &Mailbox<Job>) {
         let mut jobs = Vec::new();
         loop {

@@ -20,18 +20,9 @@ fn site() -> Site {
     let root = Root::prepare(folder.path(), None).unwrap();
     let snapshot = Snapshot { main_cf: b"myhostname = mail.example.com\n".to_vec(), master_cf: Vec::new() };
     let config = Config::from_snapshot(folder.path(), &snapshot, &[]).unwrap().0;
-    let shard = Shard {
-        active: root.active().unwrap(),
-        router: Arc::new(Router::new(&config).unwrap()),
-        sites: Arc::new(FlushSites::new(&config).unwrap()),
-        inbox: Arc::new(Mailbox::default()),
-        messages: HashMap::new(),
-        arrived: HashMap::new(),
-        clean: HashSet::new(),
-        unremoved: HashMap::new(),
-        records: HashMap::new(),
-        next_settling: Instant::now(),
-    };
+    let router = Arc::new(Router::new(&config).unwrap());
+    let sites = Arc::new(FlushSites::new(&config).unwrap());
+    let shard = Shard::new(root.active().unwrap(), router, sites, Arc::default());
     let (incoming, operator) = (root.incoming().unwrap(), root.operator().unwrap());
     Site { folder, incoming, operator, shard }
 }
