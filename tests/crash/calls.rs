@@ -108,7 +108,9 @@ impl Process {
 #[derive(Debug)]
 pub(crate) struct Call {
     what: What,
-    /// Where it works on a path: that, or both.
+    /// What it works on, where it is not told the path.
+    descriptor: Option<u64>,
+    /// The path of that, which is empty when it has none any more, or the path or paths that it works on.
     path: PathBuf,
     to: PathBuf,
 }
@@ -119,9 +121,8 @@ enum What {
         truncate: bool,
         existed: bool,
     },
-    /// `at`: the descriptor, and the offset where it is given.
+    /// At this offset, where it is given.
     Write {
-        descriptor: u64,
         at: Option<u64>,
     },
     Resize,
@@ -173,28 +174,28 @@ impl Call {
         let (four, five) = (registers.r10, registers.r8);
         let caller = Caller { thread };
         let here = at_current();
-        let on = |what, path: Option<PathBuf>| path.map(|path| Self { what, path, to: PathBuf::new() });
+        let on = |what, path: Option<PathBuf>| path.map(|path| Self { path, ..Self::without_path(what) });
         match i64::try_from(registers.orig_rax).ok()? {
             libc::SYS_open => Self::open(caller.path(here, one)?, two),
             libc::SYS_creat => Self::open(caller.path(here, one)?, flags(libc::O_CREAT | libc::O_TRUNC)),
             libc::SYS_openat => Self::open(caller.path(one, two)?, three),
             libc::SYS_write | libc::SYS_writev => caller.write(process, one, None, two, three, registers),
             libc::SYS_pwrite64 | libc::SYS_pwritev | libc::SYS_pwritev2 => {
-                on(What::Write { descriptor: one, at: Some(four) }, caller.file(one))
+                caller.on(What::Write { at: Some(four) }, one)
             }
-            libc::SYS_sendfile => on(What::Write { descriptor: one, at: None }, caller.file(one)),
+            libc::SYS_sendfile => caller.on(What::Write { at: None }, one),
             libc::SYS_copy_file_range | libc::SYS_splice => {
                 let at = if four == 0 { None } else { Some(caller.number(four)?) };
-                on(What::Write { descriptor: three, at }, caller.file(three))
+                caller.on(What::Write { at }, three)
             }
             libc::SYS_sendto | libc::SYS_sendmsg => {
                 caller.say(process, one, two, three, registers).map(Self::without_path)
             }
             libc::SYS_read | libc::SYS_recvfrom => caller.hear(process, one, two, false),
             libc::SYS_recvmsg => caller.hear(process, one, two, true),
-            libc::SYS_fsync => on(What::Sync { data_only: false }, caller.file(one)),
-            libc::SYS_fdatasync => on(What::Sync { data_only: true }, caller.file(one)),
-            libc::SYS_sync_file_range => on(What::WriteOut, caller.file(one)),
+            libc::SYS_fsync => caller.on(What::Sync { data_only: false }, one),
+            libc::SYS_fdatasync => caller.on(What::Sync { data_only: true }, one),
+            libc::SYS_sync_file_range => caller.on(What::WriteOut, one),
             libc::SYS_sync | libc::SYS_syncfs => Some(Self::without_path(What::SyncAll)),
             libc::SYS_rename => Self::between(What::Rename, caller.path(here, one), caller.path(here, two)),
             libc::SYS_renameat | libc::SYS_renameat2 => {
@@ -212,13 +213,13 @@ impl Call {
             libc::SYS_mkdir => on(What::MakeFolder, caller.path(here, one)),
             libc::SYS_mkdirat => on(What::MakeFolder, caller.path(one, two)),
             libc::SYS_truncate => on(What::Resize, caller.path(here, one)),
-            libc::SYS_ftruncate | libc::SYS_fallocate => on(What::Resize, caller.file(one)),
+            libc::SYS_ftruncate | libc::SYS_fallocate => caller.on(What::Resize, one),
             libc::SYS_chmod => on(What::SetMode { mode: mode(two) }, caller.path(here, one)),
-            libc::SYS_fchmod => on(What::SetMode { mode: mode(two) }, caller.file(one)),
+            libc::SYS_fchmod => caller.on(What::SetMode { mode: mode(two) }, one),
             libc::SYS_fchmodat => on(What::SetMode { mode: mode(three) }, caller.path(one, two)),
-            libc::SYS_utimensat if two == 0 => on(What::SetTime, caller.file(one)),
+            libc::SYS_utimensat if two == 0 => caller.on(What::SetTime, one),
             libc::SYS_utimensat => on(What::SetTime, caller.path(one, two)),
-            libc::SYS_fchown => on(What::Give, caller.file(one)),
+            libc::SYS_fchown => caller.on(What::Give, one),
             libc::SYS_exit_group if COMMANDS.contains(&process.program.as_str()) => {
                 let status = i32::try_from(one & 0xff).unwrap_or(-1);
                 Some(Self::without_path(What::End { status }))
@@ -242,15 +243,15 @@ impl Call {
             return None;
         }
         let truncate = how & flags(libc::O_TRUNC) != 0;
-        Some(Self { what: What::Open { truncate, existed: false }, path, to: PathBuf::new() })
+        Some(Self { path, ..Self::without_path(What::Open { truncate, existed: false }) })
     }
 
     fn between(what: What, path: Option<PathBuf>, to: Option<PathBuf>) -> Option<Self> {
-        Some(Self { what, path: path?, to: to? })
+        Some(Self { path: path?, to: to?, ..Self::without_path(what) })
     }
 
     fn without_path(what: What) -> Self {
-        Self { what, path: PathBuf::new(), to: PathBuf::new() }
+        Self { what, descriptor: None, path: PathBuf::new(), to: PathBuf::new() }
     }
 
     fn is_of_interest(&self) -> bool {
@@ -265,9 +266,14 @@ impl Call {
 
     /// Just before it is made: what must be known of how things were.
     pub(crate) fn begin(&mut self, thread: Pid) {
-        match &mut self.what {
-            What::Open { existed, .. } => *existed = self.path.symlink_metadata().is_ok(),
-            What::Write { descriptor, at: at @ None } => *at = Caller { thread }.position(*descriptor),
+        let caller = Caller { thread };
+        if let Some(descriptor) = self.descriptor {
+            // While this one waited, another call may have renamed or removed it.
+            self.path = caller.file(descriptor).unwrap_or_default();
+        }
+        match (&mut self.what, self.descriptor) {
+            (What::Open { existed, .. }, _) => *existed = self.path.symlink_metadata().is_ok(),
+            (What::Write { at: at @ None }, Some(descriptor)) => *at = caller.position(descriptor),
             _ => {}
         }
     }
@@ -280,13 +286,16 @@ impl Call {
     /// What it has done, its result being this.
     pub(crate) fn effect(&self, thread: Pid, result: i64) -> Option<Effect> {
         let path = self.path.clone();
+        if self.descriptor.is_some() && path.as_os_str().is_empty() {
+            return None;
+        }
         let length = u64::try_from(result).unwrap_or_default();
         Some(match &self.what {
             What::Open { truncate, existed } => {
                 Effect::Opened { path, made: !existed, emptied: *truncate && *existed }
             }
-            What::Write { descriptor, at } => {
-                let file = File::open(format!("/proc/{thread}/fd/{descriptor}")).ok()?;
+            What::Write { at } => {
+                let file = File::open(format!("/proc/{thread}/fd/{}", self.descriptor?)).ok()?;
                 let mut bytes = vec![0; usize::try_from(length).ok()?];
                 let offset = at.unwrap_or_default();
                 file.read_exact_at(&mut bytes, offset).ok()?;
@@ -427,6 +436,12 @@ impl Caller {
         (path.is_absolute() && !path.as_os_str().as_bytes().ends_with(b" (deleted)")).then_some(path)
     }
 
+    /// Something that is done to a descriptor's file or folder.
+    fn on(&self, what: What, descriptor: u64) -> Option<Call> {
+        let path = self.file(descriptor)?;
+        Some(Call { path, descriptor: Some(descriptor & u64::from(u32::MAX)), ..Call::without_path(what) })
+    }
+
     fn is_socket(&self, descriptor: u64) -> bool {
         self.link(&format!("fd/{descriptor}"))
             .is_some_and(|link| link.to_string_lossy().starts_with("socket:"))
@@ -452,8 +467,8 @@ impl Caller {
         length: u64,
         registers: &user_regs_struct,
     ) -> Option<Call> {
-        if let Some(path) = self.file(descriptor) {
-            return Some(Call { what: What::Write { descriptor, at }, path, to: PathBuf::new() });
+        if let Some(call) = self.on(What::Write { at }, descriptor) {
+            return Some(call);
         }
         self.say(process, descriptor, address, length, registers).map(Call::without_path)
     }

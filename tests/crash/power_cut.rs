@@ -2,13 +2,14 @@
 //!
 //! | | [`Model::Ordered`]: a journal, data before the names that lead to it (ext4's default) | [`Model::Any`]: whatever was not synced itself |
 //! |---|---|---|
-//! | names, modes, times, sizes | kept in the order in which they were done, up to some point; a sync of a node keeps all up to the node's last change | any of them kept, any lost; of a rename nothing, all, or both names |
+//! | names, modes, times, sizes | kept in the order in which they were done, up to some point; a sync of a node keeps all up to the node's last change, and nothing more | any of them kept, any lost; of a rename nothing, all, or both names |
 //! | the length that writes give a file | never before what was done earlier; maybe long after it, where the blocks are to be found yet | as far as blocks are kept, or all of it without any data |
 //! | data that was not synced | each block of 4 KiB as of any write to it, or zeros; nothing beyond the file's length | the same |
 //! | fsync of a file | its data, its mode | the same, and the name that it was made with, as ext4, XFS and Btrfs all do; not what it was renamed to |
 //! | fdatasync | its data, its length | the same |
 //! | sync_file_range | its data and length, once any later change is kept | nothing |
-//! | fsync of a folder | the names in it | the same |
+//! | fsync of a folder | the names in it, and whatever was kept in order before the last of their changes; no data of files, and nothing at all where none of its names changed | the names in it |
+//! | fdatasync of a folder | nothing: ext4 takes no change of a name for data | the same |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -134,6 +135,7 @@ impl Open {
                     let before = disk.nodes[*node].data.len() as u64;
                     open.grow(at, *node, before..offset + bytes.len() as u64);
                 }
+                Operation::Sync { node, data_only: true } if disk.nodes[*node].is_folder => {}
                 Operation::Sync { node, data_only } => open.sync(done, *node, *data_only),
                 Operation::WriteOut { node } => open.write_out(done, *node),
                 Operation::SyncAll => {
@@ -165,13 +167,14 @@ impl Open {
     }
 
     fn sync(&mut self, done: &[Operation], node: Node, data_only: bool) {
-        self.writes.retain(|at| !matches!(&done[*at], Operation::Write { node: of, .. } if *of == node));
+        self.writes.retain(|at| !is_write(&done[*at], node));
         if self.ordered {
             let last = self.changes.iter().rposition(|change| match change {
-                Change::Done(at) => touches(&done[*at], node, data_only),
+                Change::Done(at) => touches(done, *at, node, data_only),
                 Change::Grown(growth) => growth.node == node,
             });
             self.changes.drain(..last.map_or(0, |last| last + 1));
+            self.changes.retain(|change| !matches!(change, Change::Done(at) if is_write(&done[*at], node)));
             return self.forget_growths(node);
         }
         let half = &mut self.half;
@@ -200,10 +203,11 @@ impl Open {
     /// What was written to a node takes its place among the changes that the journal keeps in order.
     fn write_out(&mut self, done: &[Operation], node: Node) {
         if self.ordered {
-            let is_its = |at: &usize| matches!(&done[*at], Operation::Write { node: of, .. } if *of == node);
             self.forget_growths(node);
-            self.changes.extend(self.writes.iter().filter(|at| is_its(at)).map(|at| Change::Done(*at)));
-            self.writes.retain(|at| !is_its(at));
+            let (its, others) = self.writes.iter().partition(|at| is_write(&done[**at], node));
+            self.writes = others;
+            let its: BTreeSet<usize> = its;
+            self.changes.extend(its.into_iter().map(Change::Done));
         }
     }
 
@@ -249,15 +253,26 @@ fn is_making(done: &[Operation], at: usize, node: Node) -> bool {
     !done[..at].iter().any(|earlier| matches!(earlier, Operation::Add { node: of, .. } if *of == node))
 }
 
-/// Whether a change is written down with this node.
-fn touches(change: &Operation, node: Node, data_only: bool) -> bool {
-    match change {
-        Operation::Add { name, node: of } => *of == node || name.0 == node,
+fn is_write(operation: &Operation, node: Node) -> bool {
+    matches!(operation, Operation::Write { node: of, .. } if *of == node)
+}
+
+/// Whether a change is surely written down with this node. Data that was written out is not: the system may have done
+/// that at any time before.
+fn touches(done: &[Operation], at: usize, node: Node, data_only: bool) -> bool {
+    match &done[at] {
+        // A further name of a file is no part of what its data is read by.
+        Operation::Add { name, node: of } => {
+            name.0 == node || *of == node && (!data_only || is_making(done, at, node))
+        }
         Operation::Remove { name } => name.0 == node,
         Operation::Move { from, to, node: of } => from.0 == node || to.0 == node || *of == node && !data_only,
         Operation::Mode { node: of, .. } | Operation::Time { node: of, .. } => *of == node && !data_only,
-        Operation::Size { node: of, .. } | Operation::Write { node: of, .. } => *of == node,
-        Operation::Sync { .. } | Operation::WriteOut { .. } | Operation::SyncAll => false,
+        Operation::Size { node: of, .. } => *of == node,
+        Operation::Write { .. }
+        | Operation::Sync { .. }
+        | Operation::WriteOut { .. }
+        | Operation::SyncAll => false,
     }
 }
 
@@ -352,12 +367,14 @@ mod tests {
 
     const FILE: Node = 1;
     const FOLDER: Node = 2;
+    const OTHER: Node = 3;
 
-    /// A disk with a folder, and a file that has no name yet.
+    /// A disk with a folder, and two files that have no names yet.
     fn base() -> Disk {
         let mut disk = Disk::new();
         assert_eq!(disk.new_node(false, 0o600, (0, 0)), FILE);
         assert_eq!(disk.new_node(true, 0o700, (0, 0)), FOLDER);
+        assert_eq!(disk.new_node(false, 0o600, (0, 0)), OTHER);
         disk.names.insert((ROOT, "d".into()), FOLDER);
         disk
     }
@@ -476,6 +493,95 @@ mod tests {
         let done = [make(), fill(0, b'x', 8192), Operation::WriteOut { node: FILE }, rename()];
         assert_eq!(left(&done, Model::Ordered), [" 600 0", "a 600 0", "a 600 8192xx", "d/b 600 8192xx"]);
         assert!(left(&done, Model::Any).contains(&"d/b 600 0".to_owned()));
+    }
+
+    /// Another file comes, and goes.
+    fn make_other() -> Operation {
+        Operation::Add { name: name("q"), node: OTHER }
+    }
+
+    fn remove_other() -> Operation {
+        Operation::Remove { name: name("q") }
+    }
+
+    #[test]
+    fn a_sync_of_a_folder_keeps_what_came_before_its_last_change_but_no_data() {
+        let done = [
+            make_other(),
+            make(),
+            fill(0, b'x', 10),
+            Operation::Mode { node: FILE, mode: 0o700 },
+            rename(),
+            remove_other(),
+            sync(ROOT, false),
+        ];
+        // The folder is not the one that the name is in at the end.
+        assert_eq!(left(&done, Model::Ordered), ["d/b 700 0", "d/b 700 100", "d/b 700 10x"]);
+        let found = left(&done, Model::Any);
+        assert!(found.contains(&"d/b 600 0".to_owned()), "the mode is none of its names: {found:?}");
+        // What comes later than that change may be lost.
+        let later = Operation::Mode { node: FILE, mode: 0o755 };
+        let done = [&done[..6], &[later, sync(ROOT, false)]].concat();
+        let found = left(&done, Model::Ordered);
+        assert!(["d/b 700 10x", "d/b 755 10x"].iter().all(|state| found.contains(&(*state).to_owned())));
+    }
+
+    #[test]
+    fn a_sync_of_a_folder_that_was_not_changed_keeps_nothing() {
+        let before = [make(), sync(FILE, false), Operation::Mode { node: FILE, mode: 0o700 }];
+        let done = [&before[..], &[sync(FOLDER, false)]].concat();
+        for model in [Model::Ordered, Model::Any] {
+            assert_eq!(left(&done, model), ["a 600 0", "a 700 0"]);
+        }
+        // What was changed in it was synced already.
+        let done = [&before[..1], &[sync(ROOT, false)], &before[2..], &[sync(ROOT, false)]].concat();
+        assert_eq!(left(&done, Model::Ordered), ["a 600 0", "a 700 0"]);
+        // Of the data alone there is nothing in a folder.
+        let done = [make(), sync(FILE, false), Operation::Remove { name: name("a") }, sync(ROOT, true)];
+        for model in [Model::Ordered, Model::Any] {
+            assert_eq!(left(&done, model), [" 600 0", "a 600 0"]);
+        }
+    }
+
+    #[test]
+    fn what_was_written_out_and_named_lasts_with_a_later_removal_that_does() {
+        let delivery = [
+            make_other(),
+            make(),
+            fill(0, b'x', 8192),
+            Operation::WriteOut { node: FILE },
+            rename(),
+            remove_other(),
+        ];
+        let synced = [&delivery[..], &[sync(ROOT, false)]].concat();
+        assert_eq!(left(&synced, Model::Ordered), ["d/b 600 8192xx"]);
+        // With no order it does not, nor before the removal, nor where nothing was written out.
+        assert!(left(&synced, Model::Any).contains(&"d/b 600 0".to_owned()));
+        let early = [&delivery[..4], &[sync(ROOT, false)], &delivery[4..]].concat();
+        assert!(left(&early, Model::Ordered).contains(&"a,q 600 0".to_owned()));
+        let not_out = [&delivery[..3], &delivery[4..], &[sync(ROOT, false)]].concat();
+        assert!(left(&not_out, Model::Ordered).contains(&"d/b 600 0".to_owned()));
+    }
+
+    #[test]
+    fn a_sync_of_a_file_keeps_no_more_than_what_came_before_its_last_change() {
+        let done = [
+            make(),
+            fill(0, b'x', 10),
+            make_other(),
+            Operation::WriteOut { node: FILE },
+            Operation::Mode { node: OTHER, mode: 0o700 },
+            sync(FILE, true),
+        ];
+        assert_eq!(left(&done, Model::Ordered), ["a 600 10x", "a,q 600 10x"]);
+        // A further name, of which fdatasync knows nothing.
+        let link = Operation::Add { name: (FOLDER, "c".into()), node: FILE };
+        let done = [make(), sync(FILE, false), link, sync(FILE, true)];
+        for model in [Model::Ordered, Model::Any] {
+            assert_eq!(left(&done, model), ["a 600 0", "a,d/c 600 0"]);
+        }
+        let done = [&done[..3], &[sync(FILE, false)]].concat();
+        assert_eq!(left(&done, Model::Ordered), ["a,d/c 600 0"]);
     }
 
     #[test]
