@@ -1,19 +1,17 @@
 //! `postqueue`: list the queue, or have it tried now. Users may run it; it is set-gid so that it may talk to showq and qmgr.
 
 use std::io::{self, BufWriter, ErrorKind, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 use config::{Config, Param, param};
+use ipc::asking;
 use ipc::queue_manager::{Client, Word};
 use lookup::MatchList;
 use mail::QueueId;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use nix::unistd::{User, getuid};
 use queue::{ReadOnly, Root};
 
@@ -21,9 +19,6 @@ use crate::command::{self, Exit, Failure};
 use crate::queue_list::{JsonListing, Listing, Part, TextListing, connection, read};
 
 const PROGRAM: &str = "postqueue";
-
-/// How long showq may say nothing, whatever ipc_timeout says.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lists the mail queue, or has queued mail tried at once.
 #[derive(Debug, Parser)]
@@ -151,7 +146,7 @@ enum ListError {
 fn list(config: &Config, listing: &mut impl Listing) -> Result<(), ListError> {
     let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
     let socket = ipc::socket_path(&queue_directory, false, &config.get(param::SHOWQ_SERVICE_NAME));
-    match connect(&socket, patience(config)) {
+    match asking::connect(&socket, asking::patience(config)) {
         Ok(stream) => receive(config, &stream, listing),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             let root = Root::open(&queue_directory).map_err(|e| down(&e))?;
@@ -179,24 +174,8 @@ fn read_from_disk(config: &Config, queue: &ReadOnly, listing: &mut impl Listing)
     })
 }
 
-/// How long showq may say nothing: it sends each batch as it comes, and somebody waits.
-fn patience(config: &Config) -> Duration {
-    let patience: Duration = config.get(param::IPC_TIMEOUT);
-    if patience.is_zero() { PATIENCE } else { patience.min(PATIENCE) }
-}
-
-/// A connection that waits no longer than this for its place in the row.
-fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
-    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let stream = UnixStream::from(socket);
-    stream.set_write_timeout(Some(patience))?;
-    stream.set_read_timeout(Some(patience))?;
-    socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
-    Ok(stream)
-}
-
 fn no_answer(config: &Config) -> ListError {
-    let seconds = patience(config).as_secs();
+    let seconds = asking::patience(config).as_secs();
     let text = format!("list the queue: showq says nothing for {seconds} seconds; the mail log may say why");
     failed(Exit::Unavailable, text)
 }

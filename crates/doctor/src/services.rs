@@ -1,7 +1,7 @@
 //! What runs, what answers, and what it would take from strangers.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use config::{Config, ServiceEntry, ServiceKind, param};
@@ -23,18 +23,20 @@ pub(crate) fn check(config: &Config, own: &[IpAddr], report: &mut Report) {
 }
 
 fn running(config: &Config, report: &mut Report) {
-    let queue: PathBuf = config.get(param::QUEUE_DIRECTORY);
-    match ask(&queue, Request::Status) {
+    match ask(config, Request::Status) {
         Ok(Answer::Done(lines)) => {
             report.pass("running", format!("the mail system runs, {} programs", lines.len()))
         }
         Ok(Answer::Failed(lines)) => {
             report.fail("running", lines.join("; "), "postroad status; the log says more")
         }
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             report.skip("running", "only who started the mail system can ask it; run this as root");
         }
-        Err(_) => report.fail("running", "the mail system does not run", "postroad start"),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            report.fail("running", "the mail system does not run", "postroad start");
+        }
+        Err(error) => report.fail("running", format!("ask master: {error}"), "the log says more"),
     }
 }
 

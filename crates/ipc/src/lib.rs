@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod anvil;
+pub mod asking;
 pub mod bounce;
 pub mod check;
 pub mod cleanup;

@@ -1,11 +1,13 @@
 //! `postroad` → master, over `private/master`: one request and one answer for each connection.
 
 use std::io;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use config::{Config, param};
 use serde::{Deserialize, Serialize};
 
+use crate::asking;
 use crate::frame::{self, Receiver};
 
 /// The name of master's own socket under `private/`.
@@ -35,12 +37,40 @@ pub enum Answer {
     Failed(Vec<String>),
 }
 
-/// Asks the master of the instance with this queue directory.
+/// Asks the master of the instance with this configuration.
 ///
 /// # Errors
-/// What connect, write and read say; `NotFound` or `ConnectionRefused` where no master runs.
-pub fn ask(queue_directory: &Path, request: Request) -> io::Result<Answer> {
-    let socket = UnixStream::connect(crate::socket_path(queue_directory, true, SOCKET))?;
+/// What connect, write and read say; `NotFound` or `ConnectionRefused` where no master runs, `TimedOut` with what to do
+/// where one runs and says nothing.
+pub fn ask(config: &Config, request: Request) -> io::Result<Answer> {
+    let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
+    let patience = asking::patience(config);
+    exchange(&queue_directory, request, patience).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => silent(&queue_directory, patience),
+        _ => error,
+    })
+}
+
+fn exchange(queue_directory: &Path, request: Request, patience: Duration) -> io::Result<Answer> {
+    let socket = asking::connect(&crate::socket_path(queue_directory, true, SOCKET), patience)?;
     frame::send(&socket, &request, None)?;
     Receiver::new().next_message(&socket)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// The file that a running master holds locked; it has its process id.
+#[must_use]
+pub fn pid_file(queue_directory: &Path) -> PathBuf {
+    queue_directory.join("pid").join("master.pid")
+}
+
+fn silent(queue_directory: &Path, patience: Duration) -> io::Error {
+    let pid_file = pid_file(queue_directory);
+    let pid = std::fs::read_to_string(&pid_file);
+    let pid = pid.map_or_else(|_| format!("the pid in {}", pid_file.display()), |pid| pid.trim().to_owned());
+    let text = format!(
+        "master says nothing for {} s; it may still do what it was asked. Where it stays silent, \
+         `kill -KILL {pid}`, then `postroad start`: no mail is lost by that",
+        patience.as_secs()
+    );
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }

@@ -123,7 +123,7 @@ pub(crate) fn log_diagnostic(problem: &Diagnostic) {
 
 /// Takes the lock that says that this instance runs; it is held as long as the file is open.
 fn lock_pid_file(queue_directory: &Path) -> io::Result<File> {
-    let path = queue_directory.join("pid").join("master.pid");
+    let path = ipc::master::pid_file(queue_directory);
     let at = |what: &'static str| {
         let path = path.display().to_string();
         move |e: io::Error| io::Error::new(e.kind(), format!("{what} {path}: {e}"))

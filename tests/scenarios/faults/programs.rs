@@ -1,5 +1,5 @@
 //! The commands under the same faults as the daemons: sendmail and postdrop leave a whole message or none, postmap leaves
-//! the table as it was; master reads its configuration anew or goes on with the one that it has; showq may be stuck.
+//! the table as it was; master reads its configuration anew or goes on with the one that it has; showq or master may be stuck.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -225,8 +225,7 @@ fn a_showq_that_says_nothing_is_not_waited_for_without_end() {
     let site = usual().main("ipc_timeout = 2s").start();
     site.run("postqueue", &["-p"], "").ok();
     let stopped = site.pids("showq");
-    let signal = |signal| stopped.iter().for_each(|pid| kill(Pid::from_raw(*pid), signal).unwrap());
-    signal(Signal::SIGSTOP);
+    signal(&stopped, Signal::SIGSTOP);
     for option in ["-p", "-j"] {
         let output = site.run("postqueue", &[option], "");
         assert!(
@@ -234,6 +233,43 @@ fn a_showq_that_says_nothing_is_not_waited_for_without_end() {
             "{output:?}"
         );
     }
-    signal(Signal::SIGCONT);
+    signal(&stopped, Signal::SIGCONT);
     site.run("postqueue", &["-p"], "").ok();
+}
+
+fn signal(pids: &[i32], signal: Signal) {
+    pids.iter().for_each(|pid| kill(Pid::from_raw(*pid), signal).unwrap());
+}
+
+#[test]
+fn a_master_that_says_nothing_is_not_waited_for_without_end() {
+    let site = usual().main("ipc_timeout = 1s").start();
+    // So that a server answers, for which master is needed to start it.
+    drop(site.smtp());
+    let stuck = site.pids("master");
+    signal(&stuck, Signal::SIGSTOP);
+    let way_out = format!("`kill -KILL {}`, then `postroad start`", stuck[0]);
+    for command in ["status", "reload", "logrotate", "stop", "abort"] {
+        let output = site.postroad(&[command]);
+        assert!(
+            output.status == 1
+                && output.stderr.contains("master says nothing for 1 s")
+                && output.stderr.contains(&way_out),
+            "{command}: {output:?}"
+        );
+    }
+    let doctor = site.postroad(&["doctor", "--offline"]);
+    assert!(doctor.stdout.contains("master says nothing for 1 s"), "{doctor:?}");
+    // What it was told to do, it does when it goes on: it ends.
+    signal(&stuck, Signal::SIGCONT);
+    wait_for("the end of master", || site.pids("master").is_empty().then_some(()));
+    // And the way out is one.
+    site.start();
+    let stuck = site.pids("master");
+    signal(&stuck, Signal::SIGSTOP);
+    signal(&stuck, Signal::SIGKILL);
+    wait_for("the end of master", || site.pids("master").is_empty().then_some(()));
+    site.start();
+    send(&site, "", &["ann@box.example.com"], NOTE);
+    site.wait_for_mail("ann", 1);
 }

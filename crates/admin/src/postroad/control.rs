@@ -1,14 +1,14 @@
 //! Commands to a running master.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use config::{Config, param};
-use ipc::master::{Answer, Request, ask};
+use ipc::master::{Answer, Request, ask, pid_file};
 use ipc::queue_manager::{self, Word};
 
-use super::{Failure, queue_directory};
+use super::{Failure, readable};
 
 /// How long a stop may take: master itself ends what does not end after a few seconds.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -24,7 +24,7 @@ pub(super) fn abort(directory: &Path) -> Result<Vec<String>, Failure> {
 }
 
 pub(super) fn reload(directory: &Path) -> Result<Vec<String>, Failure> {
-    match ask(&queue_directory(directory)?, Request::Reload) {
+    match ask(&readable(directory)?, Request::Reload) {
         Ok(Answer::Failed(mut lines)) => {
             lines.push("reload refused; the mail system goes on with the configuration it has".into());
             Err(lines)
@@ -49,14 +49,14 @@ pub(super) fn reopen_log(directory: &Path) -> Result<Vec<String>, Failure> {
 pub(super) fn flush(directory: &Path) -> Result<Vec<String>, Failure> {
     let (config, _) =
         Config::load(directory).map_err(|p| p.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let queue_directory: std::path::PathBuf = config.get(param::QUEUE_DIRECTORY);
+    let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
     let socket = ipc::socket_path(&queue_directory, false, &config.get(param::QUEUE_SERVICE_NAME));
     queue_manager::Client::new(socket).say(&Word::Flush).map_err(|e| not_running(&e))?;
     Ok(Vec::new())
 }
 
 fn request(directory: &Path, request: Request) -> Result<Vec<String>, Failure> {
-    match ask(&queue_directory(directory)?, request) {
+    match ask(&readable(directory)?, request) {
         Ok(Answer::Done(lines)) => Ok(lines),
         Ok(Answer::Failed(lines)) => Err(lines),
         Err(error) => Err(not_running(&error)),
@@ -76,7 +76,8 @@ fn not_running(error: &io::Error) -> Failure {
 }
 
 fn wait_until_gone(directory: &Path) -> Result<Vec<String>, Failure> {
-    let pid_file = queue_directory(directory)?.join("pid").join("master.pid");
+    let queue_directory: PathBuf = readable(directory)?.get(param::QUEUE_DIRECTORY);
+    let pid_file = pid_file(&queue_directory);
     let give_up = Instant::now() + STOP_PATIENCE;
     while is_locked(&pid_file) {
         if Instant::now() > give_up {

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use config::{Config, param};
+use config::Config;
 
 /// Starts, stops and watches over the Postroad mail system.
 #[derive(Debug, Parser)]
@@ -116,9 +116,8 @@ fn complain(lines: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The queue directory, read from main.cf without a judgement on the rest of it: a mail system that runs must be
+/// What main.cf says, without a judgement on it: a mail system that runs must be
 /// reachable whatever the files have become. A file that cannot be read at all leaves nothing to go by.
-fn queue_directory(config_directory: &std::path::Path) -> Result<PathBuf, Failure> {
-    let config = Config::load_readable(config_directory).map_err(|error| vec![error.to_string()])?;
-    Ok(config.get(param::QUEUE_DIRECTORY))
+fn readable(config_directory: &std::path::Path) -> Result<Config, Failure> {
+    Config::load_readable(config_directory).map_err(|error| vec![error.to_string()])
 }

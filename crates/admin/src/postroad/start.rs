@@ -25,8 +25,9 @@ pub(super) fn start(directory: &Path) -> Result<Vec<String>, Failure> {
     if !reason.is_empty() {
         return Err(reason.lines().map(str::to_owned).collect());
     }
-    let queue = super::queue_directory(directory)?;
-    ask(&queue, Request::Status).map_err(|error| {
+    let config = super::readable(directory)?;
+    ask(&config, Request::Status).map_err(|error| {
+        let queue: PathBuf = config.get(param::QUEUE_DIRECTORY);
         let socket = ipc::socket_path(&queue, true, ipc::master::SOCKET);
         vec![format!(
             "ask master at {}: {error}; if it ended while it started, the log says why",

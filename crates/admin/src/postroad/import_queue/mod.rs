@@ -345,7 +345,7 @@ impl<'a> Import<'a> {
 
 /// Whether a master of Postfix holds its lock.
 fn is_running(queue: &Path) -> bool {
-    File::open(queue.join("pid/master.pid")).is_ok_and(|file| file.try_lock_shared().is_err())
+    File::open(ipc::master::pid_file(queue)).is_ok_and(|file| file.try_lock_shared().is_err())
 }
 
 /// The regular files of a folder and of those that it is hashed into.
