@@ -137,6 +137,16 @@ fn one_of(call: &str, errors: &[&'static str]) -> Option<&'static str> {
 }
 
 impl Point {
+    /// The name of the call that fails.
+    pub(super) fn call(&self) -> &str {
+        &self.call
+    }
+
+    /// The name of the error.
+    pub(super) fn error(&self) -> &str {
+        self.error
+    }
+
     pub(super) fn tracing(&self) -> Tracing {
         Tracing {
             calls: self.call.clone(),
