@@ -1,16 +1,18 @@
 //! `sendmail -bs`: SMTP on standard input and output (RFC 5321), for programs that hand over mail in no other way.
 //!
-//! Here is only the dialogue. Each message goes to a `sendmail -i` of its own, which does with it what it does for anybody;
-//! 250 is said when that has ended well. A message whose end does not come is taken back.
+//! Each message goes the way of one that `sendmail -i` reads, and 250 is said when that has ended well. It is read here and not
+//! by a process behind a pipe: to that one, the end of a program that is killed would be the end of a message.
 
-use std::io::{self, BufRead, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::{self, BufRead, ErrorKind, Read, Write};
 
-use mail::Address;
 use mail::header_address::parse_first;
+use mail::{Address, Body};
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, warn};
+use crate::options::{CommandLine, Mode};
+use crate::sendmail::PROGRAM;
 use crate::settings::Settings;
+use crate::submission::submit;
 
 /// The longest command (RFC 5321 section 4.5.3.1.4 demands 512), and the longest piece of content that is looked at.
 const MAX_LINE: u64 = 2048;
@@ -28,13 +30,8 @@ struct Envelope {
 
 /// Who takes messages.
 trait Taker {
-    /// A message that is being taken.
-    type Taking: Write;
-    fn begin(&mut self, envelope: &Envelope) -> io::Result<Self::Taking>;
-    /// The message is complete; the reply.
-    fn end(&mut self, taking: Self::Taking) -> String;
-    /// It never will be.
-    fn abandon(&mut self, taking: Self::Taking);
+    /// Takes a message for good, or nothing of it: content that cannot be read to its end is an error.
+    fn take(&mut self, envelope: Envelope, content: &mut dyn Read) -> Result<(), Failure>;
 }
 
 /// Serves the program at the other end of standard input and output until it leaves.
@@ -46,7 +43,7 @@ pub(crate) fn serve(settings: &Settings) -> Result<(), Failure> {
     let mut dialogue = Dialogue {
         input: io::stdin().lock(),
         output: io::stdout().lock(),
-        taker: Processes { settings },
+        taker: Submissions { settings },
         envelope: None,
         line: Vec::new(),
     };
@@ -70,13 +67,16 @@ impl<R: BufRead, W: Write, T: Taker> Dialogue<R, W, T> {
     fn run(&mut self, host: &str) -> io::Result<()> {
         self.say(&format!("220 {host} ESMTP Postroad"))?;
         while self.read_line()? {
-            let text = String::from_utf8_lossy(&self.line).into_owned();
-            let text = text.trim_end_matches(['\r', '\n']);
             if !self.line.ends_with(b"\n") {
                 self.say("500 5.5.2 Error: line too long")?;
                 while self.read_line()? && !self.line.ends_with(b"\n") {}
                 continue;
             }
+            let Ok(text) = String::from_utf8(self.line.clone()) else {
+                self.say("500 5.5.2 Error: bad UTF-8 syntax")?;
+                continue;
+            };
+            let text = text.trim_end_matches(['\r', '\n']);
             let (verb, arguments) = text.split_once(' ').unwrap_or((text, ""));
             let reply = match verb.to_ascii_uppercase().as_str() {
                 "HELO" => self.reset(&format!("250 {host}")),
@@ -105,10 +105,8 @@ impl<R: BufRead, W: Write, T: Taker> Dialogue<R, W, T> {
         self.output.flush()
     }
 
-    /// A line with its end, or a part of a longer one; `false` at the end of the input.
     fn read_line(&mut self) -> io::Result<bool> {
-        self.line.clear();
-        Ok(self.input.by_ref().take(MAX_LINE).read_until(b'\n', &mut self.line)? > 0)
+        read_line(&mut self.input, &mut self.line)
     }
 
     fn reset(&mut self, reply: &str) -> String {
@@ -160,40 +158,96 @@ impl<R: BufRead, W: Write, T: Taker> Dialogue<R, W, T> {
     }
 
     fn data(&mut self) -> io::Result<()> {
-        let Some(envelope) = &self.envelope else { return self.say("503 5.5.1 Error: need RCPT command") };
-        if envelope.recipients.is_empty() {
+        if self.envelope.as_ref().is_some_and(|envelope| envelope.recipients.is_empty()) {
             return self.say("554 5.5.1 Error: no valid recipients");
         }
-        let mut taking = match self.taker.begin(envelope) {
-            Ok(taking) => taking,
-            Err(error) => return self.say(&format!("451 4.3.0 Error: {error}")),
+        let Some(envelope) = self.envelope.take() else {
+            return self.say("503 5.5.1 Error: need RCPT command");
         };
-        self.envelope = None;
         self.say("354 End data with <CR><LF>.<CR><LF>")?;
-        let mut begins = true;
-        // What is not taken any more is read over.
-        let mut takes = true;
-        loop {
-            if !self.read_line()? {
-                self.taker.abandon(taking);
-                return Ok(());
-            }
-            let ends = self.line.ends_with(b"\n");
-            let mut text = self.line.as_slice();
-            if ends {
-                text = &text[..text.len() - 1];
-                text = text.strip_suffix(b"\r").unwrap_or(text);
-            }
-            if begins && ends && text == b"." {
-                break;
-            }
-            let text = if begins { text.strip_prefix(b".").unwrap_or(text) } else { text };
-            takes = takes && taking.write_all(text).is_ok() && (!ends || taking.write_all(b"\n").is_ok());
-            begins = ends;
+        let mut content = Content::new(&mut self.input, &mut self.line);
+        let taken = self.taker.take(envelope, &mut content);
+        match content.skip() {
+            // Nobody is left to hear that nothing was taken.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.say(&reply_to(taken)),
         }
-        let reply = self.taker.end(taking);
-        self.say(&reply)
     }
+}
+
+fn reply_to(taken: Result<(), Failure>) -> String {
+    let Err(failure) = taken else { return "250 2.0.0 Ok".to_owned() };
+    warn(PROGRAM, &failure.text);
+    match failure.exit {
+        Exit::Usage | Exit::Data | Exit::NoUser | Exit::Unavailable | Exit::NotPermitted => {
+            format!("554 5.3.0 Error: {failure}")
+        }
+        _ => format!("451 4.3.0 Error: {failure}"),
+    }
+}
+
+/// What follows DATA, as lines that end with LF, without what stands for dots (RFC 5321 section 4.5.2).
+struct Content<'a, R> {
+    input: &'a mut R,
+    line: &'a mut Vec<u8>,
+    /// How much of `line` was read.
+    read: usize,
+    /// A line begins with what comes next.
+    begins: bool,
+    /// The line with the dot has come.
+    is_over: bool,
+}
+
+impl<'a, R: BufRead> Content<'a, R> {
+    fn new(input: &'a mut R, line: &'a mut Vec<u8>) -> Self {
+        line.clear();
+        Self { input, line, read: 0, begins: true, is_over: false }
+    }
+
+    /// Reads over what was not taken.
+    fn skip(&mut self) -> io::Result<()> {
+        while !self.is_over {
+            self.next_line()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the next line, or a part of a longer one.
+    fn next_line(&mut self) -> io::Result<()> {
+        if !read_line(self.input, self.line)? {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let ends = self.line.ends_with(b"\n");
+        if ends {
+            self.line.pop();
+            self.line.pop_if(|last| *last == b'\r');
+        }
+        self.is_over = self.begins && ends && *self.line == b".";
+        self.read = usize::from(self.is_over || self.begins && self.line.starts_with(b"."));
+        if ends && !self.is_over {
+            self.line.push(b'\n');
+        }
+        self.begins = ends;
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for Content<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.read == self.line.len() && !self.is_over {
+            self.next_line()?;
+        }
+        let read = (&self.line[self.read..]).read(buffer)?;
+        self.read += read;
+        Ok(read)
+    }
+}
+
+/// A line with its end, or a part of a longer one; `false` at the end of the input.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    Ok(input.take(MAX_LINE).read_until(b'\n', line)? > 0)
 }
 
 /// The path behind `FROM:` or `TO:`, and what follows it.
@@ -221,64 +275,21 @@ fn address(path: &str) -> Option<Address> {
     }
 }
 
-/// A `sendmail -i` for each message.
-struct Processes<'a> {
+/// The mail system.
+struct Submissions<'a> {
     settings: &'a Settings,
 }
 
-/// One of them.
-struct Process(Child);
-
-impl Write for Process {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.0.stdin {
-            Some(stdin) => stdin.write(bytes),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Taker for Processes<'_> {
-    type Taking = Process;
-
-    fn begin(&mut self, envelope: &Envelope) -> io::Result<Process> {
-        let mut command = Command::new("/proc/self/exe");
-        command.args(["-i", "-f", &envelope.sender.to_path()]);
+impl Taker for Submissions<'_> {
+    fn take(&mut self, envelope: Envelope, content: &mut dyn Read) -> Result<(), Failure> {
+        let mut line = CommandLine::new(Mode::Smtp);
+        line.sender = Some(envelope.sender.to_path());
+        line.arguments = envelope.recipients.iter().map(Address::to_path).collect();
+        line.dot_ends = false;
         if envelope.eight_bit {
-            command.arg("-B8BITMIME");
+            line.body = Body::EightBitMime;
         }
-        command.arg("--").args(envelope.recipients.iter().map(Address::to_path));
-        command.env("MAIL_CONFIG", self.settings.directory());
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map(Process)
-    }
-
-    fn end(&mut self, taking: Process) -> String {
-        let output = match taking.0.wait_with_output() {
-            Ok(output) => output,
-            Err(error) => return format!("451 4.3.0 Error: {error}"),
-        };
-        if output.status.success() {
-            return "250 2.0.0 Ok".to_owned();
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().last().unwrap_or_default();
-        let why = said.strip_prefix("sendmail: fatal: ").unwrap_or(said);
-        match output.status.code().and_then(Exit::from_code) {
-            Some(Exit::Usage | Exit::Data | Exit::NoUser | Exit::Unavailable | Exit::NotPermitted) => {
-                format!("554 5.3.0 Error: {why}")
-            }
-            _ => format!("451 4.3.0 Error: {why}"),
-        }
-    }
-
-    fn abandon(&mut self, mut taking: Process) {
-        // Before its input ends, which would be the end of the message.
-        let _ = taking.0.kill();
-        let _ = taking.0.wait();
+        submit(&line, self.settings, content)
     }
 }
 

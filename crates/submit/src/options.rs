@@ -100,7 +100,8 @@ impl CommandLine {
         Ok(line)
     }
 
-    fn new(mode: Mode) -> Self {
+    /// One with nothing said.
+    pub(crate) fn new(mode: Mode) -> Self {
         Self {
             mode,
             config_directory: None,

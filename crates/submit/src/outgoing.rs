@@ -1,7 +1,7 @@
 //! The way of a submission out of `sendmail`: to a running pickup, where it is small; else into `maildrop/` where this process
 //! may write there, else to postdrop.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,10 +18,15 @@ use crate::message::{CHUNK, Header};
 use crate::sendmail::PROGRAM;
 use crate::settings::Settings;
 
+/// No more of what postdrop says is read.
+const MAX_SAID: u64 = 16 * 1024;
+
 /// The submission on its way out. A small one is a single write; what could go to pickup as a whole is held until then.
 pub(crate) struct Outgoing<'a> {
     settings: &'a Settings,
     decision: Decision,
+    /// This process is still wanted when the message is on its way.
+    stays: bool,
     sink: Option<Sink>,
     /// What waits to be sent; the caller appends content.
     pub(crate) buffer: Vec<u8>,
@@ -38,7 +43,13 @@ impl<'a> Outgoing<'a> {
         let head = buffer.len();
         buffer.reserve(header.bytes.len() + 1024);
         buffer.extend_from_slice(&header.bytes);
-        Self { settings, decision, sink: None, buffer, content: 0, head, lost: LostBlock::default() }
+        let lost = LostBlock::default();
+        Self { settings, decision, stays: false, sink: None, buffer, content: 0, head, lost }
+    }
+
+    /// Other messages follow this one: postdrop does not take this process's place, and what it says is in the [`Failure`].
+    pub(crate) fn with_more_to_come(self) -> Self {
+        Self { stays: true, ..self }
     }
 
     /// How much the buffer is to hold before it is sent.
@@ -82,8 +93,12 @@ impl<'a> Outgoing<'a> {
         let sink = match &mut self.sink {
             Some(sink) => sink,
             None => {
-                let whole = is_last.then_some(self.buffer.as_slice());
-                self.sink.insert(Sink::open(self.settings, self.decision, whole)?)
+                let own = Sink::maildrop(self.settings, self.decision)?;
+                if own.is_none() && is_last && !self.stays {
+                    become_postdrop(self.settings, &self.buffer)?;
+                }
+                let postdrop = || Sink::postdrop(self.settings, self.stays);
+                self.sink.insert(own.map_or_else(postdrop, Ok)?)
             }
         };
         let result = sink.write_all(&self.buffer);
@@ -119,36 +134,47 @@ enum Sink {
     /// This process, which runs as the owner of the queue or as root.
     Maildrop(Maildrop),
     /// postdrop, which has the group's rights.
-    Postdrop(Child),
+    Postdrop(Postdrop),
+}
+
+/// postdrop at work. It takes nothing whose end it has not seen.
+struct Postdrop(Child);
+
+impl Drop for Postdrop {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 impl Sink {
-    /// `whole` is the submission where that is all of it.
-    fn open(settings: &Settings, decision: Decision, whole: Option<&[u8]>) -> Result<Self, Failure> {
-        if decision == Decision::Allowed {
-            let queue = settings.queue_directory();
-            match Maildrop::create(&queue) {
-                Ok(file) => return Ok(Self::Maildrop(file)),
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
-                Err(error) => return Err(create_failed(&queue, &error)),
-            }
+    /// `None` where this process may not, or postdrop is to say whether the user may.
+    fn maildrop(settings: &Settings, decision: Decision) -> Result<Option<Self>, Failure> {
+        if decision != Decision::Allowed {
+            return Ok(None);
         }
-        if let Some(submission) = whole {
-            become_postdrop(settings, submission)?;
+        let queue = settings.queue_directory();
+        match Maildrop::create(&queue) {
+            Ok(file) => Ok(Some(Self::Maildrop(file))),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
+            Err(error) => Err(create_failed(&queue, &error)),
         }
-        Self::postdrop(settings)
     }
 
-    fn postdrop(settings: &Settings) -> Result<Self, Failure> {
+    /// `hears`: what it has to say is kept for whoever is told of a failure.
+    fn postdrop(settings: &Settings, hears: bool) -> Result<Self, Failure> {
         let mut command = postdrop(settings);
+        if hears {
+            command.stderr(Stdio::piped());
+        }
         let child = command.stdin(Stdio::piped()).spawn().map_err(|error| cannot_run(&command, &error))?;
-        Ok(Self::Postdrop(child))
+        Ok(Self::Postdrop(Postdrop(child)))
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Maildrop(file) => file.write_all(bytes),
-            Self::Postdrop(child) => match &mut child.stdin {
+            Self::Postdrop(Postdrop(child)) => match &mut child.stdin {
                 Some(pipe) => pipe.write_all(bytes),
                 None => Err(ErrorKind::BrokenPipe.into()),
             },
@@ -226,13 +252,24 @@ pub(crate) fn create_failed(queue: &Path, error: &io::Error) -> Failure {
 }
 
 /// Waits for postdrop, which reports its own failures: its exit code is passed on.
-fn ended(mut child: Child) -> Result<(), Failure> {
+fn ended(mut postdrop: Postdrop) -> Result<(), Failure> {
+    let Postdrop(child) = &mut postdrop;
     drop(child.stdin.take());
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        // What cannot be read is in the mail log, too.
+        let _ = stderr.take(MAX_SAID).read_to_end(&mut said);
+    }
     let status =
         child.wait().map_err(|error| Failure::new(Exit::System, format!("wait for postdrop: {error}")))?;
     if status.success() {
         return Ok(());
     }
     let exit = status.code().and_then(Exit::from_code).unwrap_or(Exit::Software);
-    Err(Failure::new(exit, format!("postdrop did not take the message: {status}")))
+    let said = String::from_utf8_lossy(&said);
+    let last = said.lines().last().unwrap_or_default();
+    Err(match last.strip_prefix("postdrop: fatal: ") {
+        Some(why) => Failure::new(exit, why),
+        None => Failure::new(exit, format!("postdrop did not take the message: {status}")),
+    })
 }

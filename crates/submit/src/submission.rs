@@ -10,7 +10,7 @@ use crate::authorization;
 use crate::failure::{Exit, Failure};
 use crate::invoker::Invoker;
 use crate::message::{Header, Message, Rules};
-use crate::options::CommandLine;
+use crate::options::{CommandLine, Mode};
 use crate::outgoing::Outgoing;
 use crate::settings::Settings;
 
@@ -41,7 +41,8 @@ pub(crate) fn submit(line: &CommandLine, settings: &Settings, input: impl Read) 
         announce_report(&head)?;
     }
 
-    pass_on(message, Outgoing::new(settings, decision, &head, &header))
+    let out = Outgoing::new(settings, decision, &head, &header);
+    pass_on(message, if line.mode == Mode::Smtp { out.with_more_to_come() } else { out })
 }
 
 /// `-bv`: nothing is read and nothing delivered; the sender gets a report on the recipients.

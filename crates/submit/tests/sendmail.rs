@@ -163,6 +163,40 @@ fn programs_that_speak_smtp_to_it_are_served() {
 }
 
 #[test]
+fn a_program_that_is_ended_while_it_speaks_smtp_leaves_no_part_of_a_message() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::process::CommandExt;
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::waitpid;
+    use nix::unistd::Pid;
+
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let ways = ["", "authorized_submit_users = !inline:{nobody-of-this-name=x}, static:all"];
+    let signals = [Signal::SIGKILL, Signal::SIGTERM];
+    for (way, signal, lines) in ways
+        .iter()
+        .flat_map(|way| signals.iter().flat_map(move |signal| [1, 20_000].map(|n| (way, signal, n))))
+    {
+        let instance = Instance::new(way);
+        let mut command = instance.command(env!("CARGO_BIN_EXE_sendmail"));
+        let mut child = command.arg("-bs").process_group(0).spawn().unwrap();
+        let (mut said, mut heard) =
+            (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        said.write_all(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n").unwrap();
+        assert!(heard.by_ref().lines().any(|line| line.unwrap().starts_with("354 ")));
+        said.write_all("Only a part of the message\r\n".repeat(lines).as_bytes()).unwrap();
+        let id = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        kill(id, *signal).unwrap();
+        child.wait().unwrap();
+        // Whoever worked for it goes on to its end, as a child of this process.
+        while waitpid(Pid::from_raw(-id.as_raw()), None).is_ok() {}
+        let finished = instance.files().into_iter().filter(|(mode, _)| *mode == 0o744).count();
+        assert_eq!(finished, 0, "{way:?} {signal} {lines}");
+    }
+}
+
+#[test]
 fn who_asks_for_a_report_is_told_that_it_comes() {
     let instance = Instance::new("");
     let output = instance.sendmail(&["-v", "-f", "joe@example.com", "x"], "Subject: x\n\nx\n");

@@ -1,34 +1,35 @@
 use super::*;
 
-/// Keeps what it takes.
+/// Keeps what it takes, and counts what had no end.
 #[derive(Default)]
 struct Kept(Vec<(String, String)>, usize);
 
 impl Taker for Kept {
-    type Taking = Vec<u8>;
-
-    fn begin(&mut self, envelope: &Envelope) -> io::Result<Vec<u8>> {
+    fn take(&mut self, envelope: Envelope, content: &mut dyn Read) -> Result<(), Failure> {
         let recipients: Vec<String> = envelope.recipients.iter().map(Address::to_path).collect();
         let body = if envelope.eight_bit { " 8bit" } else { "" };
-        self.0
-            .push((format!("{} > {}{body}", envelope.sender.to_path(), recipients.join(" ")), String::new()));
-        Ok(Vec::new())
-    }
-
-    fn end(&mut self, taking: Vec<u8>) -> String {
-        self.0.last_mut().unwrap().1 = String::from_utf8(taking).unwrap();
-        "250 2.0.0 Ok".to_owned()
-    }
-
-    fn abandon(&mut self, _: Vec<u8>) {
-        self.1 += 1;
+        let envelope = format!("{} > {}{body}", envelope.sender.to_path(), recipients.join(" "));
+        if envelope.starts_with("refused@") {
+            content.read_exact(&mut [0; 3]).unwrap();
+            return Err(Failure::new(Exit::Temporary, "not now"));
+        }
+        let mut text = String::new();
+        let read = content.read_to_string(&mut text);
+        self.1 += usize::from(read.is_err());
+        read.map_err(|error| Failure::new(Exit::Data, error.to_string()))?;
+        self.0.push((envelope, text));
+        Ok(())
     }
 }
 
 fn talk(said: &str) -> (Vec<String>, Kept) {
+    talk_bytes(said.as_bytes())
+}
+
+fn talk_bytes(said: &[u8]) -> (Vec<String>, Kept) {
     let mut output = Vec::new();
     let mut dialogue = Dialogue {
-        input: said.as_bytes(),
+        input: said,
         output: &mut output,
         taker: Kept::default(),
         envelope: None,
@@ -85,6 +86,27 @@ fn a_message_without_an_end_is_not_taken() {
         let (replies, kept) = talk(&format!("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n{said}"));
         assert_eq!((kept.1, &replies.last().unwrap()[..3]), (1, "354"), "{said:?}");
     }
+}
+
+#[test]
+fn what_is_refused_is_read_over() {
+    let (replies, kept) = talk(
+        "MAIL FROM:<refused@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n.x\r\nmore\r\n.\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n\
+         DATA\r\nx\r\n.\r\n",
+    );
+    let codes: Vec<&str> = replies[1..].iter().map(|reply| &reply[..3]).collect();
+    assert_eq!(codes, ["250", "250", "354", "451", "250", "250", "354", "250"]);
+    assert_eq!(kept.0, [("a@b > c@d".to_owned(), "x\n".to_owned())]);
+}
+
+#[test]
+fn an_address_in_another_encoding_is_not_guessed_at() {
+    let (replies, kept) = talk_bytes(b"MAIL FROM:<a@b>\r\nRCPT TO:<jos\xe9@d>\r\nDATA\r\nNOOP\r\n");
+    assert_eq!(
+        replies[2..],
+        ["500 5.5.2 Error: bad UTF-8 syntax", "554 5.5.1 Error: no valid recipients", "250 2.0.0 Ok"]
+    );
+    assert!(kept.0.is_empty());
 }
 
 #[test]
