@@ -375,7 +375,9 @@ fn is_mail(path: &Path) -> bool {
     parts.next();
     match parts.next().map(OsStr::as_bytes) {
         Some(b"mail") => true,
-        Some(b"queue") => !matches!(parts.next().map(OsStr::as_bytes), Some(b"pid" | b"public" | b"private")),
+        Some(b"queue") => {
+            !matches!(parts.next().map(OsStr::as_bytes), Some(b"pid" | b"public" | b"private" | b"submit"))
+        }
         _ => false,
     }
 }

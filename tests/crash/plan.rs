@@ -14,6 +14,11 @@ fn time() -> Duration {
     }
 }
 
+/// Whether everything is tried however long it takes.
+pub(crate) fn is_complete() -> bool {
+    time() == Duration::MAX
+}
+
 /// Tries these cases until they or the time is over: how many were tried.
 pub(crate) fn try_out<T>(cases: &[T], mut attempt: impl FnMut(&T)) -> usize {
     let (began, time) = (Instant::now(), time());

@@ -31,6 +31,9 @@ struct Case {
     is_told: bool,
 }
 
+/// How many second cuts are tried of a recovery, where not all of them are.
+const MOST_SECOND_CUTS: usize = 2;
+
 /// What all recoveries together came to.
 #[derive(Default)]
 struct Tally {
@@ -43,22 +46,10 @@ struct Tally {
 /// Tries the disks that a power cut may leave on a way of mail, by both models.
 fn cut_after_every_call_of(name: &str) {
     let way = way(name);
-    // Where no order of changes is kept, none may be relied on.
-    for (model, settings) in [(Model::Ordered, "yes"), (Model::Any, "no")] {
-        let mut site = Site::prepare(way, &[&format!("maildir_trusts_journal = {settings}")]);
-        if model == Model::Ordered {
-            site.put_on_a_journal();
-        }
-        site.start();
+    for model in [Model::Ordered, Model::Any] {
+        let (site, recording) = recorded(way, model);
         let letter = Letter::new(0);
-        let recording = record(&site, way, &letter);
-        if site.disk.is_some() && matches!(way.end, End::Virtual | End::Local | End::Both | End::Each(_)) {
-            let is_relied_on = |step: &Step| matches!(step, Step::Disk(Operation::WriteOut { .. }));
-            assert!(recording.steps.iter().any(is_relied_on), "{name}: everything is synced");
-        }
-        site.abort();
-        site.defer_later(false);
-        let (made, cases) = cases(&recording, model);
+        let (made, cases) = cases(&recording, model, None);
         let mut tally = Tally::default();
         let tried = plan::try_out(&cases, |case| recover(&site, way, &letter, case, &mut tally));
         println!(
@@ -73,8 +64,72 @@ fn cut_after_every_call_of(name: &str) {
     }
 }
 
+/// The mail system that a message goes its way through, which is ended then, and what was done to its disk.
+fn recorded(way: &Way, model: Model) -> (Site, Recording) {
+    // Where no order of changes is kept, none may be relied on.
+    let trusts = if model == Model::Ordered { "yes" } else { "no" };
+    let mut site = Site::prepare(way, &[&format!("maildir_trusts_journal = {trusts}")]);
+    if model == Model::Ordered {
+        site.put_on_a_journal();
+    }
+    site.start();
+    let recording = record(&site, way, &Letter::new(0));
+    if site.disk.is_some() && matches!(way.end, End::Virtual | End::Local | End::Both | End::Each(_)) {
+        let is_relied_on = |step: &Step| matches!(step, Step::Disk(Operation::WriteOut { .. }));
+        assert!(recording.steps.iter().any(is_relied_on), "{}: everything is synced", way.name);
+    }
+    site.abort();
+    site.defer_later(false);
+    (site, recording)
+}
+
+/// Tries the disks that a second power cut may leave while the mail system recovers from a first one.
+fn cut_again_after_every_call_of(name: &str) {
+    let way = way(name);
+    let model = Model::Ordered;
+    let (site, recording) = recorded(way, model);
+    let letter = Letter::new(0);
+    let (_, firsts) = cases(&recording, model, None);
+    let (mut tally, mut made, mut tried) = (Tally::default(), 0, 0);
+    let first_cuts = plan::try_out(&firsts, |first| {
+        let (_, seconds) = cases(&record_recovery(&site, way, &letter, first), model, Some(first));
+        made += seconds.len();
+        let most = if plan::is_complete() { seconds.len() } else { MOST_SECOND_CUTS };
+        for place in plan::spread(seconds.len()).take(most) {
+            recover(&site, way, &letter, &seconds[place], &mut tally);
+            tried += 1;
+        }
+    });
+    println!(
+        "{name}, {model:?}, twice: {first_cuts} of {} first cuts, {tried} of their {made} second ones tried, {} with a \
+         promise, {} delivered twice",
+        firsts.len(),
+        tally.promised,
+        tally.twice
+    );
+}
+
+/// Starts the mail system on the disk that a power cut left, and notes what is done to that until all is well.
+fn record_recovery(site: &Site, way: &Way, letter: &Letter, first: &Case) -> Recording {
+    let root = site.instance.root();
+    first.disk.materialise(root, &FOLDERS).expect("make the disk that the power cut left");
+    let base = Disk::read(root, &FOLDERS).expect("read the disk that the power cut left");
+    site.watch.set(None);
+    site.start();
+    let began = Instant::now();
+    wait_for("the mail system to recover", || {
+        site.try_all(began);
+        let is_there =
+            copies(site, way.end, letter).is_ok_and(|found| found.keep(way.end, first.promises, 0));
+        (site.queue_is_empty() && is_there).then_some(())
+    });
+    let recording = Recording::of(&base, root, &site.watch.seen());
+    site.abort();
+    recording
+}
+
 /// What lies behind the end of a file after a power cut must not count when the file grows over it, and another cut comes:
-/// that takes two of them, and is seen from the order of calls instead.
+/// that must come at a certain moment, and is seen from the order of calls, too.
 #[test]
 fn a_process_that_appends_to_what_an_earlier_one_wrote_syncs_first() {
     let way = way("some_deferred");
@@ -122,14 +177,15 @@ fn record(site: &Site, way: &Way, letter: &Letter) -> Recording {
     recording
 }
 
-/// How many disks there are, and those that differ.
-fn cases(recording: &Recording, model: Model) -> (usize, Vec<Case>) {
+/// How many disks there are, and those that differ. What was said before an earlier cut is still to be kept.
+fn cases(recording: &Recording, model: Model, earlier: Option<&Case>) -> (usize, Vec<Case>) {
+    let (promised, given) = earlier.map_or((0, 0), |earlier| (earlier.promises, earlier.handed_over));
     let (mut known, mut cases, mut made) = (HashSet::new(), Vec::new(), 0);
     for steps in 0..=recording.steps.len() {
         let said =
             |what: fn(&Step) -> bool| recording.steps[..steps].iter().filter(|step| what(step)).count();
-        let promises = said(|step| matches!(step, Step::Promised));
-        let handed_over = said(|step| matches!(step, Step::HandedOver));
+        let promises = promised + said(|step| matches!(step, Step::Promised));
+        let handed_over = given + said(|step| matches!(step, Step::HandedOver));
         let is_told = matches!(recording.steps[..steps].last(), Some(Step::Promised));
         let operations = recording.operations(steps);
         for disk in states(&recording.base, &operations, model, MOST_STATES, steps as u64) {
@@ -225,4 +281,18 @@ power_cut_tests! {
     smtp_to_virtual sendmail_to_local sendmail_over_maildrop smtp_to_mbox relay bounce hold_and_release requeue delete
     reload deferred
     several found_by_a_scan side_by_side some_deferred alias
+}
+
+mod twice {
+    use super::cut_again_after_every_call_of;
+
+    #[test]
+    fn smtp_to_virtual() {
+        cut_again_after_every_call_of("smtp_to_virtual");
+    }
+
+    #[test]
+    fn some_deferred() {
+        cut_again_after_every_call_of("some_deferred");
+    }
 }
