@@ -61,6 +61,54 @@ fn states(site: &Instance, program: &str) -> Vec<BTreeMap<String, String>> {
     texts.map(parse).collect()
 }
 
+/// What no confined program has any of, and every other as it was started: the names of proc_pid_limits(5).
+const DENIED: [&str; 4] =
+    ["Max core file size", "Max msgqueue size", "Max realtime priority", "Max locked memory"];
+
+/// Who has as many files open as the system allows: one for each session, or for each message.
+const MANY_FILES: [&str; 3] = ["smtpd", "postscreen", "qmgr"];
+
+/// The limits of a process, each with what it reaches and how far it may be raised.
+fn limits(pid: i32) -> BTreeMap<String, (String, String)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let mut lines = text.lines();
+    // The columns are wide, and names have spaces.
+    let head = lines.next().unwrap();
+    let columns = ["Soft", "Hard", "Units"].map(|name| head.find(name).unwrap());
+    let cell = |line: &str, from: usize, to: usize| line[from..to.min(line.len())].trim().to_owned();
+    let parse = |line: &str| {
+        let [soft, hard, units] = columns;
+        (cell(line, 0, soft), (cell(line, soft, hard), cell(line, hard, units)))
+    };
+    lines.map(parse).collect()
+}
+
+/// What is wrong with the limits of a program, given those of the master that started it.
+fn wrong_limits(
+    site: &Instance,
+    program: &str,
+    inherited: &BTreeMap<String, (String, String)>,
+) -> Vec<String> {
+    let is_confined = CONFINED.contains(&program) || program == "virtual";
+    let expect = |(name, limits): (&String, &(String, String))| {
+        let limits = match name.as_str() {
+            name if is_confined && DENIED.contains(&name) => ("0".to_owned(), "0".to_owned()),
+            "Max open files" if MANY_FILES.contains(&program) => (limits.1.clone(), limits.1.clone()),
+            _ => limits.clone(),
+        };
+        (name.clone(), limits)
+    };
+    let expected: BTreeMap<_, _> = inherited.iter().map(expect).collect();
+    assert!(DENIED.iter().all(|name| expected.contains_key(*name)), "{expected:?}");
+    let pids = site.pids(program);
+    assert!(!pids.is_empty(), "no {program}");
+    let found = pids.into_iter().flat_map(limits);
+    found
+        .filter(|(name, limits)| expected.get(name) != Some(limits))
+        .map(|(name, limits)| format!("{program}: {name}: {limits:?}, expected {:?}", expected.get(&name)))
+        .collect()
+}
+
 fn number(state: &BTreeMap<String, String>, name: &str) -> u64 {
     u64::from_str_radix(&state[name], 16).unwrap()
 }
@@ -126,6 +174,10 @@ fn every_running_daemon_is_held_to_its_row() {
         let policies = policies(&site, program);
         assert!(policies.iter().all(|policy| policy == INTERRUPTS), "{program}: {policies:?}");
     }
+    let inherited = limits(site.pids("master")[0]);
+    let all = CONFINED.iter().chain(&["virtual", "local", "pipe", "spawn"]);
+    let wrong: Vec<String> = all.flat_map(|program| wrong_limits(&site, program, &inherited)).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

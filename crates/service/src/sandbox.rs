@@ -18,7 +18,7 @@ use config::{Config, Snapshot, param};
 use nix::errno::Errno;
 use sys::sandbox::capabilities::{self, Capability};
 use sys::sandbox::files::{self, Enforced, Reach};
-use sys::sandbox::{calls, limit_resources};
+use sys::sandbox::{calls, do_without};
 
 use crate::Fatal;
 use reach::Texts;
@@ -123,9 +123,11 @@ impl Sandbox {
             };
             capabilities::keep_only(root, is_whole && self.released.is_none())
                 .map_err(|e| refused("give up capabilities", &e))?;
+            if self.starts_no_program() {
+                do_without(table::DENIED).map_err(|e| refused("limit resources", &e))?;
+            }
         }
         let Some(reach) = self.reach.as_ref().filter(|_| self.released.is_none()) else { return Ok(()) };
-        limit_resources().map_err(|e| refused("limit resources", &e))?;
         let enforced = files::confine(reach).map_err(|e| refused("confine to files and ports", &e))?;
         let _ = self.enforced.set(enforced);
         Ok(())

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use config::{Config, Snapshot};
+use nix::sys::resource::Resource;
 use nix::unistd::{Uid, User};
 use service::sandbox::{Sandbox, table};
 
@@ -52,7 +53,7 @@ const CONFINED: [&str; 14] = [
 const START_COMMANDS: [&str; 3] = ["local", "pipe", "spawn"];
 
 /// Acts that no confined program may do.
-const NEVER: [&str; 19] = [
+const NEVER: [&str; 23] = [
     "write etc/main.cf",
     "write outside/new",
     "read outside/secret",
@@ -72,6 +73,10 @@ const NEVER: [&str; 19] = [
     "listen",
     "device",
     "link outside",
+    "dump core",
+    "have message queues",
+    "run in real time",
+    "lock memory",
 ];
 
 /// Acts that every confined program needs.
@@ -318,7 +323,12 @@ fn perform(act: &str, root: &Path) -> std::io::Result<()> {
         File::create(&path)?.write_all(b"text")?;
         return fs::remove_file(path);
     }
+    let raise = |resource| nix::sys::resource::setrlimit(resource, 1, 1).map_err(Into::into);
     match act {
+        "dump core" => raise(Resource::RLIMIT_CORE),
+        "have message queues" => raise(Resource::RLIMIT_MSGQUEUE),
+        "run in real time" => raise(Resource::RLIMIT_RTPRIO),
+        "lock memory" => raise(Resource::RLIMIT_MEMLOCK),
         "exec" => Err(Command::new("/bin/true").exec()),
         "spawn" => Command::new("/bin/true").status().map(drop),
         "ptrace" => nix::sys::ptrace::attach(parent).map_err(Into::into),

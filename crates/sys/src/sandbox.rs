@@ -13,18 +13,12 @@ use std::io;
 
 use nix::sys::resource::{Resource, setrlimit};
 
-/// Lays down the limits that fit every daemon: no core dump, which would put mail and keys on disk, no message queues,
-/// no real-time priority, no memory that is kept from being swapped.
-///
-/// There is none of processes, since the kernel counts the threads of all programs of a user together, and none of the
-/// size of files, since the mail log is a file that grows.
+/// Leaves this process none of these.
 ///
 /// # Errors
 /// What `setrlimit` says.
-pub fn limit_resources() -> io::Result<()> {
-    let none =
-        [Resource::RLIMIT_CORE, Resource::RLIMIT_MSGQUEUE, Resource::RLIMIT_RTPRIO, Resource::RLIMIT_MEMLOCK];
-    none.into_iter().try_for_each(|resource| setrlimit(resource, 0, 0)).map_err(io::Error::from)
+pub fn do_without(resources: &[Resource]) -> io::Result<()> {
+    resources.iter().try_for_each(|resource| setrlimit(*resource, 0, 0)).map_err(io::Error::from)
 }
 
 /// What this kernel lacks of it, for the log and for `postroad status`; empty where it has everything.

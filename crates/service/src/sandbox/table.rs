@@ -4,6 +4,7 @@
 //! stand for what the configuration says, so that an instance may live anywhere. Whoever is to be allowed more gets it
 //! here, with the reason.
 
+use nix::sys::resource::Resource;
 use sys::sandbox::calls::CallSet::{self, Identity, Interfaces, Internet, Write};
 use sys::sandbox::capabilities::Capability;
 use sys::sandbox::files::FileAccess::{self, Build, Change, Read, Receive, Take};
@@ -90,6 +91,14 @@ const COMMANDS: &[Capability] = &[
     Capability::Setuid,
     Capability::SysChroot,
 ];
+
+/// What no program has that is held to its row as a whole: core dumps, which would put mail and keys on disk, message queues,
+/// real-time priority, and memory that is kept from being swapped.
+///
+/// There is no limit of processes, since the kernel counts the threads of all programs of a user together, and none of the
+/// size of files, since the mail log is a file that grows.
+pub static DENIED: &[Resource] =
+    &[Resource::RLIMIT_CORE, Resource::RLIMIT_MSGQUEUE, Resource::RLIMIT_RTPRIO, Resource::RLIMIT_MEMLOCK];
 
 /// Every program that master starts.
 pub static TABLE: &[Row] = &[

@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus};
 
 use super::calls::{self, CallSet};
 use super::files::{self, Enforced, FileAccess, Reach};
-use super::{capabilities, limit_resources};
+use super::{capabilities, do_without};
 
 const ACT: &str = "SANDBOX_TEST_ACT";
 
@@ -92,7 +92,9 @@ fn acts() {
         "capabilities" => {
             capabilities::keep_only(&[capabilities::Capability::Setuid], true).unwrap();
             assert_eq!(capabilities::held().unwrap() & !(1 << 7), 0);
-            limit_resources().unwrap();
+            let core = nix::sys::resource::Resource::RLIMIT_CORE;
+            do_without(&[core]).unwrap();
+            assert!(nix::sys::resource::setrlimit(core, 1, 1).is_err());
         }
         _ => unreachable!(),
     }
