@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use config::{Config, ServiceEntry, ServiceKind, param};
@@ -13,6 +12,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, setsockopt, socket,
     sockopt,
 };
+use nix::sys::stat::{Mode, fchmod, umask};
 
 /// How many clients may wait for a session; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -90,10 +90,15 @@ fn listen_unix(path: &Path) -> io::Result<OwnedFd> {
     remove_stale(&fresh)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    bind(socket.as_raw_fd(), &UnixAddr::new(&fresh)?)?;
     // Who may reach the socket is decided by the folder: private/ is the mail system's, public/ postdrop's as well, submit/
-    // everybody's.
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o666))?;
+    // everybody's. The file gets the mode of the socket that is bound: to change it by name would follow a link that
+    // somebody with the rights of mail_owner, whose folders they are, puts there a moment before.
+    fchmod(&socket, Mode::from_bits_truncate(0o666))?;
+    let address = UnixAddr::new(&fresh)?;
+    let mask = umask(Mode::empty());
+    let bound = bind(socket.as_raw_fd(), &address);
+    umask(mask);
+    bound?;
     listen(&socket, Backlog::new(BACKLOG)?)?;
     fs::rename(&fresh, path)?;
     Ok(socket)
@@ -177,7 +182,36 @@ fn interface_addresses(interface: &str, service: &str) -> io::Result<Vec<IpAddr>
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    /// The folders of sockets are `mail_owner`'s, who is not to have root change the mode of a file that is not his.
+    #[test]
+    fn a_link_in_the_place_of_a_socket_leads_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, victim) = (folder.path().join("cleanup"), folder.path().join("victim"));
+        fs::write(&victim, "secret").unwrap();
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o600)).unwrap();
+        let (planted, link) = (path.with_extension("new"), folder.path().join("link"));
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = std::os::unix::fs::symlink(&victim, &link);
+                    let _ = fs::rename(&link, &planted);
+                }
+            });
+            // Somebody else is at work in the folder: it may fail, and harms nobody.
+            (0..2000).for_each(|_| drop(listen_unix(&path)));
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(fs::metadata(&victim).unwrap().permissions().mode() & 0o777, 0o600);
+        let _ = fs::remove_file(&planted);
+        let _socket = listen_unix(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+    }
 
     #[test]
     fn a_unix_socket_takes_the_place_of_a_stale_one() {

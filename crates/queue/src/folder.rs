@@ -108,7 +108,7 @@ impl Directory {
     pub(crate) fn open(root: &Path, folder: Folder) -> Result<Self, QueueError> {
         let open = |slot| {
             let path = root.join(folder.slot_path(slot));
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             match nix::fcntl::open(&path, flags, Mode::empty()) {
                 Ok(fd) => Ok(Slot { path, fd }),
                 Err(errno) => Err(QueueError::new("open the folder", path, errno.into())),

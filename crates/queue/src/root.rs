@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -172,29 +172,60 @@ fn make(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), QueueEr
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         result => result.map_err(failed("make the folder"))?,
     }
-    let found = fs::symlink_metadata(path).map_err(failed("stat"))?;
-    if !found.is_dir() {
-        return Err(failed("use")(io::ErrorKind::NotADirectory.into()));
-    }
+    // By a descriptor: a name could lead elsewhere a moment later.
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    let folder = File::options().read(true).custom_flags(flags.bits()).open(path).map_err(failed("open"))?;
+    let found = folder.metadata().map_err(failed("stat"))?;
     if let Some((uid, gid)) = owner
         && (found.uid(), found.gid()) != (uid, gid)
     {
-        chown(path, Some(uid), Some(gid)).map_err(failed("change the owner of"))?;
+        fchown(&folder, Some(uid), Some(gid)).map_err(failed("change the owner of"))?;
     }
-    // After chown, which clears the set-gid bit; not where the mode is right, so that a second start changes nothing.
-    let found = fs::symlink_metadata(path).map_err(failed("stat"))?;
+    // After fchown, which clears the set-gid bit; not where the mode is right, so that a second start changes nothing.
+    let found = folder.metadata().map_err(failed("stat"))?;
     if found.permissions().mode() & 0o7777 != mode {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("change the mode of"))?;
+        folder.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("change the mode of"))?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::channel;
     use std::thread;
 
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
     use super::*;
+
+    /// Most folders are `mail_owner`'s, who is not to have root change what is not his.
+    #[test]
+    fn a_link_in_the_place_of_a_folder_leads_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let [path, other, victim] = ["deferred", "other", "victim"].map(|name| root.path().join(name));
+        for folder in [&path, &victim] {
+            fs::DirBuilder::new().mode(0o711).create(folder).unwrap();
+        }
+        std::os::unix::fs::symlink(&victim, &other).unwrap();
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let exchange = || renameat2(AT_FDCWD, &path, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE);
+                // Not every file system can do that.
+                while !is_over.load(Ordering::Relaxed) && exchange().is_ok() {
+                    for folder in [&path, &other] {
+                        let link = fs::symlink_metadata(folder).unwrap().is_symlink();
+                        (!link)
+                            .then(|| fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).unwrap());
+                    }
+                }
+            });
+            (0..5000).for_each(|_| drop(make(&path, 0o700, None)));
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(fs::metadata(&victim).unwrap().permissions().mode() & 0o777, 0o711);
+    }
 
     #[test]
     fn a_second_queue_manager_waits_for_the_end_of_the_first() {
