@@ -84,10 +84,7 @@ fn a_large_message_streams_through() {
 
 #[test]
 fn users_who_may_not_submit_are_refused() {
-    let instance = Instance::new("authorized_submit_users = nobody-of-this-name");
-    let output = instance.sendmail(&["x"], "x\n");
-    assert_eq!((code(&output), instance.files().len()), (77, 0), "{}", stderr(&output));
-    assert!(stderr(&output).contains("is not allowed to submit mail"), "{}", stderr(&output));
+    assert_refuses_all("authorized_submit_users = nobody-of-this-name");
 }
 
 #[test]
@@ -100,7 +97,11 @@ fn where_a_table_says_who_may_submit_postdrop_asks_it() {
         assert!(stderr(&output).starts_with("postdrop: warning: mail system is down"), "{}", stderr(&output));
     }
     assert_eq!(instance.files().len(), 2);
-    let instance = Instance::new("authorized_submit_users = inline:{nobody-of-this-name=x}");
+    assert_refuses_all("authorized_submit_users = inline:{nobody-of-this-name=x}");
+}
+
+fn assert_refuses_all(main_cf: &str) {
+    let instance = Instance::new(main_cf);
     let output = instance.sendmail(&["x"], "x\n");
     assert_eq!((code(&output), instance.files().len()), (77, 0), "{}", stderr(&output));
     assert!(stderr(&output).contains("is not allowed to submit mail"), "{}", stderr(&output));
