@@ -3,12 +3,17 @@
 //! Each operation is one rename or unlink. Qmgr holds an open descriptor of what it is delivering, so that its marks and
 //! journal records go with the file, and takes a message that is gone from where it took it up as taken away by the operator.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mail::QueueId;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
+use nix::sys::stat::Mode;
 
 use crate::folder::{Directory, Folder, Names, Scan, is_ready};
 use crate::format::head::Flags;
@@ -157,24 +162,29 @@ impl Operator {
         repaired: &mut Repaired,
     ) -> Result<(), QueueError> {
         let path = self.root.path().join(place);
-        let failed = |error| QueueError::new("read the folder", path.clone(), error);
-        for entry in fs::read_dir(&path).map_err(failed)? {
+        let failed = |errno: Errno| QueueError::new("read the folder", path.clone(), errno.into());
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let from = openat(AT_FDCWD, &path, flags, Mode::empty()).map_err(failed)?;
+        let names = Dir::openat(&from, ".", flags, Mode::empty()).map_err(failed)?;
+        for entry in names {
             let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
             let is_slot = folder.slots() > 1
                 && place.as_os_str() == folder.as_str()
-                && (0..folder.slots()).any(|slot| folder.slot_path(slot).file_name() == Some(&name));
+                && (0..folder.slots()).any(|slot| folder.slot_path(slot).file_name() == Some(name));
             if is_slot {
                 continue;
             }
             let Some(id) = name.to_str().and_then(|name| name.parse::<QueueId>().ok()) else {
-                repaired.strangers.push(place.join(&name).display().to_string());
+                repaired.strangers.push(place.join(name).display().to_string());
                 continue;
             };
-            let right = folder.slot_path(folder.slot_of(id));
-            if right != place {
-                let to = self.root.path().join(right).join(id.as_str());
-                fs::rename(entry.path(), to).map_err(|error| QueueError::new("move", entry.path(), error))?;
+            if folder.slot_path(folder.slot_of(id)) != place {
+                renameat(&from, name, self.folders.get(folder).slot(id), id.as_str())
+                    .map_err(|errno| QueueError::new("move", path.join(name), errno.into()))?;
                 repaired.moved += 1;
             }
         }
