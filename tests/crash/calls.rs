@@ -41,9 +41,11 @@ pub(crate) enum Effect {
         path: PathBuf,
         size: u64,
     },
+    /// `removed`: it has no name any more; the path is the one that it had.
     Synced {
         path: PathBuf,
         data_only: bool,
+        removed: bool,
     },
     /// The data of a file is on the disk, but nothing says that it can be found again.
     WrittenOut {
@@ -128,6 +130,7 @@ enum What {
     Resize,
     Sync {
         data_only: bool,
+        removed: bool,
     },
     WriteOut,
     SyncAll,
@@ -193,8 +196,8 @@ impl Call {
             }
             libc::SYS_read | libc::SYS_recvfrom => caller.hear(process, one, two, false),
             libc::SYS_recvmsg => caller.hear(process, one, two, true),
-            libc::SYS_fsync => caller.on(What::Sync { data_only: false }, one),
-            libc::SYS_fdatasync => caller.on(What::Sync { data_only: true }, one),
+            libc::SYS_fsync => caller.on(What::Sync { data_only: false, removed: false }, one),
+            libc::SYS_fdatasync => caller.on(What::Sync { data_only: true, removed: false }, one),
             libc::SYS_sync_file_range => caller.on(What::WriteOut, one),
             libc::SYS_sync | libc::SYS_syncfs => Some(Self::without_path(What::SyncAll)),
             libc::SYS_rename => Self::between(What::Rename, caller.path(here, one), caller.path(here, two)),
@@ -269,13 +272,22 @@ impl Call {
         let caller = Caller { thread };
         if let Some(descriptor) = self.descriptor {
             // While this one waited, another call may have renamed or removed it.
-            self.path = caller.file(descriptor).unwrap_or_default();
+            let named = caller.file(descriptor);
+            if let (What::Sync { removed, .. }, None) = (&mut self.what, &named) {
+                *removed = true;
+            }
+            self.path = named.or_else(|| self.last_path(&caller)).unwrap_or_default();
         }
         match (&mut self.what, self.descriptor) {
             (What::Open { existed, .. }, _) => *existed = self.path.symlink_metadata().is_ok(),
             (What::Write { at: at @ None }, Some(descriptor)) => *at = caller.position(descriptor),
             _ => {}
         }
+    }
+
+    /// The path that a file had, of which more is to be done than of others.
+    fn last_path(&self, caller: &Caller) -> Option<PathBuf> {
+        matches!(self.what, What::Sync { .. }).then(|| caller.removed(self.descriptor?)).flatten()
     }
 
     /// What the end of a program says; no call returns from that.
@@ -302,7 +314,9 @@ impl Call {
                 Effect::Written { path, offset, bytes }
             }
             What::Resize => Effect::Resized { size: fs::metadata(&path).ok()?.len(), path },
-            What::Sync { data_only } => Effect::Synced { path, data_only: *data_only },
+            What::Sync { data_only, removed } => {
+                Effect::Synced { path, data_only: *data_only, removed: *removed }
+            }
             What::WriteOut => Effect::WrittenOut { path },
             What::SyncAll => Effect::AllSynced,
             What::Rename => Effect::Renamed { from: path, to: self.to.clone() },
@@ -395,6 +409,9 @@ fn at_current() -> u64 {
     flags(libc::AT_FDCWD)
 }
 
+/// What the system puts behind the path of a file that has none any more.
+const REMOVED: &[u8] = b" (deleted)";
+
 /// The thread that makes a call, stopped.
 struct Caller {
     thread: Pid,
@@ -435,13 +452,21 @@ impl Caller {
     /// The path of a descriptor's file or folder; none if it has none any more, or never had.
     fn file(&self, descriptor: u64) -> Option<PathBuf> {
         let path = self.link(&format!("fd/{}", descriptor & u64::from(u32::MAX)))?;
-        (path.is_absolute() && !path.as_os_str().as_bytes().ends_with(b" (deleted)")).then_some(path)
+        (path.is_absolute() && !path.as_os_str().as_bytes().ends_with(REMOVED)).then_some(path)
+    }
+
+    /// The last path of a descriptor's file, which has none any more.
+    fn removed(&self, descriptor: u64) -> Option<PathBuf> {
+        let path = self.link(&format!("fd/{descriptor}"))?;
+        path.as_os_str().as_bytes().strip_suffix(REMOVED).map(|path| PathBuf::from(OsStr::from_bytes(path)))
     }
 
     /// Something that is done to a descriptor's file or folder.
     fn on(&self, what: What, descriptor: u64) -> Option<Call> {
-        let path = self.file(descriptor)?;
-        Some(Call { path, descriptor: Some(descriptor & u64::from(u32::MAX)), ..Call::without_path(what) })
+        let descriptor = descriptor & u64::from(u32::MAX);
+        let call = Call { descriptor: Some(descriptor), ..Call::without_path(what) };
+        let path = self.file(descriptor).or_else(|| call.last_path(self))?;
+        Some(Call { path, ..call })
     }
 
     fn is_socket(&self, descriptor: u64) -> bool {

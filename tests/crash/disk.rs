@@ -29,6 +29,7 @@ pub(crate) enum Operation {
     },
     Remove {
         name: Name,
+        node: Node,
     },
     Move {
         from: Name,
@@ -139,7 +140,7 @@ impl Disk {
     pub(crate) fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::Add { name, node } => drop(self.names.insert(name.clone(), *node)),
-            Operation::Remove { name } => drop(self.names.remove(name)),
+            Operation::Remove { name, .. } => drop(self.names.remove(name)),
             Operation::Move { from, to, node } => {
                 self.names.remove(from);
                 self.names.insert(to.clone(), *node);

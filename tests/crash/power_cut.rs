@@ -184,7 +184,7 @@ impl Open {
                 Operation::Add { name, node: of } => {
                     !(name.0 == node || *of == node && is_making(done, *at, node))
                 }
-                Operation::Remove { name } => name.0 != node,
+                Operation::Remove { name, .. } => name.0 != node,
                 // The old name is gone for good, and both were one change.
                 Operation::Move { from, .. } if from.0 == node => false,
                 Operation::Move { to, .. } if to.0 == node => {
@@ -265,7 +265,8 @@ fn touches(done: &[Operation], at: usize, node: Node, data_only: bool) -> bool {
         Operation::Add { name, node: of } => {
             name.0 == node || *of == node && (!data_only || is_making(done, at, node))
         }
-        Operation::Remove { name } => name.0 == node,
+        // It is noted with a file how many names it has, and synced with one that has none, too.
+        Operation::Remove { name, node: of } => name.0 == node || *of == node && !data_only,
         Operation::Move { from, to, node: of } => from.0 == node || to.0 == node || *of == node && !data_only,
         Operation::Mode { node: of, .. } | Operation::Time { node: of, .. } => *of == node && !data_only,
         Operation::Size { node: of, .. } => *of == node,
@@ -479,7 +480,8 @@ mod tests {
 
     #[test]
     fn a_removal_comes_back_until_its_folder_is_synced() {
-        let done = [make(), sync(FILE, false), Operation::Remove { name: name("a") }];
+        let remove = Operation::Remove { name: name("a"), node: FILE };
+        let done = [make(), sync(FILE, false), remove];
         for model in [Model::Ordered, Model::Any] {
             assert_eq!(left(&done, model), [" 600 0", "a 600 0"]);
         }
@@ -501,7 +503,7 @@ mod tests {
     }
 
     fn remove_other() -> Operation {
-        Operation::Remove { name: name("q") }
+        Operation::Remove { name: name("q"), node: OTHER }
     }
 
     #[test]
@@ -537,7 +539,8 @@ mod tests {
         let done = [&before[..1], &[sync(ROOT, false)], &before[2..], &[sync(ROOT, false)]].concat();
         assert_eq!(left(&done, Model::Ordered), ["a 600 0", "a 700 0"]);
         // Of the data alone there is nothing in a folder.
-        let done = [make(), sync(FILE, false), Operation::Remove { name: name("a") }, sync(ROOT, true)];
+        let remove = Operation::Remove { name: name("a"), node: FILE };
+        let done = [make(), sync(FILE, false), remove, sync(ROOT, true)];
         for model in [Model::Ordered, Model::Any] {
             assert_eq!(left(&done, model), [" 600 0", "a 600 0"]);
         }
@@ -553,10 +556,17 @@ mod tests {
             rename(),
             remove_other(),
         ];
+        // Of the file that has gone, or of the folder that it has gone from.
+        let synced = [&delivery[..], &[sync(OTHER, false)]].concat();
+        assert_eq!(left(&synced, Model::Ordered), ["d/b 600 8192xx"]);
         let synced = [&delivery[..], &[sync(ROOT, false)]].concat();
         assert_eq!(left(&synced, Model::Ordered), ["d/b 600 8192xx"]);
         // With no order it does not, nor before the removal, nor where nothing was written out.
         assert!(left(&synced, Model::Any).contains(&"d/b 600 0".to_owned()));
+        let moved = Operation::Move { from: name("q"), to: (FOLDER, "q".into()), node: OTHER };
+        let remove = Operation::Remove { name: (FOLDER, "q".into()), node: OTHER };
+        let from_elsewhere = [&delivery[..4], &[moved, rename(), remove, sync(ROOT, false)]].concat();
+        assert!(left(&from_elsewhere, Model::Ordered).len() > 1);
         let early = [&delivery[..4], &[sync(ROOT, false)], &delivery[4..]].concat();
         assert!(left(&early, Model::Ordered).contains(&"a,q 600 0".to_owned()));
         let not_out = [&delivery[..3], &delivery[4..], &[sync(ROOT, false)]].concat();

@@ -1,5 +1,6 @@
 //! What a delivery did to the disk, from what was seen of its calls.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::calls::{Effect, TAKEN};
@@ -29,7 +30,13 @@ impl Recording {
     /// # Panics
     /// When a call worked on something that the disk does not have: then not every change was seen.
     pub(crate) fn of(base: &Disk, root: &Path, seen: &[Seen]) -> Self {
-        let mut recorder = Recorder { root, now: base.clone(), new: base.clone(), steps: Vec::new() };
+        let mut recorder = Recorder {
+            root,
+            now: base.clone(),
+            new: base.clone(),
+            removed: BTreeMap::new(),
+            steps: Vec::new(),
+        };
         seen.iter().for_each(|seen| recorder.take(seen));
         // The base knows the nodes that are made later, so that a node's number means the same in all states.
         Self { base: recorder.new, steps: recorder.steps }
@@ -51,6 +58,8 @@ struct Recorder<'a> {
     now: Disk,
     /// The disk as it was, with the nodes that came later and have no name in it.
     new: Disk,
+    /// What had these names before it lost them.
+    removed: BTreeMap<PathBuf, Node>,
     steps: Vec<Step>,
 }
 
@@ -82,9 +91,11 @@ impl Recorder<'_> {
                 let node = self.node(&at);
                 self.push(Operation::Size { node, size: *size });
             }
-            Effect::Synced { path: at, data_only } => {
+            Effect::Synced { path: at, data_only, removed } => {
                 let Some(at) = path(at) else { return };
-                let node = self.node(&at);
+                let node = if *removed { self.removed.get(&at).copied() } else { Some(self.node(&at)) };
+                // One that never had a name is none of the disk.
+                let Some(node) = node else { return };
                 self.push(Operation::Sync { node, data_only: *data_only });
             }
             Effect::WrittenOut { path: at } => {
@@ -105,8 +116,9 @@ impl Recorder<'_> {
             }
             Effect::Unlinked { path: at } | Effect::FolderRemoved { path: at } => {
                 let Some(at) = path(at) else { return };
-                let name = self.name(&at);
-                self.push(Operation::Remove { name });
+                let (name, node) = (self.name(&at), self.node(&at));
+                self.push(Operation::Remove { name, node });
+                self.removed.insert(at, node);
             }
             Effect::ModeSet { path: at, mode } => {
                 let Some(at) = path(at) else { return };

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use scenarios::{messages, wait_for};
 
@@ -271,11 +272,19 @@ fn to_ann(site: &Site, letter: &Letter, _: &str) -> usize {
     usize::from(site.send("", &["ann@box.example.com"], &letter.wire()).is_some())
 }
 
-/// What has just come is moved when it is found.
+/// What is coming, or has just come, is moved when it is found.
 fn to_ann_and_flush(site: &Site, letter: &Letter, _: &str) -> usize {
-    let promised = to_ann(site, letter, "");
-    site.instance.try_all();
-    promised
+    let is_taken = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_taken.load(Ordering::Relaxed) {
+                site.instance.try_all();
+            }
+        });
+        let promised = to_ann(site, letter, "");
+        is_taken.store(true, Ordering::Relaxed);
+        promised
+    })
 }
 
 /// Whatever is shared by two deliveries into one folder, and by two messages, is shared.
