@@ -198,7 +198,10 @@ impl Call {
             libc::SYS_recvmsg => caller.hear(process, one, two, true),
             libc::SYS_fsync => caller.on(What::Sync { data_only: false, removed: false }, one),
             libc::SYS_fdatasync => caller.on(What::Sync { data_only: true, removed: false }, one),
-            libc::SYS_sync_file_range => caller.on(What::WriteOut, one),
+            // Whatever waits for less than all of the data promises nothing.
+            libc::SYS_sync_file_range if (two, three, four) == (0, 0, u64::from(WAITED_FOR)) => {
+                caller.on(What::WriteOut, one)
+            }
             libc::SYS_sync | libc::SYS_syncfs => Some(Self::without_path(What::SyncAll)),
             libc::SYS_rename => Self::between(What::Rename, caller.path(here, one), caller.path(here, two)),
             libc::SYS_renameat | libc::SYS_renameat2 => {
@@ -337,6 +340,10 @@ impl Call {
         })
     }
 }
+
+/// `sync_file_range` waits until all data is on the disk.
+const WAITED_FOR: u32 =
+    libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
 
 /// The calls that are looked at.
 const NUMBERS: [i64; 41] = [
