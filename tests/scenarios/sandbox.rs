@@ -194,6 +194,23 @@ fn a_part_can_be_left_out_for_a_service_and_that_is_told() {
 }
 
 #[test]
+fn who_acts_as_users_has_no_more_of_root_than_that_takes_without_a_sandbox_either() {
+    if !is_root("what of root's power agents keep") {
+        return;
+    }
+    let site = usual().as_root().main("sandbox = no").start();
+    for (program, kept) in [("local", COMMANDS), ("virtual", DELIVERY)] {
+        let _connection = UnixStream::connect(site.path("queue/private").join(program)).unwrap();
+        // It can tell when it has given up what it does without.
+        assert!(status_of(&site, program).contains("sandbox: "));
+        for state in states(&site, program) {
+            let capabilities = ["CapEff", "CapPrm"].map(|name| number(&state, name) & !kept);
+            assert_eq!(capabilities, [0; 2], "{program}: {state:?}");
+        }
+    }
+}
+
+#[test]
 fn what_the_kernel_lacks_is_told_and_mail_passes_without() {
     if !is_root("a kernel that lacks a part of the sandbox") {
         return;

@@ -115,17 +115,20 @@ impl Sandbox {
     /// What the kernel refuses. The program must end then.
     pub fn enter(&self) -> Result<(), Fatal> {
         let is_whole = matches!(self.row.hold, Hold::Whole { .. });
-        if self.parts.missing().len() < 3 {
+        let is_off = self.parts.missing().len() == 3;
+        // Whoever acts as users never has more of root than that takes: to fill, as one of them, what a disk or a quota keeps
+        // for root is a right of root's that stays with a thread whatever user it acts on files as.
+        if !is_off || !self.row.keeps.is_empty() {
             let root = match (self.unprivileged, self.row.keeps) {
                 (true, _) if is_whole => UNTIL_DROP,
                 (_, []) => ROOT_BY_CHOICE,
                 (_, keeps) => keeps,
             };
-            capabilities::keep_only(root, is_whole && self.released.is_none())
+            capabilities::keep_only(root, !is_off && self.starts_no_program())
                 .map_err(|e| refused("give up capabilities", &e))?;
-            if self.starts_no_program() {
-                do_without(table::DENIED).map_err(|e| refused("limit resources", &e))?;
-            }
+        }
+        if !is_off && self.starts_no_program() {
+            do_without(table::DENIED).map_err(|e| refused("limit resources", &e))?;
         }
         let Some(reach) = self.reach.as_ref().filter(|_| self.released.is_none()) else { return Ok(()) };
         let enforced = files::confine(reach).map_err(|e| refused("confine to files and ports", &e))?;
