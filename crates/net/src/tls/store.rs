@@ -49,20 +49,13 @@ pub(super) struct Store<T> {
     /// Files that only the opener can open are looked at less often.
     needs_opener: bool,
     stamps: Vec<Option<Stamp>>,
-    checked: Instant,
+    checked: Option<Instant>,
     current: Option<Arc<T>>,
 }
 
 impl<T> Store<T> {
     pub(super) fn new(files: Vec<KeyFiles>, opener: Option<Box<Opener>>) -> Self {
-        Self {
-            files,
-            opener,
-            needs_opener: false,
-            stamps: Vec::new(),
-            checked: Instant::now(),
-            current: None,
-        }
+        Self { files, opener, needs_opener: false, stamps: Vec::new(), checked: None, current: None }
     }
 
     /// What `build` makes of the keys; made anew when a file has changed.
@@ -72,11 +65,11 @@ impl<T> Store<T> {
     ) -> Result<Arc<T>, String> {
         let patience = if self.needs_opener { CHECK_BY_OPENER } else { CHECK };
         if let Some(current) = &self.current
-            && self.checked.elapsed() < patience
+            && self.checked.is_some_and(|checked| checked.elapsed() < patience)
         {
             return Ok(Arc::clone(current));
         }
-        self.checked = Instant::now();
+        self.checked = Some(Instant::now());
         let stamps = self.look();
         match &self.current {
             Some(current) if stamps == self.stamps => return Ok(Arc::clone(current)),
@@ -99,6 +92,12 @@ impl<T> Store<T> {
             }
             (Err(error), None) => Err(error),
         }
+    }
+
+    /// Has the files looked at next, as if it were time.
+    #[cfg(test)]
+    pub(super) fn doubt(&mut self) {
+        self.checked = None;
     }
 
     fn names(&self) -> String {

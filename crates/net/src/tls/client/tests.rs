@@ -1,10 +1,10 @@
 use std::net::{TcpListener, TcpStream};
-use std::thread;
 use std::time::Duration;
 
 use super::*;
 use crate::tls::dane::Tlsa;
 use crate::tls::testing::{Authority, NEW_KEY, Server, config};
+use crate::wait_until;
 
 impl Server {
     fn connect(&self) -> TcpStream {
@@ -302,14 +302,12 @@ fn a_renewed_certificate_of_ours_is_shown_and_begins_sessions_of_its_own() {
     };
     assert_eq!(session(), (false, true));
     assert_eq!(session(), (true, false));
-    let wait = || thread::sleep(Duration::from_millis(1100));
     // Without its key yet: the pair of before goes on.
     std::fs::rename(authority.path("renewed.pem"), authority.path("mine.pem")).unwrap();
-    wait();
+    context.own.lock().unwrap().doubt();
     assert_eq!(session(), (true, false));
     std::fs::rename(authority.path("renewed.key"), authority.path("mine.key")).unwrap();
-    wait();
-    assert_eq!(session(), (false, true));
+    wait_until(|| session() == (false, true));
     assert_eq!(session(), (true, false));
 }
 
