@@ -27,7 +27,9 @@ fn crash_at_every_call_of(name: &str) {
     let (calls, programs) = (site.calls(), site.programs());
     let crashes = crashes(calls);
     let mut number = 0;
-    let tried = plan::try_out(&crashes, |crash| {
+    // Any of them may come before something was promised, or after it.
+    let as_they_come = |_: &Crash| false;
+    let tried = plan::try_out(&crashes, as_they_come, |crash| {
         number += 1;
         // One that did not come must not come later.
         site.watch.set(None);

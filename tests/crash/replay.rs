@@ -16,8 +16,9 @@ use crate::ways::{Copies, End, Letter, Way, copies, way};
 /// The folders that mail is kept in.
 const FOLDERS: [&str; 2] = ["queue", "mail"];
 
-/// How many states are made of one cut, where not all of them are.
+/// How many states are made of one cut, where not all of them are; and fewer, where much is under way at once.
 const MOST_STATES: u64 = 64;
+const MOST_STATES_OF_CROWD: u64 = 8;
 
 /// A disk after a power cut, and what had been said before it.
 struct Case {
@@ -49,9 +50,9 @@ fn cut_after_every_call_of(name: &str) {
     for model in [Model::Ordered, Model::Any] {
         let (site, recording) = recorded(way, model);
         let letter = Letter::new(0);
-        let (made, cases) = cases(&recording, model, None);
+        let (made, cases) = cases(&recording, way, model, None);
         let mut tally = Tally::default();
-        let tried = plan::try_out(&cases, |case| recover(&site, way, &letter, case, &mut tally));
+        let tried = plan::try_out(&cases, has_promise, |case| recover(&site, way, &letter, case, &mut tally));
         println!(
             "{name}, {model:?}: {} steps, {made} disks, {} of them different; {tried} tried, {} with a promise, \
              {} delivered twice, {} with half a message in a mailbox before the start",
@@ -74,7 +75,7 @@ fn recorded(way: &Way, model: Model) -> (Site, Recording) {
     }
     site.start();
     let recording = record(&site, way, &Letter::new(0));
-    if site.disk.is_some() && matches!(way.end, End::Virtual | End::Local | End::Both | End::Each(_)) {
+    if site.disk.is_some() && matches!(way.end, End::Virtual | End::Local | End::Together(_) | End::Each(_)) {
         let is_relied_on = |step: &Step| matches!(step, Step::Disk(Operation::WriteOut { .. }));
         assert!(recording.steps.iter().any(is_relied_on), "{}: everything is synced", way.name);
     }
@@ -89,10 +90,10 @@ fn cut_again_after_every_call_of(name: &str) {
     let model = Model::Ordered;
     let (site, recording) = recorded(way, model);
     let letter = Letter::new(0);
-    let (_, firsts) = cases(&recording, model, None);
+    let (_, firsts) = cases(&recording, way, model, None);
     let (mut tally, mut made, mut tried) = (Tally::default(), 0, 0);
-    let first_cuts = plan::try_out(&firsts, |first| {
-        let (_, seconds) = cases(&record_recovery(&site, way, &letter, first), model, Some(first));
+    let first_cuts = plan::try_out(&firsts, has_promise, |first| {
+        let (_, seconds) = cases(&record_recovery(&site, way, &letter, first), way, model, Some(first));
         made += seconds.len();
         let most = if plan::is_complete() { seconds.len() } else { MOST_SECOND_CUTS };
         for place in plan::spread(seconds.len()).take(most) {
@@ -177,9 +178,15 @@ fn record(site: &Site, way: &Way, letter: &Letter) -> Recording {
     recording
 }
 
+/// Before anything was promised nothing can be lost.
+fn has_promise(case: &Case) -> bool {
+    case.promises > 0
+}
+
 /// How many disks there are, and those that differ. What was said before an earlier cut is still to be kept.
-fn cases(recording: &Recording, model: Model, earlier: Option<&Case>) -> (usize, Vec<Case>) {
+fn cases(recording: &Recording, way: &Way, model: Model, earlier: Option<&Case>) -> (usize, Vec<Case>) {
     let (promised, given) = earlier.map_or((0, 0), |earlier| (earlier.promises, earlier.handed_over));
+    let most = if way.name == "crowd" { MOST_STATES_OF_CROWD } else { MOST_STATES };
     let (mut known, mut cases, mut made) = (HashSet::new(), Vec::new(), 0);
     for steps in 0..=recording.steps.len() {
         let said =
@@ -188,7 +195,7 @@ fn cases(recording: &Recording, model: Model, earlier: Option<&Case>) -> (usize,
         let handed_over = given + said(|step| matches!(step, Step::HandedOver));
         let is_told = matches!(recording.steps[..steps].last(), Some(Step::Promised));
         let operations = recording.operations(steps);
-        for disk in states(&recording.base, &operations, model, MOST_STATES, steps as u64) {
+        for disk in states(&recording.base, &operations, model, most, steps as u64) {
             made += 1;
             if known.insert((disk.print(), promises, handed_over)) {
                 cases.push(Case { model, steps, disk, promises, handed_over, is_told });
@@ -280,7 +287,7 @@ macro_rules! power_cut_tests {
 power_cut_tests! {
     smtp_to_virtual sendmail_to_local sendmail_over_maildrop smtp_to_mbox relay bounce hold_and_release requeue delete
     reload deferred
-    several found_by_a_scan side_by_side some_deferred alias
+    several found_by_a_scan side_by_side crowd some_deferred alias
 }
 
 mod twice {

@@ -33,8 +33,8 @@ pub(crate) struct Way {
 pub(crate) enum End {
     /// In the Maildir of `ann`.
     Virtual,
-    /// Two messages in the Maildir of `ann`.
-    Both,
+    /// So many messages in the Maildir of `ann`.
+    Together(u64),
     /// In each of these Maildirs; that without a name is of the user of the mail system.
     Each(&'static [&'static str]),
     /// In the Maildir of the user of the mail system, or in the mailbox.
@@ -49,7 +49,7 @@ pub(crate) enum End {
 }
 
 /// Every way.
-pub(crate) const WAYS: [Way; 16] = [
+pub(crate) const WAYS: [Way; 17] = [
     Way {
         name: "smtp_to_virtual",
         settings: &[],
@@ -172,9 +172,18 @@ pub(crate) const WAYS: [Way; 16] = [
         name: "side_by_side",
         settings: &[],
         prepare: nothing,
-        act: to_ann_twice,
-        end: End::Both,
+        act: to_ann_side_by_side,
+        end: End::Together(2),
         promises: 2,
+        held_after: 0,
+    },
+    Way {
+        name: "crowd",
+        settings: &[],
+        prepare: nothing,
+        act: to_ann_in_a_crowd,
+        end: End::Together(CROWD),
+        promises: 5,
         held_after: 0,
     },
     Way {
@@ -197,6 +206,9 @@ pub(crate) const WAYS: [Way; 16] = [
     },
 ];
 
+/// So many that some wait until others are done.
+const CROWD: u64 = 5;
+
 /// Who has a mailbox: some are served by one agent, one by another.
 const EVERYBODY: [&str; 3] = ["ann", "bob", ""];
 
@@ -217,15 +229,19 @@ impl Letter {
         Self::marked(format!("mark-{number}-"))
     }
 
-    /// The one that goes its way at the same time, where there are two.
-    pub(crate) fn twin(&self) -> Self {
-        Self::marked(format!("twin-of-{}", self.mark.to_uppercase()))
+    /// Those that go their way at the same time, it being the first of so many.
+    fn and_others(&self, count: u64) -> Vec<Self> {
+        let other = |number| Self::marked(format!("other-{number}-than-{}", self.mark.to_uppercase()));
+        [Self { mark: self.mark.clone(), text: self.text.clone() }]
+            .into_iter()
+            .chain((1..count).map(other))
+            .collect()
     }
 
-    /// Whether a file has it, or its twin.
+    /// Whether a file has it, or another one that goes its way at the same time.
     pub(crate) fn is_in(&self, file: &[u8]) -> bool {
         let text = String::from_utf8_lossy(file);
-        text.contains(&self.mark) || text.contains(&self.twin().mark)
+        self.and_others(CROWD).iter().any(|letter| text.contains(&letter.mark))
     }
 
     fn marked(mark: String) -> Self {
@@ -287,12 +303,21 @@ fn to_ann_and_flush(site: &Site, letter: &Letter, _: &str) -> usize {
     })
 }
 
-/// Whatever is shared by two deliveries into one folder, and by two messages, is shared.
-fn to_ann_twice(site: &Site, letter: &Letter, _: &str) -> usize {
-    let twin = letter.twin();
+/// Whatever is shared by deliveries into one folder, and by messages, is shared.
+fn to_ann_side_by_side(site: &Site, letter: &Letter, _: &str) -> usize {
+    to_ann_together(site, letter, 2)
+}
+
+fn to_ann_in_a_crowd(site: &Site, letter: &Letter, _: &str) -> usize {
+    to_ann_together(site, letter, CROWD)
+}
+
+fn to_ann_together(site: &Site, letter: &Letter, count: u64) -> usize {
+    let letters = letter.and_others(count);
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| to_ann(site, &twin, ""));
-        to_ann(site, letter, "") + other.join().unwrap_or_default()
+        let sent: Vec<_> =
+            letters.iter().map(|letter| scope.spawn(move || to_ann(site, letter, ""))).collect();
+        sent.into_iter().map(|sent| sent.join().unwrap_or_default()).sum()
     })
 }
 
@@ -393,16 +418,16 @@ impl Copies {
         self.0.iter().map(|count| count.saturating_sub(1)).sum()
     }
 
-    /// Whether what was promised so often is there, more than `before` times: in each place, or of two messages so many.
+    /// Whether what was promised so often is there, more than `before` times: in each place, or of several messages so many.
     pub(crate) fn keep(&self, end: End, promises: usize, before: usize) -> bool {
-        let places = if end == End::Both { promises } else { self.0.len() * promises.min(1) };
+        let places = if matches!(end, End::Together(_)) { promises } else { self.0.len() * promises.min(1) };
         self.0.iter().filter(|count| **count > before).count() >= places
     }
 
-    /// How many more there are than before: in the place where that is most, or of both messages.
+    /// How many more there are than before: in the place where that is most, or of all messages together.
     pub(crate) fn more_than(&self, before: &Self, end: End) -> usize {
         let more = self.0.iter().zip(&before.0).map(|(now, before)| now - before);
-        if end == End::Both { more.sum() } else { more.max().unwrap_or_default() }
+        if matches!(end, End::Together(_)) { more.sum() } else { more.max().unwrap_or_default() }
     }
 }
 
@@ -412,8 +437,9 @@ impl Copies {
 /// What is there and is not whole.
 pub(crate) fn copies(site: &Site, end: End, letter: &Letter) -> Result<Copies, Half> {
     match end {
-        End::Both => [letter, &letter.twin()]
-            .into_iter()
+        End::Together(count) => letter
+            .and_others(count)
+            .iter()
             .map(|letter| in_maildir(site, "ann", letter))
             .collect::<Result<_, _>>()
             .map(Copies),
@@ -433,7 +459,7 @@ fn in_one_place(site: &Site, end: End, letter: &Letter) -> Result<usize, Half> {
     let user = site.instance.user();
     match end {
         End::Virtual => in_maildir(site, "ann", letter),
-        End::Local | End::Deleted | End::Both | End::Each(_) => in_maildir(site, user, letter),
+        End::Local | End::Deleted | End::Together(_) | End::Each(_) => in_maildir(site, user, letter),
         End::Mbox => in_mailbox(site, user, letter),
         End::Peer => Ok(site.peer.count(&format!("{}.\r\n", letter.wire()))),
         End::Report => {
