@@ -11,6 +11,7 @@ pub mod map;
 pub mod memory;
 pub mod process;
 pub mod sandbox;
+pub mod shared_sync;
 pub mod stack;
 pub mod start;
 pub mod unfinished;
