@@ -1,7 +1,7 @@
 //! cleanup, the only door into the queue, and pickup, which brings what local users submitted to that door.
 //!
-//! Contract: what a client hands over is checked and brought into canonical form here, and is in the queue and durable
-//! before the client is told so. A message streams through: only its header block is held in memory, within a limit.
+//! Contract: what a client hands over is checked and brought into canonical form here, and is durable before the client
+//! is told so: in the queue, or where it was delivered already. A message streams through: only its header block is held in memory, within a limit.
 //! Besides the header fields that `Rules` name, and what header and body checks ask for, not a byte of the content changes.
 //!
 //! A session (`session`) takes one message after another from its connection. The envelope is brought into its final form
@@ -24,6 +24,7 @@ pub use rules::Rules;
 
 use std::sync::Arc;
 
+use config::param;
 use queue::Root;
 use service::{Fatal, Service};
 
@@ -36,7 +37,9 @@ pub fn run(service: Service) -> Result<(), Fatal> {
     let rules = Rules::new(&service.config).map_err(Fatal::new)?;
     let root = Root::open(&service.queue_directory())?;
     let incoming = root.incoming().map_err(|error| Fatal::new(error.to_string()))?;
-    let door = Arc::new(session::Door { rules, incoming, queue_manager: service.queue_manager() });
+    let early_delivery = service.config.get(param::EARLY_DELIVERY);
+    let queue_manager = service.queue_manager();
+    let door = Arc::new(session::Door { rules, incoming, queue_manager, early_delivery });
     service.serve_sessions(move |_, connection| session::serve(&door, &connection))
 }
 

@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use ipc::cleanup::{Answer, Begin, Committed, End, Late, Refusal};
 use ipc::frame::{self, Frame, Receiver};
 use ipc::log;
-use ipc::queue_manager::{self, Word};
+use ipc::queue_manager::{self, Fate, Word};
 use mail::{Envelope, QueueId};
 use queue::{Incoming, QueueError, Writer};
 use service::{Connection, Stream};
@@ -15,11 +16,17 @@ use crate::clock::Clock;
 use crate::message::{Buffers, Given, Message, Sink};
 use crate::rules::Rules;
 
+/// The longest that a client waits for its message to be delivered instead of synced. It is qmgr who knows what takes long,
+/// and says so at once; this is for a queue manager that says nothing.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// What all sessions share.
 pub(crate) struct Door {
     pub(crate) rules: Rules,
     pub(crate) incoming: Incoming,
     pub(crate) queue_manager: queue_manager::Client,
+    /// `early_delivery`
+    pub(crate) early_delivery: bool,
 }
 
 /// Serves a client until it closes, or breaks the protocol.
@@ -57,11 +64,11 @@ impl Session<'_> {
     fn run(mut self) -> io::Result<()> {
         while let Some(begin) = self.receiver.next_message::<Begin>(self.socket)? {
             let id = begin.id;
-            let mut draft =
-                Draft { incoming: &self.door.incoming, id, writer: None, held: false, arrived: false };
+            let can_wait = self.door.early_delivery && begin.options.can_wait;
+            let mut draft = Draft { door: self.door, id, writer: None, held: false, can_wait, untold: false };
             let Some(answer) = self.take(begin, &mut draft)? else { continue };
             self.answer(&answer)?;
-            if draft.arrived {
+            if draft.untold {
                 // A queue manager that is not there finds the message when it starts.
                 let _ = self.door.queue_manager.say(&Word::Arrived(id));
             }
@@ -117,18 +124,20 @@ fn finish(mut message: Message<'_>, late: &Late, draft: &mut Draft<'_>) -> Answe
 
 /// A message on its way into the queue. Dropped before it is committed, it leaves nothing.
 struct Draft<'a> {
-    incoming: &'a Incoming,
+    door: &'a Door,
     id: QueueId,
     writer: Option<Writer>,
     held: bool,
-    /// It is in `incoming/`: qmgr has work.
-    arrived: bool,
+    /// It may be offered to qmgr before it is synced.
+    can_wait: bool,
+    /// It is in `incoming/`, and qmgr does not know.
+    untold: bool,
 }
 
 impl Sink for Draft<'_> {
     fn open(&mut self, envelope: &Envelope, hold: bool) -> Result<(), Refusal> {
         self.held = hold;
-        let writer = self.incoming.create(self.id, envelope, hold);
+        let writer = self.door.incoming.create(self.id, envelope, hold);
         self.writer = Some(writer.map_err(|error| refusal(self.id, &error))?);
         Ok(())
     }
@@ -156,9 +165,26 @@ impl Draft<'_> {
         let Some(writer) = self.writer.take() else {
             return Err(Refusal::Temporary("the message was never begun".into()));
         };
-        let size = writer.commit().map_err(|error| refusal(self.id, &error))?;
-        self.arrived = !self.held;
-        Ok(size)
+        let size = if self.can_wait && !self.held {
+            self.offer(writer)
+        } else {
+            self.untold = !self.held;
+            writer.commit()
+        };
+        size.map_err(|error| {
+            self.untold = false;
+            refusal(self.id, &error)
+        })
+    }
+
+    /// Has the message delivered before it is acknowledged, where that takes a moment only: what nobody waits for any more
+    /// when it is acknowledged need not be written to the disk.
+    fn offer(&self, writer: Writer) -> Result<u64, QueueError> {
+        let finished = writer.finish()?;
+        match self.door.queue_manager.offer(self.id, PATIENCE) {
+            Fate::Removed => finished.removed(),
+            Fate::Kept => finished.sync(),
+        }
     }
 }
 

@@ -55,11 +55,13 @@ pub struct Options {
     pub record_original: bool,
     /// Into the hold queue.
     pub hold: bool,
+    /// Whoever brings it can wait for a moment until it is delivered, so that it need not be synced before.
+    pub can_wait: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { filter: true, map_addresses: true, record_original: true, hold: false }
+        Self { filter: true, map_addresses: true, record_original: true, hold: false, can_wait: false }
     }
 }
 

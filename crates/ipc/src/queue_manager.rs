@@ -1,22 +1,27 @@
 //! cleanup, postqueue, postsuper and `postroad flush` → qmgr, over `public/qmgr`.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mail::QueueId;
 use serde::{Deserialize, Serialize};
 
-use crate::frame;
+use crate::frame::{self, Receiver};
 use crate::outbox::Outbox;
 
-/// What qmgr is told. None of it is answered: what a lost word would have started, the next scan does.
+/// What qmgr is told. Only an offer is answered: what a lost word would have started, the next scan does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
     /// This message was committed to `incoming/`.
     Arrived(QueueId),
+    /// This message is whole in `incoming/`, and not synced: who brought it waits for an [`Answer`], for a moment.
+    Offered(QueueId),
     /// Try everything that is deferred now (`postqueue -f`).
     Flush,
     /// Try this message now (`postqueue -i`).
@@ -27,13 +32,38 @@ pub enum Word {
     Rescan,
 }
 
+/// What qmgr says of a message that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The message.
+    pub id: QueueId,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a message that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// Nothing is owed to any recipient, and the queue has it no more. Where its delivery relies on the order of a journal
+    /// it lasts when the removal does.
+    Removed,
+    /// It stays for now, or nobody knows: it lasts when its file is synced.
+    Kept,
+}
+
 /// A lasting connection to qmgr, shared by the threads of a process.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
     outbox: Outbox,
     connection: Mutex<Option<UnixStream>>,
+    /// Of a client that offers messages, and so listens to answers.
+    offers: Option<Arc<Offers>>,
 }
+
+/// Messages that were offered, and who waits for what becomes of each.
+#[derive(Debug, Default)]
+struct Offers(Mutex<HashMap<QueueId, SyncSender<Fate>>>);
 
 /// A queue manager that is stuck must not hold mail back at the door.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,7 +72,26 @@ impl Client {
     /// A client of the queue manager at this socket; connects when there is something to say.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
-        Self { socket, outbox: Outbox::default(), connection: Mutex::new(None) }
+        Self { socket, outbox: Outbox::default(), connection: Mutex::new(None), offers: None }
+    }
+
+    /// A client that offers messages.
+    #[must_use]
+    pub fn that_offers(socket: PathBuf) -> Self {
+        Self { offers: Some(Arc::default()), ..Self::new(socket) }
+    }
+
+    /// Offers a message that is whole in `incoming/` and not synced, and waits until it is known what becomes of it, or
+    /// for so long.
+    pub fn offer(&self, id: QueueId, patience: Duration) -> Fate {
+        let Some(offers) = &self.offers else { return Fate::Kept };
+        let (teller, told) = mpsc::sync_channel(1);
+        offers.waiting().insert(id, teller);
+        // What could not be said may have been another's word; who waits for an answer to it is told that there is none.
+        let said = self.say(&Word::Offered(id));
+        let fate = said.ok().and_then(|()| told.recv_timeout(patience).ok());
+        offers.waiting().remove(&id);
+        fate.unwrap_or(Fate::Kept)
     }
 
     /// Says a word, on a new connection if the old one is gone.
@@ -64,14 +113,50 @@ impl Client {
 
     /// Sends over this connection or, where it is gone, over a new one.
     fn send(&self, words: &[u8], connection: Option<UnixStream>) -> io::Result<UnixStream> {
-        if let Some(mut socket) = connection
-            && socket.write_all(words).is_ok()
-        {
-            return Ok(socket);
+        if let Some(mut socket) = connection {
+            if socket.write_all(words).is_ok() {
+                return Ok(socket);
+            }
+            // Ends the thread that listens at it.
+            let _ = socket.shutdown(Shutdown::Both);
         }
-        let mut socket = UnixStream::connect(&self.socket)?;
+        let connected = self.connect().and_then(|mut socket| socket.write_all(words).map(|()| socket));
+        if let (Err(_), Some(offers)) = (&connected, &self.offers) {
+            offers.give_up();
+        }
+        connected
+    }
+
+    fn connect(&self) -> io::Result<UnixStream> {
+        let socket = UnixStream::connect(&self.socket)?;
         socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        socket.write_all(words)?;
+        if let Some(offers) = &self.offers {
+            let (listening, offers) = (socket.try_clone()?, Arc::clone(offers));
+            let thread = std::thread::Builder::new().name("answers".into()).stack_size(128 * 1024);
+            thread.spawn(move || offers.listen(&listening))?;
+        }
         Ok(socket)
+    }
+}
+
+impl Offers {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<QueueId, SyncSender<Fate>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes answers on until the connection ends.
+    fn listen(&self, socket: &UnixStream) {
+        let mut receiver = Receiver::of_conversation();
+        while let Ok(Some(Answer { id, fate })) = receiver.next_message(socket) {
+            let teller = self.waiting().remove(&id);
+            // Who does not wait any more syncs the file.
+            let _ = teller.map(|teller| teller.try_send(fate));
+        }
+        self.give_up();
+    }
+
+    /// No answer will come: those who wait sync their files.
+    fn give_up(&self) {
+        self.waiting().clear();
     }
 }

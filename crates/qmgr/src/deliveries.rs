@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use config::{Config, Presence, ServiceKind, param};
+use config::{Config, Presence, ServiceEntry, ServiceKind, param};
 use ipc::agent::{Reply, RequestRecipient, SiteFailure};
 use ipc::log;
 use mail::{Address, Dsn, Outcome, QueueId};
@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::link::{Heard, Link};
 use crate::message::ActiveMessage;
 use crate::pace_record::{PaceRecord, SHORTEST};
+use crate::promptness::Promptness;
 use crate::routing::Way;
 use crate::scheduler::{Ending, Finished, Job, Name, Refusal, Scheduler, Site, Started};
 
@@ -26,13 +27,17 @@ use crate::scheduler::{Ending, Finished, Job, Name, Refusal, Scheduler, Site, St
 /// be no agent.
 const MAX_FAILURES: u32 = 3;
 
+/// The programs that deliver to mailboxes of this host.
+const MAILBOX_AGENTS: [&str; 2] = ["local", "virtual"];
+
 /// How long a transport rests after its agent went away or could not be reached; master restarts it meanwhile.
 const REST: Duration = Duration::from_secs(1);
 
 pub(crate) struct Deliveries {
     scheduler: Scheduler,
-    /// The services of master.cf that agents stand behind, with their process limits.
-    services: HashMap<String, Option<u32>>,
+    /// The services of master.cf that agents stand behind.
+    services: HashMap<String, Transport>,
+    promptness: Promptness,
     config: Config,
     settings: Settings,
     private: PathBuf,
@@ -47,6 +52,14 @@ pub(crate) struct Deliveries {
     pace: PaceRecord,
     /// Deliveries that run, by message.
     open: HashMap<QueueId, usize>,
+}
+
+/// What master.cf says of a transport.
+struct Transport {
+    /// How many deliveries at a time; `None` for no limit.
+    deliveries: Option<u32>,
+    /// It delivers to mailboxes of this host.
+    is_local: bool,
 }
 
 /// What main.cf says of agents and feedback.
@@ -67,6 +80,8 @@ struct Running {
     link: u64,
     /// The job; its recipients are those that have no outcome yet.
     job: Job,
+    /// When the agent was given it.
+    since: Instant,
 }
 
 /// What came of deliveries.
@@ -97,6 +112,7 @@ impl Deliveries {
         let mut new = Self {
             scheduler: Scheduler::new(settings.most_dead, settings.most_messages),
             services: services_of(config),
+            promptness: Promptness::default(),
             config: config.clone(),
             settings,
             private,
@@ -128,9 +144,9 @@ impl Deliveries {
         self.config = config.clone();
         self.settings = Settings::new(config);
         self.scheduler.set_bounds(self.settings.most_dead, self.settings.most_messages);
-        for (transport, deliveries) in &self.services {
-            if self.scheduler.limits(transport).is_some() {
-                self.scheduler.set_limits(transport, Limits::new(config, transport, *deliveries), now);
+        for (name, transport) in &self.services {
+            if self.scheduler.limits(name).is_some() {
+                self.scheduler.set_limits(name, Limits::new(config, name, transport.deliveries), now);
             }
         }
         self.failures.clear();
@@ -140,12 +156,20 @@ impl Deliveries {
 
     /// Whether a transport has a program behind it.
     pub(crate) fn knows(&mut self, transport: &str) -> bool {
-        let Some(deliveries) = self.services.get(transport) else { return false };
+        let Some(service) = self.services.get(transport) else { return false };
         if self.scheduler.limits(transport).is_none() {
-            let limits = Limits::new(&self.config, transport, *deliveries);
+            let limits = Limits::new(&self.config, transport, service.deliveries);
             self.scheduler.set_limits(transport, limits, Instant::now());
         }
         true
+    }
+
+    /// Whether a delivery by this transport takes a moment only, as one to a mailbox of this host mostly does: who brings the
+    /// message may wait for it.
+    pub(crate) fn is_prompt(&self, transport: &str) -> bool {
+        self.services.get(transport).is_some_and(|service| service.is_local)
+            && self.scheduler.limits(transport).is_none_or(|limits| !limits.are_paced())
+            && self.promptness.is_prompt(transport)
     }
 
     /// What a recipient's concurrency is counted by: its next hop, or itself where a delivery has one recipient.
@@ -291,7 +315,8 @@ impl Deliveries {
         match sent {
             Ok(link) => {
                 *self.open.entry(started.job.message).or_default() += 1;
-                self.running.insert(number, Running { site: started.site, link, job: started.job });
+                let running = Running { site: started.site, link, job: started.job, since: now };
+                self.running.insert(number, running);
                 Ok(())
             }
             Err(error) => Err(Box::new((started, error))),
@@ -341,6 +366,7 @@ impl Deliveries {
                 let Some(running) = self.end(delivery) else { return Vec::new() };
                 self.answered(link);
                 self.failures.remove(&running.site.transport);
+                self.promptness.note(&running.site.transport, now.saturating_duration_since(running.since));
                 self.done(running, site, now)
             }
         }
@@ -493,9 +519,13 @@ impl Settings {
 }
 
 /// The agents of master.cf: services on private UNIX sockets that are programs here.
-fn services_of(config: &Config) -> HashMap<String, Option<u32>> {
+fn services_of(config: &Config) -> HashMap<String, Transport> {
     let agents = config.services().iter().filter(|entry| {
         entry.kind == ServiceKind::Unix && entry.private && entry.presence == Presence::Program
     });
-    agents.map(|entry| (entry.name.clone(), entry.maxproc)).collect()
+    let transport = |entry: &ServiceEntry| Transport {
+        deliveries: entry.maxproc,
+        is_local: MAILBOX_AGENTS.contains(&entry.command.as_str()),
+    };
+    agents.map(|entry| (entry.name.clone(), transport(entry))).collect()
 }

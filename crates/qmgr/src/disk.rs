@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipc::agent::{Request, RequestRecipient};
 use ipc::log;
+use ipc::queue_manager::Fate;
 use mail::{Notify, Outcome, QueueId, Trace};
 use queue::{Active, Attempt, Folder, Message, QueueError, RecipientState, StoredRecipient};
 use service::{Fatal, Mailbox};
@@ -18,6 +19,7 @@ use service::{Fatal, Mailbox};
 use crate::event_loop::Input;
 use crate::flush::FlushSites;
 use crate::message::Flags;
+use crate::offers::Asker;
 use crate::routing::{Router, Way};
 
 /// Threads: enough to keep several removals in the file system's journal at once.
@@ -53,8 +55,8 @@ pub(crate) enum Job {
     Barrier { id: QueueId },
     /// Put it aside.
     Defer { id: QueueId, until: SystemTime },
-    /// Remove it.
-    Remove { id: QueueId },
+    /// Remove it, and tell who waits for that.
+    Remove { id: QueueId, asker: Option<Arc<Asker>> },
     /// Route by another configuration.
     Configure { router: Arc<Router>, sites: Arc<FlushSites> },
     /// Find out in which domains that may be asked for these have recipients.
@@ -170,7 +172,7 @@ impl Disk {
             | Job::Record { id, .. }
             | Job::Barrier { id }
             | Job::Defer { id, .. }
-            | Job::Remove { id } => usize::from(id.spread()) % self.shards.len(),
+            | Job::Remove { id, .. } => usize::from(id.spread()) % self.shards.len(),
         };
         self.shards[shard].put(job);
     }
@@ -193,6 +195,8 @@ struct Shard {
     records: HashMap<QueueId, Records>,
     /// When messages are next to be settled.
     next_settling: Instant,
+    /// Those to whom answers were left.
+    answered: Vec<Arc<Asker>>,
 }
 
 /// What is to be written about recipients of a message.
@@ -215,6 +219,7 @@ impl Shard {
             unremoved: HashMap::new(),
             records: HashMap::new(),
             next_settling: Instant::now(),
+            answered: Vec::new(),
         }
     }
 
@@ -230,6 +235,9 @@ impl Shard {
                     self.inbox.put(Input::Done(done));
                 }
             }
+            // Cleanup has a connection or two.
+            self.answered.dedup_by(|one, next| Arc::ptr_eq(one, next));
+            self.answered.drain(..).for_each(|asker| asker.send());
             self.write_all();
             self.settle_old();
         }
@@ -260,7 +268,7 @@ impl Shard {
                 Some(Done::Passed(id))
             }
             Job::Defer { id, until } => self.defer(id, until),
-            Job::Remove { id } => self.remove(id),
+            Job::Remove { id, asker } => self.remove(id, asker),
             Job::Configure { router, sites } => {
                 (self.router, self.sites) = (router, sites);
                 None
@@ -281,7 +289,7 @@ impl Shard {
 
     fn claim(&mut self, id: QueueId, verify: bool, most: usize) -> Done {
         if let Some(lies_in) = self.unremoved.remove(&id) {
-            return self.remove_from(lies_in, id).unwrap_or(Done::Gone(id));
+            return self.remove_from(lies_in, id, None).unwrap_or(Done::Gone(id));
         }
         // What was known of it when it could not be read or put aside.
         self.messages.remove(&id);
@@ -458,13 +466,18 @@ impl Shard {
         }
     }
 
-    fn remove(&mut self, id: QueueId) -> Option<Done> {
-        self.remove_from(self.place_of(id), id)
+    fn remove(&mut self, id: QueueId, asker: Option<Arc<Asker>>) -> Option<Done> {
+        self.remove_from(self.place_of(id), id, asker)
     }
 
     /// Removes a message that is done, or notes that this is left to do.
-    fn remove_from(&mut self, lies_in: Folder, id: QueueId) -> Option<Done> {
+    fn remove_from(&mut self, lies_in: Folder, id: QueueId, asker: Option<Arc<Asker>>) -> Option<Done> {
         let result = self.active.remove(id, lies_in);
+        if let Some(asker) = asker {
+            let removed = matches!(result, Ok(true));
+            asker.leave(id, if removed { Fate::Removed } else { Fate::Kept });
+            self.answered.push(asker);
+        }
         match result {
             Ok(true) => {
                 // Marks that were not written yet would be for nobody.

@@ -25,6 +25,7 @@ use crate::flush::FlushSites;
 use crate::intake::{Intake, Reason};
 use crate::link::Heard;
 use crate::message::ActiveMessage;
+use crate::offers::{Asker, Offers};
 use crate::pace_record::PaceRecord;
 use crate::reports::Reports;
 use crate::routing::Router;
@@ -68,6 +69,8 @@ pub(crate) struct EventLoop {
     messages: BTreeMap<QueueId, Box<ActiveMessage>>,
     /// Messages that a disk thread was asked to take up, and why.
     claiming: HashMap<QueueId, Reason>,
+    /// Messages that cleanup waits for.
+    offers: Offers,
     /// Messages that wait for their turn because enough are active.
     intake: Intake,
     deferred: Deferred,
@@ -91,6 +94,8 @@ pub(crate) enum Input {
     Event(Event),
     /// Cleanup or an operator's command said something.
     Word(Word),
+    /// Cleanup has offered a message, and waits to hear by this connection what becomes of it.
+    Offered(QueueId, Arc<Asker>),
     /// A disk thread has done something.
     Done(Done),
     /// An agent's connection, by number, has something to say.
@@ -159,6 +164,7 @@ impl EventLoop {
             counts,
             messages: BTreeMap::new(),
             claiming: HashMap::new(),
+            offers: Offers::default(),
             intake: Intake::default(),
             deferred: Deferred::to_be_found(),
             recipients: 0,
@@ -194,6 +200,7 @@ impl EventLoop {
         match input {
             Input::Event(event) => self.obey(event),
             Input::Word(word) => self.hear(word),
+            Input::Offered(id, asker) => self.take_offer(id, asker),
             Input::Done(done) => self.take_done(done),
             Input::Agent(link, heard) => {
                 let verdicts = self.deliveries.take(link, heard, Instant::now());
@@ -229,7 +236,10 @@ impl EventLoop {
                 }
                 Err(error) => log::error!("reload: {error}; going on with the old configuration"),
             },
-            Event::Drain => self.intake.clear(),
+            Event::Drain => {
+                self.intake.clear();
+                self.offers.keep_all();
+            }
         }
     }
 
@@ -267,7 +277,8 @@ impl EventLoop {
 
     fn hear(&mut self, word: Word) {
         match word {
-            Word::Arrived(id) => self.claim(id, Reason::Arrived),
+            // An offer comes with the connection by which it is answered.
+            Word::Arrived(id) | Word::Offered(id) => self.claim(id, Reason::Arrived),
             Word::Flush => {
                 self.flushed = Some(Instant::now());
                 if self.reloaded.is_some_and(|at| at.elapsed() < OVERTAKEN) {
@@ -290,6 +301,15 @@ impl EventLoop {
                 self.inspect(&unread);
             }
             Word::Rescan => self.disk.ask(Job::Scan { folder: Folder::Incoming }),
+        }
+    }
+
+    /// Takes up a message that cleanup waits for; one that must wait itself is not waited for.
+    fn take_offer(&mut self, id: QueueId, asker: Arc<Asker>) {
+        self.offers.add(id, asker);
+        self.claim(id, Reason::Arrived);
+        if !self.claiming.contains_key(&id) && !self.messages.contains_key(&id) {
+            self.offers.keep(id);
         }
     }
 
@@ -398,6 +418,7 @@ impl EventLoop {
 
     /// Forgets an active message.
     fn forget(&mut self, id: QueueId) {
+        self.offers.keep(id);
         self.claiming.remove(&id);
         self.once_more.remove(&id);
         if let Some(message) = self.messages.remove(&id) {

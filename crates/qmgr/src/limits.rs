@@ -32,6 +32,11 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
+    /// Whether a delivery may have to wait for the time after another.
+    pub(crate) fn are_paced(&self) -> bool {
+        self.interval.is_some() || !self.destination_delay.is_zero() || !self.transport_delay.is_zero()
+    }
+
     /// The limits of a transport. `deliveries` is what master.cf says.
     pub(crate) fn new(config: &Config, transport: &str, deliveries: Option<u32>) -> Self {
         let of = Of { config, transport };

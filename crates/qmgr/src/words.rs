@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use ipc::frame::Receiver;
 use ipc::log;
+use ipc::queue_manager::Word;
 use service::Mailbox;
 
 use crate::event_loop::Input;
+use crate::offers::Asker;
 
 /// How long to wait after `accept` failed for want of descriptors.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -36,20 +38,27 @@ pub(crate) fn listen(listener: UnixListener, inbox: Arc<Mailbox<Input>>) -> std:
 
 fn hear(socket: UnixStream, inbox: Arc<Mailbox<Input>>) {
     let thread = std::thread::Builder::new().name("words".into()).stack_size(256 * 1024);
-    let started = thread.spawn(move || {
-        let mut receiver = Receiver::new();
-        loop {
-            match receiver.next_message(&socket) {
-                Ok(Some(word)) => inbox.put(Input::Word(word)),
-                Ok(None) => return,
-                Err(error) => {
-                    log::warning!("connection to the queue manager: {error}; it is closed");
-                    return;
-                }
-            }
-        }
+    let started = Asker::new(socket).and_then(|asker| {
+        let asker = Arc::new(asker);
+        thread.spawn(move || listen_to(&asker, &inbox))
     });
     if let Err(error) = started {
         log::warning!("start a thread: {error}; a client of the queue manager is turned away");
+    }
+}
+
+/// Passes on what a client says until it closes.
+fn listen_to(client: &Arc<Asker>, inbox: &Mailbox<Input>) {
+    let mut receiver = Receiver::new();
+    loop {
+        match receiver.next_message(client.socket()) {
+            Ok(Some(Word::Offered(id))) => inbox.put(Input::Offered(id, Arc::clone(client))),
+            Ok(Some(word)) => inbox.put(Input::Word(word)),
+            Ok(None) => return,
+            Err(error) => {
+                log::warning!("connection to the queue manager: {error}; it is closed");
+                return;
+            }
+        }
     }
 }

@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mail::QueueId;
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, futimens};
+use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::QueueError;
@@ -176,6 +177,14 @@ impl Directory {
 
     pub(crate) fn sync(&self, id: QueueId) -> Result<(), QueueError> {
         nix::unistd::fsync(self.slot(id)).map_err(|errno| self.error("sync the folder of", id, errno))
+    }
+
+    /// Makes all names of the file system last that were changed until now, where it has a journal that keeps their order
+    /// ([`sys::fs::ordering_device`]): the folder of this message is changed after them, and that change is waited for.
+    pub(crate) fn commit(&self, id: QueueId) -> io::Result<()> {
+        let folder = self.slot(id);
+        futimens(folder, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW)?;
+        Ok(nix::unistd::fsync(folder)?)
     }
 
     /// Syncs every one of its folders.

@@ -3,11 +3,14 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use mail::{Envelope, Notify, QueueId, Recipient};
 use nix::sys::stat::{Mode, fchmod};
+use sys::shared_sync::SharedSync;
 
 use crate::QueueError;
 use crate::folder::Directory;
@@ -19,6 +22,10 @@ const BUFFER_SIZE: usize = 64 * 1024;
 
 /// A piece of content that is written as it lies rather than copied: a write costs less than that.
 const LARGE_PIECE: usize = 32 * 1024;
+
+/// From one commit of the journal to the next, where several messages wait for one that are done and several more are
+/// expected to: each commit costs the disk and the processors a good deal, and who waits here holds nobody up.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(4);
 
 /// A buffer of this size at most is kept by its thread for the next message: most mail is smaller.
 const KEPT_BUFFER: usize = 8 * 1024;
@@ -37,11 +44,21 @@ struct Places {
     incoming: Arc<Directory>,
     hold: Arc<Directory>,
     name_survives_fsync: bool,
+    /// Commits of the file system's journal.
+    commits: SharedSync,
+    /// Messages that are being written, or are and wait to be durable.
+    writers: AtomicUsize,
 }
 
 impl Incoming {
     pub(crate) fn new(incoming: Arc<Directory>, hold: Arc<Directory>, name_survives_fsync: bool) -> Self {
-        Self(Arc::new(Places { incoming, hold, name_survives_fsync }))
+        Self(Arc::new(Places {
+            incoming,
+            hold,
+            name_survives_fsync,
+            commits: SharedSync::new(COMMIT_INTERVAL),
+            writers: AtomicUsize::new(0),
+        }))
     }
 
     /// Begins a message. `hold` sends it to `hold/` rather than to qmgr.
@@ -57,6 +74,7 @@ impl Incoming {
         if message_records.len() as u64 > MAX_MESSAGE_RECORDS {
             return Err(QueueError::Oversized("envelope"));
         }
+        self.0.writers.fetch_add(1, Ordering::Relaxed);
         let mut writer = Writer {
             places: Arc::clone(&self.0),
             id,
@@ -225,16 +243,24 @@ impl Writer {
     ///
     /// # Errors
     /// What the system says; the file is then removed.
-    pub fn commit(mut self) -> Result<u64, QueueError> {
+    pub fn commit(self) -> Result<u64, QueueError> {
+        self.finish()?.sync()
+    }
+
+    /// Writes the message whole and makes it ready, in its folder, but does not wait for the disk: qmgr may have it, and
+    /// nobody may be told that it is taken.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub fn finish(mut self) -> Result<Finished, QueueError> {
         self.lay_out();
         if self.broken {
             let source = io::Error::other("an earlier write to it failed");
             return Err(QueueError::new("commit", self.directory().path_of(self.id), source));
         }
         self.write_head_last()?;
-        self.finish()?;
-        self.file = None;
-        Ok(self.content_size)
+        let moved = self.make_ready()?;
+        Ok(Finished { writer: self, moved })
     }
 
     /// Fixes where everything goes, with an empty head in front. Called once recipients are complete.
@@ -282,25 +308,18 @@ impl Writer {
         self.write_at(&bytes, 0)
     }
 
-    /// Ready, in its place, durable.
-    fn finish(&mut self) -> Result<(), QueueError> {
+    /// Ready, and in its place: whether it had to be moved there.
+    fn make_ready(&mut self) -> Result<bool, QueueError> {
         let directory = Arc::clone(self.directory());
-        let Some((file, in_hold)) = &mut self.file else { return Ok(()) };
-        let failed = |operation| {
-            let (directory, id) = (&directory, self.id);
-            move |error: io::Error| QueueError::new(operation, directory.path_of(id), error)
-        };
+        let Some((file, in_hold)) = &mut self.file else { return Ok(false) };
         let moved = *in_hold != self.hold;
         if moved {
             self.places.incoming.rename(self.id, &self.places.hold)?;
             *in_hold = true;
         }
-        fchmod(&*file, Mode::S_IRWXU).map_err(|errno| failed("make ready")(errno.into()))?;
-        file.sync_all().map_err(failed("sync"))?;
-        if moved || !self.places.name_survives_fsync {
-            directory.sync(self.id)?;
-        }
-        Ok(())
+        fchmod(&*file, Mode::S_IRWXU)
+            .map_err(|errno| QueueError::new("make ready", directory.path_of(self.id), errno.into()))?;
+        Ok(moved)
     }
 
     fn write_out(&mut self) -> Result<(), QueueError> {
@@ -331,6 +350,62 @@ impl Writer {
     }
 }
 
+/// A message that is written and ready, and not durable. Dropped, it is removed from where it was written.
+#[derive(Debug)]
+pub struct Finished {
+    writer: Writer,
+    /// Its name changed its folder.
+    moved: bool,
+}
+
+impl Finished {
+    /// Makes the message durable: the size of its content.
+    ///
+    /// # Errors
+    /// What the system says; the file is then removed.
+    pub fn sync(mut self) -> Result<u64, QueueError> {
+        let Writer { places, id, content_size, .. } = &self.writer;
+        let (id, content_size) = (*id, *content_size);
+        let directory = self.writer.directory();
+        let failed = |operation| move |error| QueueError::new(operation, directory.path_of(id), error);
+        let Some((file, _)) = &self.writer.file else { return Ok(content_size) };
+        file.sync_all().map_err(failed("sync"))?;
+        // One that qmgr has removed meanwhile lasts where it was delivered, if the names last that were changed until then.
+        let removed = || file.metadata().map(|stat| stat.nlink() == 0).map_err(failed("stat"));
+        if self.moved || !places.name_survives_fsync || removed()? {
+            directory.sync(id)?;
+        }
+        self.writer.file = None;
+        Ok(content_size)
+    }
+
+    /// Qmgr says that nothing is owed to any recipient, and that it has removed the message: makes that last which came
+    /// before the removal in the journal of the file system, as a name in a Maildir does. The queue file is never written
+    /// to the disk then, unless the system found time for it.
+    ///
+    /// # Errors
+    /// What the system says: it is not known whether the message lasts.
+    pub fn removed(mut self) -> Result<u64, QueueError> {
+        // There is nothing left to be removed.
+        self.writer.file = None;
+        let Writer { places, id, content_size, .. } = &self.writer;
+        let enough = |waiting| waiting >= sharers(places.writers.load(Ordering::Relaxed));
+        let directory = self.writer.directory();
+        places
+            .commits
+            .sync(enough, || directory.commit(*id))
+            .map_err(|error| QueueError::new("commit the removal of", directory.path_of(*id), error))?;
+        Ok(*content_size)
+    }
+}
+
+/// How many of so many messages share a commit before its time comes. Where there are many, all: they keep the processors
+/// busy until then. Few would all stand still.
+fn sharers(writers: usize) -> usize {
+    const MANY: usize = 20;
+    if writers < MANY { writers.div_ceil(3) } else { writers }
+}
+
 impl Write for Writer {
     /// As [`Writer::append`]; the error carries the [`QueueError`], and its kind says `StorageFull` for a full disk.
     fn write(&mut self, content: &[u8]) -> io::Result<usize> {
@@ -353,6 +428,7 @@ impl Write for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        self.places.writers.fetch_sub(1, Ordering::Relaxed);
         if self.buffer.capacity() <= KEPT_BUFFER {
             self.buffer.clear();
             SPARE.set(std::mem::take(&mut self.buffer));

@@ -130,6 +130,7 @@ impl Server {
             cleanup_options: cleanup::Options {
                 filter: !overrides("no_header_body_checks"),
                 map_addresses: !overrides("no_address_mappings"),
+                can_wait: true,
                 ..cleanup::Options::default()
             },
             content_filter: Some(config.get(param::CONTENT_FILTER)).filter(|filter| !filter.is_empty()),

@@ -1,12 +1,11 @@
 //! A queue in a folder of its own, with a cleanup that serves it from threads of this process.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use ipc::cleanup::Client;
-use ipc::queue_manager::{self, Word};
+use ipc::queue_manager::{self, Answer, Fate, Word};
 use mail::{Address, Envelope, Origin, QueueId, Recipient};
 use queue::{Folder, ReadOnly, Root};
 use service::{Connection, Stream};
@@ -18,20 +17,34 @@ pub(crate) struct Instance {
     pub(crate) client: Client,
     /// What qmgr is told.
     pub(crate) words: mpsc::Receiver<Word>,
+    /// What it does with a message that is offered.
+    pub(crate) manner: Arc<Mutex<Manner>>,
     pub(crate) folder: tempfile::TempDir,
     /// Held by this instance, its listener and every session.
     door: Arc<Door>,
+}
+
+/// What the stand-in for qmgr does with a message that is offered.
+#[derive(Clone, Copy)]
+pub(crate) enum Manner {
+    Removes,
+    Keeps,
+    /// Closes the connection.
+    Dies,
+    SaysNothing,
 }
 
 impl Instance {
     pub(crate) fn new(settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::prepare(folder.path(), None).unwrap();
-        let words = manage_queue(folder.path().join("public/qmgr"));
+        let manner = Arc::new(Mutex::new(Manner::Keeps));
+        let words = manage_queue(&root, Arc::clone(&manner));
         let door = Arc::new(Door {
             rules: super::rules(folder.path(), settings),
             incoming: root.incoming().unwrap(),
-            queue_manager: queue_manager::Client::new(folder.path().join("public/qmgr")),
+            queue_manager: queue_manager::Client::that_offers(folder.path().join("public/qmgr")),
+            early_delivery: true,
         });
         let listener = UnixListener::bind(folder.path().join("public/cleanup")).unwrap();
         let served = Arc::clone(&door);
@@ -43,7 +56,7 @@ impl Instance {
             }
         });
         let client = Client::new(folder.path().join("public/cleanup"));
-        Self { root, client, words, folder, door }
+        Self { root, client, words, manner, folder, door }
     }
 
     /// How many connections are being served, of those that were made before one that has had an answer.
@@ -67,16 +80,33 @@ impl Instance {
 }
 
 /// Stands in for qmgr: passes on what it is told.
-fn manage_queue(socket: PathBuf) -> mpsc::Receiver<Word> {
-    let listener = UnixListener::bind(socket).unwrap();
+fn manage_queue(root: &Root, manner: Arc<Mutex<Manner>>) -> mpsc::Receiver<Word> {
+    let listener = UnixListener::bind(root.path().join("public/qmgr")).unwrap();
     let (sender, receiver) = mpsc::channel();
+    let active = root.active().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let (stream, sender) = (stream.unwrap(), sender.clone());
+            let (active, manner) = (active.clone(), Arc::clone(&manner));
             std::thread::spawn(move || {
                 let mut frames = ipc::frame::Receiver::new();
                 while let Ok(Some(word)) = frames.next_message(&stream) {
+                    let offered = if let Word::Offered(id) = word { Some(id) } else { None };
                     let _ = sender.send(word);
+                    let manner = *manner.lock().unwrap();
+                    let fate = match (offered, manner) {
+                        (Some(id), Manner::Removes) => {
+                            assert!(active.remove(id, Folder::Incoming).unwrap());
+                            Fate::Removed
+                        }
+                        (Some(_), Manner::Keeps) => Fate::Kept,
+                        (Some(_), Manner::Dies) => return,
+                        (Some(_), Manner::SaysNothing) | (None, _) => continue,
+                    };
+                    let Some(id) = offered else { continue };
+                    let mut answer = Vec::new();
+                    ipc::frame::push_message(&mut answer, &Answer { id, fate }).unwrap();
+                    (&stream).write_all(&answer).unwrap();
                 }
             });
         }

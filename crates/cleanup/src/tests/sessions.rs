@@ -9,7 +9,7 @@ use mail::QueueId;
 use queue::Folder;
 
 use super::Instance;
-use super::instance::envelope;
+use super::instance::{Manner, envelope};
 
 fn send(client: &Client, content: &[u8], options: Options) -> (QueueId, Result<Committed, CleanupError>) {
     let id = QueueId::generate(SystemTime::now());
@@ -94,6 +94,26 @@ fn held_mail_is_not_told_to_the_queue_manager() {
     assert_eq!(instance.messages(Folder::Hold).len(), 2);
     assert_eq!(instance.messages(Folder::Incoming), []);
     assert!(instance.words.recv_timeout(Duration::from_millis(100)).is_err());
+}
+
+#[test]
+fn what_the_queue_manager_has_delivered_and_removed_is_taken() {
+    let instance = Instance::new("");
+    let can_wait = Options { can_wait: true, ..Options::default() };
+    for manner in [Manner::Removes, Manner::Keeps, Manner::Dies, Manner::SaysNothing, Manner::Removes] {
+        *instance.manner.lock().unwrap() = manner;
+        let (id, committed) = send(&instance.client, b"Subject: x\n\nbody\n", can_wait);
+        assert!(committed.unwrap().size > 17);
+        // Each word is said once, whatever the answer was.
+        assert_eq!(instance.words.recv_timeout(Duration::from_secs(5)), Ok(Word::Offered(id)));
+        let queued = instance.messages(Folder::Incoming).iter().any(|(found, ..)| *found == id);
+        assert_eq!(queued, !matches!(manner, Manner::Removes));
+    }
+    let hold = Options { hold: true, ..can_wait };
+    send(&instance.client, b"Subject: x\n\n", hold).1.unwrap();
+    let (id, committed) = send(&instance.client, b"Subject: x\n\n", Options::default());
+    committed.unwrap();
+    assert_eq!(instance.words.recv_timeout(Duration::from_secs(5)), Ok(Word::Arrived(id)));
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! What becomes of the files of messages that were taken up.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 
 use config::{Config, Snapshot};
+use ipc::frame::Receiver;
+use ipc::queue_manager::Answer;
 use mail::{Address, Envelope, Recipient};
 use queue::{Incoming, Operator, Root};
 
@@ -52,7 +55,7 @@ fn what_has_come_is_moved_when_it_stays() {
     assert!(site.shard.until_settled().is_some());
     site.shard.settle_old();
     assert_eq!(site.folder_of(slow), Some(Folder::Incoming));
-    assert!(site.shard.perform(Job::Remove { id: quick }).is_none());
+    assert!(site.shard.perform(Job::Remove { id: quick, asker: None }).is_none());
     assert_eq!(site.folder_of(quick), None);
     site.shard.arrived.values_mut().for_each(|since| *since -= SETTLED_AFTER);
     site.shard.next_settling = Instant::now();
@@ -84,11 +87,11 @@ fn a_message_that_is_not_kept_ends_where_it_lies() {
     site.shard.perform(Job::Settle { id: settled });
     assert_eq!(site.folder_of(settled), Some(Folder::Active));
     for id in [settled, removed] {
-        site.shard.perform(Job::Remove { id });
+        site.shard.perform(Job::Remove { id, asker: None });
         assert_eq!(site.folder_of(id), None);
     }
     site.operator.hold(held, &[Folder::Incoming]).unwrap();
-    site.shard.perform(Job::Remove { id: held });
+    site.shard.perform(Job::Remove { id: held, asker: None });
     assert_eq!(site.folder_of(held), Some(Folder::Hold));
     assert!(!ids[MOST_KEPT..].iter().any(|id| site.shard.arrived.contains_key(id)));
 }
@@ -101,7 +104,9 @@ fn what_is_done_and_cannot_be_removed_is_not_delivered_again() {
     let (file, aside) = (folder.join(slot).join(id.as_str()), folder.join("aside"));
     fs::rename(&file, &aside).unwrap();
     fs::create_dir(&file).unwrap();
-    assert!(matches!(site.shard.perform(Job::Remove { id }), Some(Done::Stuck(stuck)) if stuck == id));
+    assert!(
+        matches!(site.shard.perform(Job::Remove { id, asker: None }), Some(Done::Stuck(stuck)) if stuck == id)
+    );
     let mut come_again = || site.shard.perform(Job::Claim { id, verify: true, most: 10 });
     assert!(matches!(come_again(), Some(Done::Stuck(stuck)) if stuck == id));
     fs::remove_dir(&file).unwrap();
@@ -125,7 +130,7 @@ fn what_cannot_be_settled_is_tried_again_later_and_ends_where_it_lies() {
     let again = site.shard.perform(Job::Claim { id, verify: true, most: 10 });
     assert!(matches!(again, Some(Done::Claimed(_))));
     assert_eq!((site.folder_of(id), site.shard.place_of(id)), (Some(Folder::Active), Folder::Active));
-    site.shard.perform(Job::Remove { id });
+    site.shard.perform(Job::Remove { id, asker: None });
     assert_eq!(site.folder_of(id), None);
 }
 
@@ -138,13 +143,31 @@ fn what_is_put_on_hold_while_it_is_delivered_is_not_delivered_again() {
             site.shard.messages.clear();
         }
         site.operator.hold(id, &[Folder::Incoming]).unwrap();
-        assert!(site.shard.perform(Job::Remove { id }).is_none());
+        assert!(site.shard.perform(Job::Remove { id, asker: None }).is_none());
         assert_eq!(site.folder_of(id), Some(Folder::Hold));
         site.operator.requeue(id, &[Folder::Hold]).unwrap();
         let again = site.shard.perform(Job::Claim { id, verify: true, most: 10 });
         let Some(Done::Claimed(claimed)) = again else { unreachable!("it is there") };
         assert!(claimed.slice.recipients.is_empty());
-        site.shard.perform(Job::Remove { id });
+        site.shard.perform(Job::Remove { id, asker: None });
         assert_eq!(site.folder_of(id), None);
+    }
+}
+
+#[test]
+fn who_waits_is_told_what_became_of_the_message() {
+    let mut site = site();
+    let (here, there) = UnixStream::pair().unwrap();
+    let asker = Arc::new(Asker::new(here).unwrap());
+    let (removed, held) = (site.claimed(), site.claimed());
+    site.operator.hold(held, &[Folder::Incoming]).unwrap();
+    for id in [removed, held] {
+        site.shard.perform(Job::Remove { id, asker: Some(Arc::clone(&asker)) });
+    }
+    assert_eq!(site.shard.answered.len(), 2);
+    asker.send();
+    let mut receiver = Receiver::new();
+    for expected in [Answer { id: removed, fate: Fate::Removed }, Answer { id: held, fate: Fate::Kept }] {
+        assert_eq!(receiver.next_message::<Answer>(&there).unwrap(), Some(expected));
     }
 }

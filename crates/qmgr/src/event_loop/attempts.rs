@@ -15,6 +15,7 @@ use crate::deliveries::Verdict;
 use crate::disk::{Claimed, Job, Slice};
 use crate::intake::Reason;
 use crate::message::{ActiveMessage, Age, Next};
+use crate::offers::MOST_RECIPIENTS;
 use crate::reports::Report;
 use crate::routing::Way;
 use crate::scheduler::{Refusal, Site};
@@ -39,6 +40,9 @@ impl EventLoop {
             message.ask_for();
         }
         self.messages.insert(id, Box::new(message));
+        if claimed.total > MOST_RECIPIENTS {
+            self.offers.keep(id);
+        }
         self.take_slice(id, claimed.slice);
     }
 
@@ -75,6 +79,9 @@ impl EventLoop {
             };
             match way {
                 Ok(way) => {
+                    if !self.deliveries.is_prompt(&way.transport) {
+                        self.offers.keep(id);
+                    }
                     let site = self.deliveries.site(&way, &recipient.address);
                     let place = match places.entry(site) {
                         Entry::Occupied(known) => *known.get(),
@@ -146,6 +153,9 @@ impl EventLoop {
         self.recipients = self.recipients.saturating_sub(1);
         let mut notify = recipient.notify;
         let is_sent = outcome.status == Status::Sent;
+        if !is_sent {
+            self.offers.keep(id);
+        }
         if is_sent && self.settings.confirm_delay_cleared && message.was_told_of_delay(notify) {
             notify = notify.and(Notify::SUCCESS);
         }
@@ -224,8 +234,9 @@ impl EventLoop {
             }
             Next::Remove => {
                 // Its disk thread does what it is asked in order: whoever names the message again finds it gone.
+                let asker = self.offers.take(id);
                 self.forget(id);
-                self.disk.ask(Job::Remove { id });
+                self.disk.ask(Job::Remove { id, asker });
             }
         }
     }

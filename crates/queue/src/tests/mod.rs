@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod finished;
 mod maildrop;
 mod operator;
 mod round_trips;
