@@ -196,6 +196,21 @@ fn an_unreadable_configuration_refuses_the_start_and_keeps_what_runs() {
 }
 
 #[test]
+fn a_master_cf_that_is_gone_is_not_taken_for_one_without_services() {
+    let site = usual().start();
+    fs::rename(site.path("etc/master.cf"), site.path("etc/gone")).unwrap();
+    let reload = site.postroad(&["reload"]);
+    assert!(reload.status != 0 && reload.stderr.contains("master.cf: does not exist"), "{reload:?}");
+    assert_eq!(greeted(&site).message("jane@client.example", &[ANN], NOTE).code, 250);
+    only_mail(&site, "ann");
+    // Commands do not need it.
+    assert!(site.run("mailq", &[], "").ok().stdout.contains("empty"));
+    site.postroad(&["stop"]).ok();
+    let start = site.postroad(&["start"]);
+    assert!(start.status != 0 && start.stderr.contains("master.cf: does not exist"), "{start:?}");
+}
+
+#[test]
 fn mail_for_a_maildir_that_cannot_be_written_waits() {
     let site = usual().start();
     send(&site, "jane@client.example", &[ANN], NOTE);

@@ -133,6 +133,21 @@ impl Snapshot {
     /// # Errors
     /// A main.cf that is missing, and either file where it cannot be read or is far too long.
     pub fn read(directory: &Path) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        Self::read_with(directory, Severity::Warning)
+    }
+
+    /// The same, for a mail system that is to run: without a master.cf it would be one that does nothing.
+    ///
+    /// # Errors
+    /// As [`Snapshot::read`], and a missing master.cf.
+    pub fn read_to_run(directory: &Path) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        Self::read_with(directory, Severity::Error)
+    }
+
+    fn read_with(
+        directory: &Path,
+        missing_master: Severity,
+    ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut found = Vec::new();
         let mut snapshot = Self::default();
         let main = directory.join("main.cf");
@@ -148,7 +163,8 @@ impl Snapshot {
         match result {
             Ok(bytes) => snapshot.master_cf = bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                remarks.warning(0, "does not exist: there are no services");
+                let text = "does not exist: there are no services".to_owned();
+                remarks.list.push(Diagnostic { severity: missing_master, file: remarks.file, line: 0, text });
             }
             Err(error) => remarks.error(0, format!("cannot be read: {error}")),
         }

@@ -84,7 +84,7 @@ fn usage() -> io::Error {
 
 /// Reads and checks main.cf and master.cf.
 pub(crate) fn read_generation(directory: &Path) -> Result<(Generation, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (snapshot, mut problems) = Snapshot::read(directory)?;
+    let (snapshot, mut problems) = Snapshot::read_to_run(directory)?;
     let (config, more) = Config::from_snapshot(directory, &snapshot, &[])?;
     problems.extend(more);
     ask_programs(&config, &snapshot, &mut problems)?;

@@ -76,7 +76,8 @@ pub(crate) fn warn(program: &str, text: &str) {
 /// Standard error and syslog. The C library's syslog is used, not the log of the daemons: this program may be set-gid,
 /// and its C library already knows which parts of the environment not to trust then.
 fn say(program: &str, severity: Severity, word: &str, text: &str) {
-    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let text: String =
+        config::without_numbers(text).chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     // Nobody can be told that standard error is closed.
     let _ = std::io::stderr().write_all(format!("{program}: {word}: {text}\n").as_bytes());
     let ident = format!("postroad/{program}");

@@ -27,7 +27,8 @@ pub fn run(keep: bool) -> Result<()> {
     send_with_sendmail(&instance)?;
     let found = instance.wait_for_mail(&user, 2);
     instance.wait_for_empty_queue();
-    instance.wait_for_log(&["removed"]);
+    // Each program writes its own lines of the log.
+    ["status=sent", "removed"].iter().for_each(|part| instance.wait_for_lines(&[part], 2));
     say("The mail log:");
     print!("{}", instance.log());
     say(&format!("The Maildir {}:", instance.maildir(&user).display()));

@@ -1,9 +1,10 @@
 //! `postroad check`: the configuration, the tables it names, the folders it needs.
 
+use std::fmt::Display;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use config::{Config, Severity, Snapshot, param};
+use config::{Config, Diagnostic, Severity, Snapshot, param};
 use nix::errno::Errno;
 use nix::unistd::{Group, Uid, User};
 use queue::{Owner, Root};
@@ -12,7 +13,7 @@ use super::Failure;
 
 /// Checks, and makes what is missing of the folders. Gives the remarks that are no errors.
 pub(super) fn check(directory: &Path) -> Result<Vec<String>, Failure> {
-    let (snapshot, mut problems) = Snapshot::read(directory).map_err(|problems| lines(&problems))?;
+    let (snapshot, mut problems) = Snapshot::read_to_run(directory).map_err(|problems| lines(&problems))?;
     let (config, more) =
         Config::from_snapshot(directory, &snapshot, &[]).map_err(|problems| lines(&problems))?;
     problems.extend(more);
@@ -39,14 +40,26 @@ fn log_file(config: &Config) -> Result<(), String> {
     match std::fs::OpenOptions::new().append(true).open(&path) {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(format!("main.cf: maillog_file: open {}: {error}", path.display())),
+        Err(error) => return Err(about(config, "maillog_file", format!("open {}: {error}", path.display()))),
     }
     let folder = path.parent().unwrap_or(&path);
     match nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK) {
         Ok(()) => Ok(()),
-        Err(Errno::ENOENT) => Err(format!("main.cf: maillog_file: there is no folder {}", folder.display())),
-        Err(error) => Err(format!("main.cf: maillog_file: write to {}: {}", folder.display(), error.desc())),
+        Err(Errno::ENOENT) => {
+            Err(about(config, "maillog_file", format!("there is no folder {}", folder.display())))
+        }
+        Err(error) => {
+            Err(about(config, "maillog_file", format!("write to {}: {}", folder.display(), error.desc())))
+        }
     }
+}
+
+/// What is wrong with the value of a parameter, with the line that sets it.
+fn about(config: &Config, parameter: &str, text: impl Display) -> String {
+    let file = config.directory().join("main.cf");
+    let line = config.line_of(parameter).unwrap_or(0);
+    let text = format!("{parameter}: {text}");
+    Diagnostic { severity: Severity::Error, file, line, text }.to_string()
 }
 
 fn lines(problems: &[config::Diagnostic]) -> Vec<String> {
@@ -68,23 +81,24 @@ fn folders(config: &Config) -> Result<(), String> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => std::fs::create_dir_all(&data_directory),
     };
-    made.map_err(|e| format!("create {}: {e}", data_directory.display()))?;
+    made.map_err(|e| about(config, "data_directory", format!("create {}: {e}", data_directory.display())))?;
     if let Some(owner) = owner {
-        std::os::unix::fs::chown(&data_directory, Some(owner.uid), Some(owner.gid))
-            .map_err(|e| format!("chown {}: {e}", data_directory.display()))?;
+        std::os::unix::fs::chown(&data_directory, Some(owner.uid), Some(owner.gid)).map_err(|e| {
+            about(config, "data_directory", format!("chown {}: {e}", data_directory.display()))
+        })?;
     }
-    Root::prepare(&queue_directory, owner).map(drop).map_err(|error| error.to_string())
+    Root::prepare(&queue_directory, owner).map(drop).map_err(|error| about(config, "queue_directory", error))
 }
 
 /// The users that master.cf's programs become.
 fn owner(config: &Config) -> Result<Owner, String> {
     let name = config.get(param::MAIL_OWNER);
-    let user = User::from_name(&name).map_err(|e| format!("look up mail_owner {name}: {e}"))?;
-    let user =
-        user.ok_or_else(|| format!("main.cf: mail_owner = {name}: no such user; create it or name another"))?;
+    let wrong = |text: String| about(config, "mail_owner", text);
+    let user = User::from_name(&name).map_err(|e| wrong(format!("look up {name}: {e}")))?;
+    let user = user.ok_or_else(|| wrong(format!("there is no user {name}; create it or name another")))?;
     let name = config.get(param::SETGID_GROUP);
-    let group = Group::from_name(&name).map_err(|e| format!("look up setgid_group {name}: {e}"))?;
-    let group = group
-        .ok_or_else(|| format!("main.cf: setgid_group = {name}: no such group; create it or name another"))?;
+    let wrong = |text: String| about(config, "setgid_group", text);
+    let group = Group::from_name(&name).map_err(|e| wrong(format!("look up {name}: {e}")))?;
+    let group = group.ok_or_else(|| wrong(format!("there is no group {name}; create it or name another")))?;
     Ok(Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw(), submission_gid: group.gid.as_raw() })
 }

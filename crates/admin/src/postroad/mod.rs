@@ -112,7 +112,7 @@ fn print(lines: &[String]) {
 
 fn complain(lines: &[String]) -> ExitCode {
     let mut out = io::stderr().lock();
-    lines.iter().for_each(|line| drop(writeln!(out, "postroad: {line}")));
+    lines.iter().for_each(|line| drop(writeln!(out, "postroad: {}", config::without_numbers(line))));
     ExitCode::FAILURE
 }
 

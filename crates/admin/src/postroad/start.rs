@@ -49,8 +49,10 @@ pub(super) fn start_in_foreground(directory: &Path) -> Result<Vec<String>, Failu
 /// Checks, makes the folders, and gives the command that runs master, with the check's remarks.
 fn prepare(directory: &Path) -> Result<(Command, Vec<String>), Failure> {
     // Master changes to its queue directory, and its children are told where the configuration is.
-    let directory =
-        fs::canonicalize(directory).map_err(|error| vec![format!("{}: {error}", directory.display())])?;
+    let directory = fs::canonicalize(directory).map_err(|error| {
+        let directory = directory.display();
+        vec![format!("configuration directory {directory}: {error}; -c or MAIL_CONFIG names another")]
+    })?;
     let remarks = check::check(&directory)?;
     let (config, _) =
         Config::load(&directory).map_err(|p| p.iter().map(ToString::to_string).collect::<Vec<_>>())?;
