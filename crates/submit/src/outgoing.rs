@@ -112,9 +112,7 @@ impl<'a> Outgoing<'a> {
             (Err(error), Some(Sink::Postdrop(child))) if error.kind() == ErrorKind::BrokenPipe => {
                 Err(ended(child).err().unwrap_or_else(|| Failure::new(Exit::Software, "postdrop left early")))
             }
-            (Err(error), _) => {
-                Err(Failure::new(Exit::Temporary, format!("write the maildrop file: {error}")))
-            }
+            (Err(error), _) => Err(file_failed("write", &self.settings.queue_directory(), &error)),
         }
     }
 }
@@ -224,8 +222,7 @@ fn become_postdrop(settings: &Settings, submission: &[u8]) -> Result<(), Failure
 /// # Errors
 /// That it could not be made durable; a pickup that is not there is only worth a warning.
 pub(crate) fn commit(program: &str, file: Maildrop, queue: &Path) -> Result<(), Failure> {
-    file.commit()
-        .map_err(|error| Failure::new(Exit::Temporary, format!("sync the maildrop file: {error}")))?;
+    file.commit().map_err(|error| file_failed("sync", queue, &error))?;
     if let Err(error) = wake_pickup(queue) {
         let socket = queue.join("public/pickup");
         warn(
@@ -241,14 +238,18 @@ pub(crate) fn commit(program: &str, file: Maildrop, queue: &Path) -> Result<(), 
 
 /// What is said where `maildrop/` does not take a file.
 pub(crate) fn create_failed(queue: &Path, error: &io::Error) -> Failure {
-    let hint = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "; postdrop must be installed with setgid_group as its group and the set-group-id bit"
-        }
-        _ => "",
-    };
+    let mut failure = file_failed("create", queue, error);
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        failure.text +=
+            "; postdrop must be installed with setgid_group as its group and the set-group-id bit";
+    }
+    failure
+}
+
+/// What is said where an operation on a file there fails.
+pub(crate) fn file_failed(operation: &str, queue: &Path, error: &io::Error) -> Failure {
     let folder = queue.join("maildrop");
-    Failure::new(Exit::Temporary, format!("create a file in {}: {error}{hint}", folder.display()))
+    Failure::new(Exit::Temporary, format!("{operation} a file in {}: {error}", folder.display()))
 }
 
 /// Waits for postdrop, which reports its own failures: its exit code is passed on.

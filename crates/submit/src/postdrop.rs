@@ -20,7 +20,7 @@ use crate::failure::{Exit, Failure, warn};
 use crate::invoker::Invoker;
 use crate::maildrop::Maildrop;
 use crate::message::CHUNK;
-use crate::outgoing::{commit, create_failed, full_of_zeros, too_big};
+use crate::outgoing::{commit, create_failed, file_failed, full_of_zeros, too_big};
 use crate::settings::{Settings, chosen_directory, default_directory, is_trusted_directory};
 
 const PROGRAM: &str = "postdrop";
@@ -102,8 +102,7 @@ fn take(settings: &Settings, input: impl Read) -> Result<(), Failure> {
     let mut file = Maildrop::create(&queue).map_err(|error| create_failed(&queue, &error))?;
     loop {
         let is_more = arriving.read_content()?;
-        file.write_all(&arriving.buffer)
-            .map_err(|error| Failure::new(Exit::Temporary, format!("write the maildrop file: {error}")))?;
+        file.write_all(&arriving.buffer).map_err(|error| file_failed("write", &queue, &error))?;
         if !is_more {
             break;
         }

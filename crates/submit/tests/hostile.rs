@@ -71,6 +71,8 @@ fn a_limit_on_the_size_of_files_leaves_nothing_that_looks_whole() {
     let input = [&head[..], &content, &trailer(300_000)].concat();
     let output = run(command.args(["-c", &script]), &input);
     assert!(!output.status.success());
+    let told = format!("write a file in {}: File too large", instance.path("queue/maildrop").display());
+    assert!(stderr(&output).contains(&told), "{}", stderr(&output));
     assert!(instance.files().iter().all(|(mode, _)| mode & 0o100 == 0));
 }
 
