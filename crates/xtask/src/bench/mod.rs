@@ -143,6 +143,9 @@ fn medians(work: &'static str, sides: &[Side], figures: &[Vec<Vec<Figure>>]) -> 
 }
 
 fn print_table(rows: &[Row]) {
+    if rows.is_empty() {
+        return;
+    }
     println!("  {:<40}{:>12}{:>12}{:>10}", "median", "Postroad", "Postfix", "ratio");
     for Row { figure, ours, theirs, .. } in rows {
         let text = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), shown);
@@ -161,7 +164,22 @@ fn shown(value: f64) -> String {
     }
 }
 
+/// The one in the middle, or the mean of the two that are.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    let upper = values.len() / 2;
+    let lower = values.len().checked_sub(1)? / 2;
+    Some(f64::midpoint(*values.get(lower)?, *values.get(upper)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_the_better_nor_the_worse_of_two_rounds_is_the_median() {
+        assert_eq!(median(vec![3.0, 1.0]), Some(2.0));
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!((median(vec![5.0]), median(Vec::new())), (Some(5.0), None));
+    }
 }
