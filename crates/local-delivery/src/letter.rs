@@ -35,6 +35,14 @@ pub(crate) trait Source {
     /// # Errors
     /// What the file says.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Makes it last, so that it comes again after a power cut.
+    ///
+    /// # Errors
+    /// What the file says.
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Source for &[u8] {
@@ -82,9 +90,21 @@ impl Source for Content {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         Self::read_at(self, buffer, offset)
     }
+
+    fn sync(&self) -> io::Result<()> {
+        Self::sync(self)
+    }
 }
 
 impl<'a> Letter<'a> {
+    /// Makes the message last in the queue, so that it comes again after a power cut.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.source.sync()
+    }
+
     /// Reads the beginning.
     ///
     /// # Errors

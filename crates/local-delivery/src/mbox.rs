@@ -3,7 +3,7 @@
 //! Contract: runs with the rights of whoever the delivery is for. Readers never see a part of a message while they
 //! honour the locks; a failed write is taken back by truncating the file to its former length. The message and, for a
 //! new file, its name survive a power cut after `Ok`. What a crash leaves of a message is seen until the message is
-//! delivered again, and is then cut off (`torn`).
+//! delivered again, and is then cut off (`torn`): it is synced in the queue before anything of it is written.
 //!
 //! A mailbox is not followed through a symbolic link (but for one that root made), is not written when it has a second
 //! hard link, and, with `strict_mailbox_ownership`, is not written when it is somebody else's: each would let a user
@@ -71,6 +71,8 @@ pub(crate) fn deliver(
         let text = format!("error writing message: the file would exceed the limit of {} bytes", rules.limit);
         return Err(Failure::bounce(Dsn::new(5, 2, 2), text));
     }
+    // A part that a power cut leaves is cut off when the message comes again, which must not go with it.
+    letter.sync().map_err(|error| Failure::from_io(&error, "sync the queue file"))?;
     let written = append()
         .and_then(|()| file.sync_data())
         .and_then(|()| if created { sync_name(&file, path) } else { Ok(()) });

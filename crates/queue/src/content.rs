@@ -96,6 +96,14 @@ impl Content {
         }
     }
 
+    /// Makes the message last in the queue: whoever handed it over may not have waited for the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
     /// Begins to read from the first byte again.
     pub fn rewind(&mut self) {
         self.position = 0;
