@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use scenarios::{Instance, Smtp, is_root, messages, wait_for};
@@ -193,6 +193,49 @@ fn an_unreadable_configuration_refuses_the_start_and_keeps_what_runs() {
     );
     fs::set_permissions(site.path("etc/main.cf"), Permissions::from_mode(0o644)).unwrap();
     site.start();
+}
+
+/// A mail system with a service whose program does this, and nothing else.
+fn with_odd_program(script: &str) -> Instance {
+    let site = usual().master("odd unix - - n 60 1 discard").prepare();
+    fs::rename(site.path("sbin/discard"), site.path("sbin/discard.real")).unwrap();
+    let real = site.path("sbin/discard.real").display().to_string();
+    site.write("sbin/discard", &format!("#!/bin/sh\n[ \"$1\" = check ] && exec {real} check\n{script}\n"));
+    fs::set_permissions(site.path("sbin/discard"), Permissions::from_mode(0o755)).unwrap();
+    site.start();
+    site
+}
+
+#[test]
+fn a_program_that_says_nonsense_to_master_is_ended() {
+    let site = with_odd_program("printf '\\377\\377\\377\\377\\377' >&3; exec sleep 300");
+    site.wait_for_log(&["master[", "protocol error", "it is ended"]);
+    site.wait_for_log(&["process discard pid", "(odd) was ended by signal SIGKILL; next start in"]);
+    assert_eq!(greeted(&site).message("jane@client.example", &[ANN], NOTE).code, 250);
+    only_mail(&site, "ann");
+}
+
+#[test]
+fn a_program_that_has_closed_its_way_to_master_keeps_nobody_busy() {
+    let site = with_odd_program("exec 3>&-; exec sleep 300");
+    let closed = || {
+        let status = site.postroad(&["status"]).stdout;
+        let pid = status.split_once("odd: discard pid ")?.1.split_once(',')?.0;
+        let open = format!("/proc/{pid}/fd");
+        (Path::new(&open).exists() && !Path::new(&format!("{open}/3")).exists()).then_some(())
+    };
+    wait_for("the end of its way", closed);
+    let master = site.pids("master")[0];
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{master}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let (before, began) = (ticks(), Instant::now());
+    std::thread::sleep(Duration::from_millis(500));
+    // A tick is the hundredth part of a second.
+    let (busy, all) = ((ticks() - before) * 10, began.elapsed().as_millis());
+    assert!(u128::from(busy) < all / 5, "{busy} of {all} ms");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One running program of one service.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use config::{Config, ServiceEntry, param};
 use ipc::control::{self, Birth, ToChild, ToMaster};
 use ipc::frame::{self, Receiver};
+use ipc::log;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -29,6 +30,8 @@ pub(crate) struct Child {
     pub(crate) started: Instant,
     pub(crate) ready: bool,
     pub(crate) draining: bool,
+    /// Something may yet come from it.
+    pub(crate) speaks: bool,
     control: UnixStream,
     receiver: Receiver,
     /// What this child may have opened.
@@ -104,6 +107,7 @@ impl Child {
             started: Instant::now(),
             ready: false,
             draining: false,
+            speaks: true,
             control,
             receiver: Receiver::new(),
             key_files: key_files(entry, generation),
@@ -128,9 +132,19 @@ impl Child {
         self.say(word, None);
     }
 
-    /// What the child says, when its descriptor is readable; `None` when it has closed. A wish for a file has been answered.
+    /// What the child says, when its descriptor is readable; `None` where that is nothing. A wish for a file has been answered.
     pub(crate) fn hear(&mut self) -> Option<ToMaster> {
-        let said = self.receiver.next_message(&self.control).ok().flatten();
+        let said = match self.receiver.next_message(&self.control) {
+            Ok(said) => {
+                // One that has closed is about to end; until then its descriptor is readable all the time.
+                self.speaks = said.is_some();
+                said
+            }
+            Err(error) => {
+                self.misunderstand(&error);
+                None
+            }
+        };
         if let Some(ToMaster::Open(path)) = &said {
             match self.open(path) {
                 Ok(file) => self.say(&ToChild::Opened(Ok(())), Some(&file)),
@@ -138,6 +152,19 @@ impl Child {
             }
         }
         said
+    }
+
+    fn misunderstand(&mut self, error: &io::Error) {
+        match error.kind() {
+            // The rest of what it began to say may come.
+            ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
+            ErrorKind::InvalidData => {
+                self.speaks = false;
+                log::warning!("process {}: {error}, as no program of ours makes; it is ended", self.pid);
+                self.kill();
+            }
+            _ => self.speaks = false,
+        }
     }
 
     /// Opens a file that the child's configuration names as one with keys; no other, whatever the child says.

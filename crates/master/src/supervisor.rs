@@ -124,6 +124,7 @@ impl Supervisor {
             }
         }
         let children = self.services.iter().chain(&self.retired).flat_map(|service| &service.children);
+        let children = children.filter(|child| child.speaks);
         sources.extend(children.map(|child| (Source::Child(child.pid), child.control().as_fd())));
         let mut wanted: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)).collect();
