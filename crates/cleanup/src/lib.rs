@@ -37,9 +37,11 @@ pub fn run(service: Service) -> Result<(), Fatal> {
     let rules = Rules::new(&service.config).map_err(Fatal::new)?;
     let root = Root::open(&service.queue_directory())?;
     let incoming = root.incoming().map_err(|error| Fatal::new(error.to_string()))?;
-    let early_delivery = service.config.get(param::EARLY_DELIVERY);
-    let queue_manager = service.queue_manager();
-    let door = Arc::new(session::Door { rules, incoming, queue_manager, early_delivery });
+    let concurrency: u64 = service.config.get(param::EARLY_DELIVERY_CONCURRENCY);
+    let early_delivery_concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
+    let committing = incoming.clone();
+    let queue_manager = service.queue_manager().that_offers(move || committing.commit_removals());
+    let door = Arc::new(session::Door { rules, incoming, queue_manager, early_delivery_concurrency });
     service.serve_sessions(move |_, connection| session::serve(&door, &connection))
 }
 

@@ -25,8 +25,16 @@ pub(crate) struct Door {
     pub(crate) rules: Rules,
     pub(crate) incoming: Incoming,
     pub(crate) queue_manager: queue_manager::Client,
-    /// `early_delivery`
-    pub(crate) early_delivery: bool,
+    /// `early_delivery_concurrency`; 0 for never.
+    pub(crate) early_delivery_concurrency: usize,
+}
+
+impl Door {
+    /// Whether so many messages come at a time that the disk would hold them up: a client that sends one after another
+    /// would only wait for each delivery.
+    fn is_busy(&self) -> bool {
+        (1..=self.incoming.in_hand()).contains(&self.early_delivery_concurrency)
+    }
 }
 
 /// Serves a client until it closes, or breaks the protocol.
@@ -64,7 +72,7 @@ impl Session<'_> {
     fn run(mut self) -> io::Result<()> {
         while let Some(begin) = self.receiver.next_message::<Begin>(self.socket)? {
             let id = begin.id;
-            let can_wait = self.door.early_delivery && begin.options.can_wait;
+            let can_wait = begin.options.can_wait;
             let mut draft = Draft { door: self.door, id, writer: None, held: false, can_wait, untold: false };
             let Some(answer) = self.take(begin, &mut draft)? else { continue };
             self.answer(&answer)?;
@@ -165,25 +173,28 @@ impl Draft<'_> {
         let Some(writer) = self.writer.take() else {
             return Err(Refusal::Temporary("the message was never begun".into()));
         };
-        let size = if self.can_wait && !self.held {
-            self.offer(writer)
-        } else {
-            self.untold = !self.held;
-            writer.commit()
-        };
-        size.map_err(|error| {
-            self.untold = false;
-            refusal(self.id, &error)
-        })
+        if self.can_wait && !self.held && self.door.is_busy() {
+            return self.offer(writer);
+        }
+        let size = writer.commit().map_err(|error| refusal(self.id, &error))?;
+        self.untold = !self.held;
+        Ok(size)
     }
 
     /// Has the message delivered before it is acknowledged, where that takes a moment only: what nobody waits for any more
     /// when it is acknowledged need not be written to the disk.
-    fn offer(&self, writer: Writer) -> Result<u64, QueueError> {
-        let finished = writer.finish()?;
+    fn offer(&self, writer: Writer) -> Result<u64, Refusal> {
+        let finished = writer.finish().map_err(|error| refusal(self.id, &error))?;
         match self.door.queue_manager.offer(self.id, PATIENCE) {
-            Fate::Removed => finished.removed(),
-            Fate::Kept => finished.sync(),
+            Ok(Fate::Kept) => finished.sync().map_err(|error| refusal(self.id, &error)),
+            Ok(Fate::Removed) => Ok(finished.removed()),
+            Err(error) => {
+                log::warning!(
+                    "{}: commit of its removal after its delivery: {error}; it may come again",
+                    self.id
+                );
+                Err(Refusal::Temporary(error))
+            }
         }
     }
 }

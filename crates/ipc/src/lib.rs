@@ -13,6 +13,7 @@ pub mod control;
 pub mod frame;
 pub mod log;
 pub mod master;
+mod offers;
 pub mod outbox;
 pub mod queue_manager;
 pub mod verify;

@@ -1,18 +1,18 @@
 //! cleanup, postqueue, postsuper and `postroad flush` → qmgr, over `public/qmgr`.
 
-use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mail::QueueId;
 use serde::{Deserialize, Serialize};
 
-use crate::frame::{self, Receiver};
+use crate::frame;
+use crate::offers::Offers;
 use crate::outbox::Outbox;
 
 /// What qmgr is told. Only an offer is answered: what a lost word would have started, the next scan does.
@@ -44,7 +44,7 @@ pub struct Answer {
 /// What became of a message that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fate {
-    /// Nothing is owed to any recipient, and the queue has it no more. Where its delivery relies on the order of a journal
+    /// Nothing is owed to any recipient, and the queue has it no more. Where its delivery relies on the order of a journal,
     /// it lasts when the removal does.
     Removed,
     /// It stays for now, or nobody knows: it lasts when its file is synced.
@@ -52,7 +52,6 @@ pub enum Fate {
 }
 
 /// A lasting connection to qmgr, shared by the threads of a process.
-#[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
     outbox: Outbox,
@@ -60,10 +59,6 @@ pub struct Client {
     /// Of a client that offers messages, and so listens to answers.
     offers: Option<Arc<Offers>>,
 }
-
-/// Messages that were offered, and who waits for what becomes of each.
-#[derive(Debug, Default)]
-struct Offers(Mutex<HashMap<QueueId, SyncSender<Fate>>>);
 
 /// A queue manager that is stuck must not hold mail back at the door.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -75,23 +70,26 @@ impl Client {
         Self { socket, outbox: Outbox::default(), connection: Mutex::new(None), offers: None }
     }
 
-    /// A client that offers messages.
+    /// The same, but that it may offer messages. `commit` makes all last that was changed on the file system until it is
+    /// called; it is called for what qmgr has removed, before who waits is told.
     #[must_use]
-    pub fn that_offers(socket: PathBuf) -> Self {
-        Self { offers: Some(Arc::default()), ..Self::new(socket) }
+    pub fn that_offers(self, commit: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { offers: Some(Arc::new(Offers::new(Box::new(commit)))), ..self }
     }
 
     /// Offers a message that is whole in `incoming/` and not synced, and waits until it is known what becomes of it, or
-    /// for so long.
-    pub fn offer(&self, id: QueueId, patience: Duration) -> Fate {
-        let Some(offers) = &self.offers else { return Fate::Kept };
-        let (teller, told) = mpsc::sync_channel(1);
-        offers.waiting().insert(id, teller);
+    /// for so long. What is said to be removed lasts where it was delivered.
+    ///
+    /// # Errors
+    /// What `commit` says of a message that is removed: it is not known whether it lasts.
+    pub fn offer(&self, id: QueueId, patience: Duration) -> Result<Fate, String> {
+        let Some(offers) = &self.offers else { return Ok(Fate::Kept) };
+        let told = offers.expect(id);
         // What could not be said may have been another's word; who waits for an answer to it is told that there is none.
         let said = self.say(&Word::Offered(id));
-        let fate = said.ok().and_then(|()| told.recv_timeout(patience).ok());
-        offers.waiting().remove(&id);
-        fate.unwrap_or(Fate::Kept)
+        let told = said.ok().and_then(|()| told.recv_timeout(patience).ok());
+        offers.forget(id);
+        told.unwrap_or(Ok(Fate::Kept))
     }
 
     /// Says a word, on a new connection if the old one is gone.
@@ -139,24 +137,8 @@ impl Client {
     }
 }
 
-impl Offers {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<QueueId, SyncSender<Fate>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Passes answers on until the connection ends.
-    fn listen(&self, socket: &UnixStream) {
-        let mut receiver = Receiver::of_conversation();
-        while let Ok(Some(Answer { id, fate })) = receiver.next_message(socket) {
-            let teller = self.waiting().remove(&id);
-            // Who does not wait any more syncs the file.
-            let _ = teller.map(|teller| teller.try_send(fate));
-        }
-        self.give_up();
-    }
-
-    /// No answer will come: those who wait sync their files.
-    fn give_up(&self) {
-        self.waiting().clear();
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("socket", &self.socket).finish_non_exhaustive()
     }
 }

@@ -180,9 +180,10 @@ impl Directory {
     }
 
     /// Makes all names of the file system last that were changed until now, where it has a journal that keeps their order
-    /// ([`sys::fs::ordering_device`]): the folder of this message is changed after them, and that change is waited for.
-    pub(crate) fn commit(&self, id: QueueId) -> io::Result<()> {
-        let folder = self.slot(id);
+    /// ([`sys::fs::ordering_device`]): a folder is changed after them, and that change is waited for. Without it, XFS
+    /// takes a folder to be clean that was committed since its last change, and does nothing.
+    pub(crate) fn commit(&self) -> io::Result<()> {
+        let folder = &self.slots[0].fd;
         futimens(folder, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW)?;
         Ok(nix::unistd::fsync(folder)?)
     }

@@ -6,11 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use mail::{Envelope, Notify, QueueId, Recipient};
 use nix::sys::stat::{Mode, fchmod};
-use sys::shared_sync::SharedSync;
 
 use crate::QueueError;
 use crate::folder::Directory;
@@ -22,10 +20,6 @@ const BUFFER_SIZE: usize = 64 * 1024;
 
 /// A piece of content that is written as it lies rather than copied: a write costs less than that.
 const LARGE_PIECE: usize = 32 * 1024;
-
-/// From one commit of the journal to the next, where several messages wait for one that are done and several more are
-/// expected to: each commit costs the disk and the processors a good deal, and who waits here holds nobody up.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(4);
 
 /// A buffer of this size at most is kept by its thread for the next message: most mail is smaller.
 const KEPT_BUFFER: usize = 8 * 1024;
@@ -44,21 +38,28 @@ struct Places {
     incoming: Arc<Directory>,
     hold: Arc<Directory>,
     name_survives_fsync: bool,
-    /// Commits of the file system's journal.
-    commits: SharedSync,
     /// Messages that are being written, or are and wait to be durable.
     writers: AtomicUsize,
 }
 
 impl Incoming {
     pub(crate) fn new(incoming: Arc<Directory>, hold: Arc<Directory>, name_survives_fsync: bool) -> Self {
-        Self(Arc::new(Places {
-            incoming,
-            hold,
-            name_survives_fsync,
-            commits: SharedSync::new(COMMIT_INTERVAL),
-            writers: AtomicUsize::new(0),
-        }))
+        Self(Arc::new(Places { incoming, hold, name_survives_fsync, writers: AtomicUsize::new(0) }))
+    }
+
+    /// How many messages are being written, or are and wait to be durable.
+    #[must_use]
+    pub fn in_hand(&self) -> usize {
+        self.0.writers.load(Ordering::Relaxed)
+    }
+
+    /// Makes all removals last that qmgr has done until now, and with them what came before in the journal of the file
+    /// system, as a name in a Maildir does.
+    ///
+    /// # Errors
+    /// What the system says: it is not known what lasts.
+    pub fn commit_removals(&self) -> io::Result<()> {
+        self.0.incoming.commit()
     }
 
     /// Begins a message. `hold` sends it to `hold/` rather than to qmgr.
@@ -379,31 +380,13 @@ impl Finished {
         Ok(content_size)
     }
 
-    /// Qmgr says that nothing is owed to any recipient, and that it has removed the message: makes that last which came
-    /// before the removal in the journal of the file system, as a name in a Maildir does. The queue file is never written
-    /// to the disk then, unless the system found time for it.
-    ///
-    /// # Errors
-    /// What the system says: it is not known whether the message lasts.
-    pub fn removed(mut self) -> Result<u64, QueueError> {
-        // There is nothing left to be removed.
+    /// Qmgr has removed the message, since nothing is owed to any recipient, and that lasts ([`Incoming::commit_removals`]):
+    /// the size of its content. The queue file is never written to the disk then, unless the system found time for it.
+    #[must_use]
+    pub fn removed(mut self) -> u64 {
         self.writer.file = None;
-        let Writer { places, id, content_size, .. } = &self.writer;
-        let enough = |waiting| waiting >= sharers(places.writers.load(Ordering::Relaxed));
-        let directory = self.writer.directory();
-        places
-            .commits
-            .sync(enough, || directory.commit(*id))
-            .map_err(|error| QueueError::new("commit the removal of", directory.path_of(*id), error))?;
-        Ok(*content_size)
+        self.writer.content_size
     }
-}
-
-/// How many of so many messages share a commit before its time comes. Where there are many, all: they keep the processors
-/// busy until then. Few would all stand still.
-fn sharers(writers: usize) -> usize {
-    const MANY: usize = 20;
-    if writers < MANY { writers.div_ceil(3) } else { writers }
 }
 
 impl Write for Writer {

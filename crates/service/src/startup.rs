@@ -270,11 +270,11 @@ impl Service {
         ipc::cleanup::Client::new(self.socket_of(false, &name))
     }
 
-    /// The client of this instance's queue manager, to which it may offer messages.
+    /// The client of this instance's queue manager.
     #[must_use]
     pub fn queue_manager(&self) -> ipc::queue_manager::Client {
         let name = self.config.get(param::QUEUE_SERVICE_NAME);
-        ipc::queue_manager::Client::that_offers(self.socket_of(false, &name))
+        ipc::queue_manager::Client::new(self.socket_of(false, &name))
     }
 
     /// How many open files the system would allow this process; none where it does not say.

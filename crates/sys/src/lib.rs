@@ -11,7 +11,6 @@ pub mod map;
 pub mod memory;
 pub mod process;
 pub mod sandbox;
-pub mod shared_sync;
 pub mod stack;
 pub mod start;
 pub mod unfinished;

@@ -40,11 +40,13 @@ impl Instance {
         let root = Root::prepare(folder.path(), None).unwrap();
         let manner = Arc::new(Mutex::new(Manner::Keeps));
         let words = manage_queue(&root, Arc::clone(&manner));
+        let (incoming, committing) = (root.incoming().unwrap(), root.incoming().unwrap());
+        let queue_manager = queue_manager::Client::new(folder.path().join("public/qmgr"));
         let door = Arc::new(Door {
             rules: super::rules(folder.path(), settings),
-            incoming: root.incoming().unwrap(),
-            queue_manager: queue_manager::Client::that_offers(folder.path().join("public/qmgr")),
-            early_delivery: true,
+            incoming,
+            queue_manager: queue_manager.that_offers(move || committing.commit_removals()),
+            early_delivery_concurrency: 1,
         });
         let listener = UnixListener::bind(folder.path().join("public/cleanup")).unwrap();
         let served = Arc::clone(&door);

@@ -1,0 +1,170 @@
+//! Messages that were offered to qmgr before they were synced, and who waits for what becomes of each.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mail::QueueId;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::frame;
+use crate::queue_manager::{Answer, Fate};
+
+/// From one commit to the next, at least, where more messages are expected to share it: each costs the disk and the
+/// processors a good deal, and who waits here holds nobody up.
+const INTERVAL: Duration = Duration::from_millis(4);
+
+/// Makes all last that was changed until it is called, in the journal of the file system.
+pub(crate) type Commit = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+/// What is said to who waits: the fate, which lasts; or why that is not known.
+pub(crate) type Told = Result<Fate, String>;
+
+/// Whoever waits.
+pub(crate) struct Offers {
+    waiting: Mutex<HashMap<QueueId, SyncSender<Told>>>,
+    commit: Commit,
+}
+
+impl Offers {
+    pub(crate) fn new(commit: Commit) -> Self {
+        Self { waiting: Mutex::default(), commit }
+    }
+
+    /// Somebody waits for this message from now on.
+    pub(crate) fn expect(&self, id: QueueId) -> Receiver<Told> {
+        let (teller, told) = mpsc::sync_channel(1);
+        self.waiting().insert(id, teller);
+        told
+    }
+
+    /// He does not any more.
+    pub(crate) fn forget(&self, id: QueueId) {
+        self.waiting().remove(&id);
+    }
+
+    /// No answer will come: those who wait sync their files.
+    pub(crate) fn give_up(&self) {
+        self.waiting().clear();
+    }
+
+    /// Passes answers on until the connection ends: of what is removed, when one commit for all of it is done.
+    pub(crate) fn listen(&self, socket: &UnixStream) {
+        let mut receiver = frame::Receiver::of_conversation();
+        let mut committed: Option<Instant> = None;
+        let mut removed = Vec::new();
+        while let Ok(Some(answer)) = receiver.next_message(socket) {
+            self.sort(answer, &mut removed);
+            let more_until = committed.map(|time| time + INTERVAL);
+            while receiver.has_frame()
+                || more_until.is_some_and(|time| self.more_before(time, &removed, socket))
+            {
+                // The end shows itself again.
+                let Ok(Some(answer)) = receiver.next_message(socket) else { break };
+                self.sort(answer, &mut removed);
+            }
+            if removed.is_empty() {
+                continue;
+            }
+            let told = (self.commit)().map(|()| Fate::Removed).map_err(|error| error.to_string());
+            committed = Some(Instant::now());
+            for teller in removed.drain(..) {
+                // Who does not wait any more syncs the file.
+                let _ = teller.try_send(told.clone());
+            }
+        }
+        self.give_up();
+    }
+
+    /// Tells who need not wait for a commit, and puts the others to those who do.
+    fn sort(&self, answer: Answer, removed: &mut Vec<SyncSender<Told>>) {
+        let Some(teller) = self.waiting().remove(&answer.id) else { return };
+        match answer.fate {
+            Fate::Removed => removed.push(teller),
+            Fate::Kept => drop(teller.try_send(Ok(Fate::Kept))),
+        }
+    }
+
+    /// Waits for one more answer until this time, unless enough are there.
+    fn more_before(&self, time: Instant, removed: &[SyncSender<Told>], socket: &UnixStream) -> bool {
+        let left = time.saturating_duration_since(Instant::now());
+        if removed.is_empty()
+            || left.is_zero()
+            || removed.len() >= sharers(removed.len() + self.waiting().len())
+        {
+            return false;
+        }
+        let mut wanted = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        // Rounded up to whole milliseconds; an interruption is as good as the end of the time.
+        let timeout = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::ZERO);
+        poll(&mut wanted, timeout).is_ok_and(|ready| ready > 0)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<QueueId, SyncSender<Told>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many of so many messages share a commit before its time comes. Where there are many, all: they keep the processors
+/// busy until then. Few would all stand still.
+fn sharers(messages: usize) -> usize {
+    const MANY: usize = 20;
+    if messages < MANY { messages.div_ceil(3) } else { messages }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// What those are told who wait for so many messages when these answers come together.
+    fn told(
+        fates: &[Fate],
+        commit: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Vec<Option<Told>> {
+        let offers = Arc::new(Offers::new(Box::new(commit)));
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let ids: Vec<QueueId> = fates.iter().map(|_| QueueId::generate(SystemTime::now())).collect();
+        let waiting: Vec<Receiver<Told>> = ids.iter().map(|id| offers.expect(*id)).collect();
+        let unanswered = offers.expect(QueueId::generate(SystemTime::now()));
+        let mut answers = Vec::new();
+        for (id, fate) in ids.into_iter().zip(fates) {
+            frame::push_message(&mut answers, &Answer { id, fate: *fate }).unwrap();
+        }
+        there.write_all(&answers).unwrap();
+        drop(there);
+        offers.listen(&here);
+        assert!(unanswered.recv().is_err(), "no answer will come");
+        waiting.iter().map(|told| told.recv().ok()).collect()
+    }
+
+    #[test]
+    fn one_commit_stands_for_all_that_is_removed() {
+        let commits = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&commits);
+        let commit = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        let fates = [Fate::Removed, Fate::Kept, Fate::Removed, Fate::Removed];
+        assert_eq!(told(&fates, commit), fates.map(|fate| Some(Ok(fate))));
+        assert_eq!(commits.load(Ordering::Relaxed), 1);
+        assert_eq!(told(&[Fate::Kept], || unreachable!("nothing is removed")), [Some(Ok(Fate::Kept))]);
+    }
+
+    #[test]
+    fn a_commit_that_fails_is_told_to_who_relies_on_it() {
+        let commit = || Err(io::Error::other("the disk is gone"));
+        let [removed, kept] = &told(&[Fate::Removed, Fate::Kept], commit)[..] else { unreachable!() };
+        assert_eq!(removed, &Some(Err("the disk is gone".to_owned())));
+        assert_eq!(kept, &Some(Ok(Fate::Kept)));
+    }
+}
