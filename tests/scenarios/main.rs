@@ -15,6 +15,7 @@ mod delivery;
 mod dns_restrictions;
 mod doctor;
 mod dying_peers;
+mod early;
 mod faults;
 mod front_door;
 mod handover;

@@ -1,0 +1,80 @@
+//! Mail that is delivered before it is acknowledged, and mail that is not since that would take long.
+
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use scenarios::{Builder, Instance, Scripted, messages, wait_for};
+
+use crate::site::{NOTE, send, send_deferred, usual};
+
+/// A mail system that offers every message.
+fn early() -> Builder {
+    usual().main("early_delivery_concurrency = 1")
+}
+
+fn signal(site: &Instance, program: &str, signal: Signal) {
+    site.pids(program).iter().for_each(|pid| kill(Pid::from_raw(*pid), signal).unwrap());
+}
+
+fn to_ann(site: &Instance) -> String {
+    send(site, "jane@client.example", &["ann@box.example.com"], NOTE)
+}
+
+#[test]
+fn what_is_acknowledged_is_in_its_mailbox_already() {
+    let site = early().start();
+    let mut sent = 0;
+    // A machine under load may take longer than cleanup waits.
+    wait_for("a message that is delivered when it is acknowledged", || {
+        to_ann(&site);
+        sent += 1;
+        (messages(&site.maildir("ann")).len() == sent).then_some(())
+    });
+    site.run("sendmail", &["ann@box.example.com"], NOTE).ok();
+    let many: Vec<_> = (0..20).collect();
+    thread::scope(|scope| many.iter().for_each(|_| drop(scope.spawn(|| to_ann(&site)))));
+    site.wait_for_empty_queue();
+    assert_eq!(messages(&site.maildir("ann")).len(), sent + 21, "{}", site.log());
+}
+
+#[test]
+fn nobody_waits_for_a_queue_manager_that_stands_still_or_dies() {
+    let site = early().start();
+    to_ann(&site);
+    site.wait_for_mail("ann", 1);
+    site.wait_for_empty_queue();
+    signal(&site, "qmgr", Signal::SIGSTOP);
+    let id = to_ann(&site);
+    assert_eq!(site.queue_ids(), [id]);
+    signal(&site, "qmgr", Signal::SIGCONT);
+    site.wait_for_mail("ann", 2);
+    site.wait_for_empty_queue();
+    signal(&site, "virtual", Signal::SIGSTOP);
+    thread::scope(|scope| {
+        let sent = scope.spawn(|| to_ann(&site));
+        wait_for("the message to be offered", || (site.queue_ids().len() == 1).then_some(()));
+        assert_eq!(site.kill("qmgr"), 1);
+        assert_eq!(sent.join().unwrap(), site.queue_ids()[0]);
+    });
+    signal(&site, "virtual", Signal::SIGCONT);
+    // The agent may have it from the one that died and from its successor.
+    site.wait_for_mail("ann", 3);
+    site.wait_for_empty_queue();
+}
+
+#[test]
+fn what_goes_elsewhere_or_is_put_off_is_in_the_queue_when_it_is_acknowledged() {
+    let relay = Scripted::start(&[(".", "...")]);
+    let route =
+        format!("relay_domains = relay.example\nrelay_transport = smtp:[127.0.0.1]:{}", relay.address.port());
+    let site = early().main(&route).start();
+    let relayed = send(&site, "jane@client.example", &["x@relay.example"], NOTE);
+    let both = send(&site, "jane@client.example", &["ann@box.example.com", "x@relay.example"], NOTE);
+    let deferred = send_deferred(&site);
+    let queued = site.queue_ids();
+    for id in [relayed, both, deferred] {
+        assert!(queued.contains(&id), "{id} of {queued:?}\n{}", site.log());
+    }
+    site.wait_for_mail("ann", 1);
+}
