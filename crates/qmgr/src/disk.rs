@@ -139,7 +139,8 @@ impl Disk {
             let shard = Shard::new(active.clone(), Arc::clone(router), Arc::clone(sites), Arc::clone(inbox));
             let waiting = Arc::clone(&jobs);
             let thread = std::thread::Builder::new().name("disk".into());
-            disk.threads.push(thread.spawn(move || shard.run(&waiting))?);
+            let thread = thread.spawn(move || shard.run(&waiting));
+            disk.threads.push(thread.map_err(|e| Fatal::new(format!("start a disk thread: {e}")))?);
             disk.shards.push(jobs);
         }
         Ok(disk)

@@ -22,7 +22,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 pub(crate) fn listen(listener: UnixListener, inbox: Arc<Mailbox<Input>>) -> std::io::Result<()> {
     listener.set_nonblocking(false)?;
     let thread = std::thread::Builder::new().name("words".into()).stack_size(128 * 1024);
-    thread.spawn(move || {
+    let started = thread.spawn(move || {
         loop {
             match listener.accept() {
                 Ok((socket, _)) => hear(socket, Arc::clone(&inbox)),
@@ -32,8 +32,10 @@ pub(crate) fn listen(listener: UnixListener, inbox: Arc<Mailbox<Input>>) -> std:
                 }
             }
         }
-    })?;
-    Ok(())
+    });
+    started
+        .map(drop)
+        .map_err(|e| std::io::Error::other(format!("start the thread that listens to words: {e}")))
 }
 
 fn hear(socket: UnixStream, inbox: Arc<Mailbox<Input>>) {

@@ -81,7 +81,8 @@ impl Lifecycle {
             finished: AtomicBool::new(false),
             busy: AtomicU32::new(0),
             describe: Mutex::new(None),
-            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+                .map_err(|e| io::Error::other(format!("make a descriptor for wake-ups: {e}")))?,
             events: Mutex::new(Events::Kept(Vec::new())),
             opened: Mutex::new(None),
             opening: Mutex::new(()),
@@ -89,7 +90,9 @@ impl Lifecycle {
         });
         let listening = Arc::clone(&lifecycle);
         let thread = std::thread::Builder::new().name("control".into()).stack_size(128 * 1024);
-        thread.spawn(move || listening.listen(receiver))?;
+        thread
+            .spawn(move || listening.listen(receiver))
+            .map_err(|e| io::Error::other(format!("start the thread that listens to master: {e}")))?;
         Ok(lifecycle)
     }
 

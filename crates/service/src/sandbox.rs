@@ -143,7 +143,7 @@ impl Sandbox {
     pub fn finish(&self) -> Result<(), Fatal> {
         let Hold::Whole { calls, .. } = self.row.hold else { return Ok(()) };
         if self.unprivileged || self.released.is_none() {
-            sys::process::forbid_new_privileges()?;
+            forbid_new_privileges()?;
         }
         if !self.parts.calls || self.released.is_some() {
             return Ok(());
@@ -250,6 +250,14 @@ fn includes(own: &Reach, other: &Reach) -> bool {
 /// The kernel has no filters of system calls.
 fn is_lacking(error: &std::io::Error) -> bool {
     [Errno::ENOSYS, Errno::EINVAL].iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+/// Rights are not gained any more.
+///
+/// # Errors
+/// What the kernel refuses.
+pub(crate) fn forbid_new_privileges() -> Result<(), Fatal> {
+    sys::process::forbid_new_privileges().map_err(|e| refused("forbid new privileges", &e))
 }
 
 fn refused(what: &str, error: &std::io::Error) -> Fatal {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use config::{Config, param};
+use config::{Config, Snapshot, param};
 use ipc::control::Birth;
 use ipc::frame::Receiver;
 use ipc::log;
@@ -163,28 +163,19 @@ fn birth(program: &'static str) -> Result<Service, (u8, String)> {
     };
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     let mut receiver = Receiver::new();
-    let birth: Birth = match receiver.next_message(&control) {
-        Ok(Some(birth)) => birth,
-        Ok(None) => return Err((SOFTWARE, "master went away".into())),
-        Err(error) => return Err((SOFTWARE, format!("read from master: {error}"))),
+    let (birth, config) = match read_birth(&control, &mut receiver) {
+        Ok(read) => read,
+        Err(why) => {
+            let nothing = Snapshot { main_cf: Vec::new(), master_cf: Vec::new() };
+            let (config, _) = Config::inspect(Path::new("/"), &nothing, &[]);
+            start_log(&config, program, Some(log_file).filter(|file| !is_null(file)));
+            return Err(why);
+        }
     };
-    receiver.release();
-    let config = Config::from_snapshot(&birth.config_directory, &birth.snapshot, &birth.overrides);
-    let (config, _) = config.map_err(|problems| {
-        let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        (CONFIG, list.join("; "))
-    })?;
-    let failed = |error: Fatal| (SOFTWARE, error.to_string());
-    // Looked up before the process is confined to its files.
-    let owner = birth.unprivileged.then(|| owner_of(&config)).transpose().map_err(failed)?.flatten();
-    let sandbox = Sandbox::new(program, &config, &birth.overrides, birth.unprivileged).map_err(failed)?;
-    // Before the log starts its thread: what holds for a thread does not reach those that there are.
-    if sandbox.starts_no_program() {
-        // Where the system has no such thing, all works without.
-        let _ = sys::process::interrupt_nobody();
-    }
-    sandbox.enter().map_err(failed)?;
+    let confined = confine(program, &birth, &config);
+    // Also where it is to tell that the process must not go on.
     start_log(&config, program, birth.log_file.then_some(log_file));
+    let (owner, sandbox) = confined.map_err(|error| (SOFTWARE, error.to_string()))?;
     if let Some(warning) = sandbox.warning() {
         log::warning!("{warning}");
     }
@@ -208,6 +199,43 @@ fn birth(program: &'static str) -> Result<Service, (u8, String)> {
         owner,
         sandbox,
     })
+}
+
+/// What master says first: who this process is to be, and by which configuration.
+fn read_birth(control: &UnixStream, receiver: &mut Receiver) -> Result<(Birth, Config), (u8, String)> {
+    let birth: Birth = match receiver.next_message(control) {
+        Ok(Some(birth)) => birth,
+        Ok(None) => return Err((SOFTWARE, "master went away".into())),
+        Err(error) => return Err((SOFTWARE, format!("connection to master: {error}"))),
+    };
+    receiver.release();
+    let config = Config::from_snapshot(&birth.config_directory, &birth.snapshot, &birth.overrides);
+    let (config, _) = config.map_err(|problems| {
+        let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        (CONFIG, list.join("; "))
+    })?;
+    Ok((birth, config))
+}
+
+/// The first step of the sandbox, before the log starts its thread: what holds for a thread does not reach those that there
+/// are.
+fn confine(program: &str, birth: &Birth, config: &Config) -> Result<(Option<User>, Sandbox), Fatal> {
+    // Looked up before the process is confined to its files.
+    let owner = birth.unprivileged.then(|| owner_of(config)).transpose()?.flatten();
+    let sandbox = Sandbox::new(program, config, &birth.overrides, birth.unprivileged)?;
+    if sandbox.starts_no_program() {
+        // Where the system has no such thing, all works without.
+        let _ = sys::process::interrupt_nobody();
+    }
+    sandbox.enter()?;
+    Ok((owner, sandbox))
+}
+
+/// Whether this is no log but what stands in its place where lines go to syslog.
+fn is_null(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
+    file.metadata().is_ok_and(|found| null.is_ok_and(|null| found.rdev() == null))
 }
 
 /// `mail_owner`, where this process is root's.
@@ -301,7 +329,7 @@ impl Service {
             sys::credentials::drop_privileges(owner.uid, owner.gid, &[owner.gid])?;
         }
         if self.unprivileged {
-            sys::process::forbid_new_privileges()?;
+            crate::sandbox::forbid_new_privileges()?;
         }
         self.sandbox.finish()
     }

@@ -1,11 +1,13 @@
 //! Files and TCP ports, by Landlock.
 
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags, path_beneath_rules,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags,
 };
 use nix::libc;
 
@@ -91,6 +93,23 @@ pub fn version() -> Option<i64> {
     (answer > 0).then_some(answer)
 }
 
+/// The rule for a path; `None` for one that does not exist, or that this process could not come to anyway. What is only wrong for
+/// a moment is an error: the process would be without it for good.
+fn rule(path: &Path, access: FileAccess) -> io::Result<Option<PathBeneath<File>>> {
+    let passing = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EIO];
+    let file = match File::options().read(true).custom_flags(libc::O_PATH).open(path) {
+        Ok(file) => file,
+        Err(error) if error.raw_os_error().is_some_and(|number| passing.contains(&number)) => {
+            return Err(error);
+        }
+        Err(_) => return Ok(None),
+    };
+    let of_files = AccessFs::from_file(ABI::V5);
+    let rights = access.rights();
+    let rights = if file.metadata()?.is_dir() { rights } else { rights & of_files };
+    Ok(Some(PathBeneath::new(file, rights)))
+}
+
 /// Confines this thread and those that it starts. Signals and abstract sockets of other processes are out of reach too,
 /// where the kernel is new enough, and so is the memory of processes that are not confined alike.
 ///
@@ -109,7 +128,11 @@ pub fn confine(reach: &Reach) -> io::Result<Enforced> {
     let rules = rules.scope(Scope::from_all(ABI::V6)).map_err(io::Error::other)?;
     let mut created = rules.create().map_err(io::Error::other)?;
     for (path, access) in reach.files.iter().flatten() {
-        created = created.add_rules(path_beneath_rules([path], access.rights())).map_err(io::Error::other)?;
+        let rule =
+            rule(path, *access).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+        if let Some(rule) = rule {
+            created = created.add_rule(rule).map_err(io::Error::other)?;
+        }
     }
     for port in &reach.bind {
         created = created.add_rule(NetPort::new(*port, AccessNet::BindTcp)).map_err(io::Error::other)?;
