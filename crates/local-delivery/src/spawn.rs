@@ -159,7 +159,11 @@ impl Spawner {
     /// Waits for the end of the program, and brings it about when its time is over or the mail system stops.
     fn watch(&self, child: &mut Child, stopping: &dyn Fn() -> bool) -> io::Result<ExitStatus> {
         let id = i32::try_from(child.id()).map_err(io::Error::other)?;
-        let handle = sys::process::handle_of(id)?;
+        // Without a handle its end is seen a moment later.
+        let handle = sys::process::handle_of(id);
+        if let Err(error) = &handle {
+            log::warning!("service {}: watch process id {id}: {}", self.service, describe(error));
+        }
         let (mut deadline, mut signal) = (Instant::now() + self.time_limit, Signal::SIGKILL);
         loop {
             if let Some(status) = child.try_wait()? {
@@ -181,7 +185,8 @@ impl Spawner {
                 deadline = deadline.min(Instant::now() + GRACE);
             }
             let timeout = PollTimeout::try_from(left.min(GLANCE)).unwrap_or(PollTimeout::ZERO);
-            let _ = poll(&mut [PollFd::new(handle.as_fd(), PollFlags::POLLIN)], timeout);
+            let watched = handle.iter().map(|handle| PollFd::new(handle.as_fd(), PollFlags::POLLIN));
+            let _ = poll(&mut watched.collect::<Vec<_>>(), timeout);
         }
     }
 

@@ -1,9 +1,11 @@
 //! The connection with its time limits.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ipc::log;
 use net::tls::Info;
 use net::tls::server::Session;
 use service::Stream;
@@ -47,7 +49,9 @@ pub(crate) struct Wire<'a> {
 
 impl<'a> Wire<'a> {
     pub(crate) fn new(stream: &'a Stream, patience: Patience) -> io::Result<Self> {
-        Ok(Self { socket: Paced::new(stream, patience)?, tls: None })
+        let socket =
+            Paced::new(stream, patience).inspect_err(|error| tell_own_trouble(&"a client", error))?;
+        Ok(Self { socket, tls: None })
     }
 
     /// A new command begins, with all the time there is.
@@ -76,8 +80,7 @@ impl<'a> Wire<'a> {
                     return Ok(count);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => return Err(Lost::Patience),
-                Err(_) => return Err(Lost::Connection),
+                Err(error) => return Err(lost(&error)),
             }
         }
     }
@@ -88,7 +91,7 @@ impl<'a> Wire<'a> {
             Some(tls) => tls.write_all(&mut self.socket, bytes),
             None => self.socket.write_all(bytes),
         };
-        written.map_err(|error| if is_timeout(&error) { Lost::Patience } else { Lost::Connection })
+        written.map_err(|error| lost(&error))
     }
 
     /// The server's side of a handshake with `client`, who is named in the log. From there on, all is encrypted.
@@ -98,20 +101,23 @@ impl<'a> Wire<'a> {
         // session as long as that lives.
         let stream = self.socket.stream;
         let session = thread::scope(|scope| {
-            let speaker = ipc::log::speaker();
+            let speaker = log::speaker();
             let handshake = || {
-                ipc::log::speak_as(speaker);
+                log::speak_as(speaker);
                 tls.context.handshake(&mut Raw(stream), &client, deadline)
             };
             let thread = thread::Builder::new().stack_size(HANDSHAKE_STACK).spawn_scoped(scope, handshake);
             thread.map_or_else(
-                |e| Err(e.to_string()),
+                |error| {
+                    log::warning!("start a thread for TLS: {error}; {client} is turned away");
+                    Err(error.to_string())
+                },
                 |thread| thread.join().unwrap_or_else(|_| Err("panic".into())),
             )
         });
         let Ok(session) = session else { return Err(Lost::Connection) };
         // The handshake had time limits of its own.
-        self.socket.set_both().map_err(|_| Lost::Connection)?;
+        self.socket.set_both().map_err(|error| lost(&error))?;
         let info = session.info().clone();
         self.tls = Some(session);
         self.new_request();
@@ -231,6 +237,36 @@ impl Write for Paced<'_> {
 /// The kernel counts in ticks: a change of less than a second is not worth a call, but near the end.
 fn differs(set: Duration, limit: Duration) -> bool {
     set != limit && (set.abs_diff(limit) >= Duration::from_secs(1) || limit < Duration::from_secs(1))
+}
+
+fn lost(error: &io::Error) -> Lost {
+    if is_timeout(error) {
+        return Lost::Patience;
+    }
+    tell_own_trouble(&"a client", error);
+    Lost::Connection
+}
+
+/// Has the log say why a connection is lost, where that is neither the client's doing nor the network's.
+pub(crate) fn tell_own_trouble(client: &dyn fmt::Display, error: &io::Error) {
+    use ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
+        NotConnected, TimedOut,
+    };
+    let theirs = [
+        BrokenPipe,
+        ConnectionAborted,
+        ConnectionReset,
+        HostUnreachable,
+        NetworkDown,
+        NetworkUnreachable,
+        NotConnected,
+        TimedOut,
+    ];
+    // What TLS says of a client has no number.
+    if error.raw_os_error().is_some() && !theirs.contains(&error.kind()) {
+        log::warning!("connection of {client}: {error}");
+    }
 }
 
 fn is_timeout(error: &io::Error) -> bool {

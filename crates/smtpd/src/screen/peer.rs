@@ -12,6 +12,7 @@ use service::{Connection, Stream};
 use super::block_lists::Score;
 use super::passed::Passed;
 use super::refusing::Refusing;
+use crate::wire::tell_own_trouble;
 
 /// A client under test.
 pub(super) struct Peer {
@@ -94,14 +95,27 @@ impl Peer {
         match recv(self.as_fd().as_raw_fd(), buffer, flags) {
             Ok(count) => Some(&buffer[..count]),
             Err(Errno::EAGAIN | Errno::EINTR) => None,
-            Err(_) => Some(&[]),
+            Err(error) => {
+                tell_own_trouble(&self.shown, &error.into());
+                Some(&[])
+            }
         }
     }
 
     /// Says something short; false where it finds no room, which it does with every client that reads.
     pub(super) fn say(&self, text: &str) -> bool {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        send(self.as_fd().as_raw_fd(), text.as_bytes(), flags) == Ok(text.len())
+        loop {
+            match send(self.as_fd().as_raw_fd(), text.as_bytes(), flags) {
+                Ok(count) => return count == text.len(),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return false,
+                Err(error) => {
+                    tell_own_trouble(&self.shown, &error.into());
+                    return false;
+                }
+            }
+        }
     }
 
     /// Takes what the client has sent out of the way, so that the system does not reset the connection before the last
