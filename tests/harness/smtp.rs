@@ -1,9 +1,10 @@
 //! A client that says exactly what a scenario wants it to say.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, setsockopt, socket, sockopt};
 
 /// A connection to an SMTP server.
 pub struct Smtp {
@@ -62,6 +63,17 @@ impl Smtp {
     #[must_use]
     pub fn try_connect(port: u16) -> Option<Self> {
         Some(Self::over(TcpStream::connect(("127.0.0.1", port)).ok()?))
+    }
+
+    /// The same from another address of this host, `None` also if it has no such address.
+    #[must_use]
+    pub fn try_connect_from(address: Ipv4Addr, port: u16) -> Option<Self> {
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).ok()?;
+        let ends = [SocketAddrV4::new(address, 0), SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)];
+        let [own, server] = ends.map(SockaddrIn::from);
+        socket::bind(socket.as_raw_fd(), &own).ok()?;
+        socket::connect(socket.as_raw_fd(), &server).ok()?;
+        Some(Self::over(TcpStream::from(socket)))
     }
 
     /// Speaks over this connection, of which nothing has been read yet.

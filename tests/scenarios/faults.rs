@@ -5,6 +5,7 @@
 //! nobody helps. The run in short has one error for each kind of call, from the first call on; `cargo xtask faults` has
 //! them all.
 
+mod births;
 mod clock;
 mod disks;
 mod operator;
@@ -15,24 +16,34 @@ mod start;
 
 use std::collections::BTreeMap;
 
-use scenarios::{Call, Instance, PATIENCE, Strace, Tracing, is_root, most_per_thread};
+use scenarios::{Call, PATIENCE, Strace, Tracing, is_root, most_per_thread};
 
 use points::{CALLS, Point, points_of};
 use round::{Round, Site, Ways};
 
 /// Who is made to fail, and in what order, on which ways of mail. Master makes no call while mail passes.
-const DAEMONS: [(Ways, &[&str]); 2] = [
+const DAEMONS: [(Ways, &[&str]); 3] = [
     (Ways::Usual, &["cleanup", "pickup", "qmgr", "virtual", "local", "bounce", "smtp", "smtpd", "showq"]),
     (Ways::Other, &["lmtp", "pipe", "error", "discard", "verify", "anvil"]),
+    (Ways::Screened, &["postscreen", "spawn"]),
 ];
 
-/// Faults that may last and of which nobody need be told, and why.
-const QUIET: [(&str, &str); 6] = [
+/// Faults that may last and of which nobody need be told, and why: in the program and its call.
+const QUIET: [(&str, &str); 12] = [
     ("eventfd", "a wake-up that nobody waits for"),
     ("/etc/nsswitch.conf", "the C library keeps it to itself, and looks where it usually looks"),
     ("userdb", "the same"),
     ("/etc/passwd", "the C library asks its next source, one of which knows `nobody` without any file"),
     ("data/verify_cache", "complained of once in a while"),
+    (", \"\\23\\0\\0\\0\\0\\021", "a word that spares cleanup a sync, and which it does not wait for long"),
+    (
+        "pickup recvfrom(",
+        "who is not heard at its socket goes through maildrop/, and nobody shall fill the log from there",
+    ),
+    ("pickup setsockopt(", "the same"),
+    ("pickup sendto(", "the same"),
+    ("showq sendto(", "who lists the queue hears that the list was cut off"),
+    ("showq setsockopt(", "how long a reader of the list may take"),
     ("etc/virtual.db", "complained of once for each reason, which the fault before may have been"),
 ];
 
@@ -63,6 +74,11 @@ fn every_call_of_every_daemon_may_fail() {
 #[test]
 fn every_call_of_the_other_agents_may_fail() {
     every_call_may_fail(Ways::Other);
+}
+
+#[test]
+fn every_call_of_the_screening_and_of_spawn_may_fail() {
+    every_call_may_fail(Ways::Screened);
 }
 
 fn every_call_may_fail(ways: Ways) {
@@ -165,8 +181,13 @@ fn is_the_librarys(call: &Call) -> bool {
     call.name == "recvfrom" && call.text.contains(", 8, 0, NULL, NULL)")
 }
 
+/// Whether the standard library, built with checks, looks whether a descriptor is open; other errors mean that it is.
+fn is_a_check(call: &Call) -> bool {
+    call.name == "fcntl" && call.text.contains(", F_GETFD")
+}
+
 /// The daemon's processes; it is there, as there was mail before, or comes up with the next.
-fn pids(site: &Instance, daemon: &str) -> Vec<i32> {
+fn pids(site: &Site, daemon: &str) -> Vec<i32> {
     let began = std::time::Instant::now();
     scenarios::wait_for(&format!("{daemon} to be there"), || {
         if site.pids(daemon).is_empty() {
@@ -185,7 +206,7 @@ fn try_point(site: &Site, daemon: &str, point: &Point, tally: &mut Tally) -> Res
     let calls = strace.detach();
     let settled = round.settle(site);
     let log = site.log().get(log_before..).unwrap_or_default().to_owned();
-    let hit: Vec<_> = calls.iter().filter(|call| call.is_injected).collect();
+    let hit: Vec<_> = calls.iter().filter(|call| call.is_injected && !is_a_check(call)).collect();
     let Some(first) = hit.first() else {
         tally.missed += 1;
         return settled.map(drop);
@@ -200,15 +221,44 @@ fn try_point(site: &Site, daemon: &str, point: &Point, tally: &mut Tally) -> Res
     if log.contains("panicked") || log.contains(": panic: ") {
         return Err(format!("a panic: {log}"));
     }
+    if let Some(left) = left_behind(site, daemon) {
+        return Err(format!("nobody waits for its child {left}; at {}({}", first.name, first.text));
+    }
     let is_told = point.is_worth_a_line() && !hit.iter().any(|call| call.text.contains("/log>"));
     if is_told && !tells(site, log_before, point) {
         let what = format!("{point} at {}({}", first.name, first.text);
-        if point.lasts() && !QUIET.iter().any(|(text, _)| first.text.contains(text)) {
+        let about = format!("{daemon} {}({}", first.name, first.text);
+        if point.lasts() && !QUIET.iter().any(|(text, _)| about.contains(text)) {
             return Err(format!("nothing in the log tells of {what}:\n{}", round::tail(&log)));
         }
         tally.silent.push(what);
     }
     Ok(())
+}
+
+/// A child of a daemon that has ended, and that it does not wait for.
+fn left_behind(site: &Site, daemon: &str) -> Option<i32> {
+    let began = std::time::Instant::now();
+    loop {
+        let ended = ended_children(&site.pids(daemon));
+        if ended.is_none() || began.elapsed() > PATIENCE {
+            return ended;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// One of the children of these processes that is a zombie, by proc_pid_stat(5).
+fn ended_children(parents: &[i32]) -> Option<i32> {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let mut ended = ids.filter(|id| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let mut fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
+        fields.next() == Some("Z")
+            && fields.next().and_then(|parent| parent.parse().ok()).is_some_and(|id| parents.contains(&id))
+    });
+    ended.next()
 }
 
 /// Whether the log says of a fault what it was and what it happened to; a program writes its lines a moment later.

@@ -18,7 +18,7 @@ pub struct Crash {
 /// Which faults.
 #[derive(Debug, Args)]
 pub struct Faults {
-    /// The daemons whose calls fail, such as `cleanup qmgr`; none for all.
+    /// The daemons whose calls fail, such as `cleanup qmgr`, or a call or an error at it, such as `showq:openat:EIO`; none for all.
     daemons: Vec<String>,
 }
 

@@ -9,11 +9,13 @@ use scenarios::Tracing;
 pub(super) const CALLS: &str = "open,openat,write,writev,pwrite64,pwritev,read,pread64,fsync,fdatasync,rename,\
     renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,chmod,fchmod,fchmodat,ftruncate,fallocate,stat,lstat,\
     fstat,newfstatat,statx,getdents64,socket,accept4,pipe2,connect,sendto,sendmsg,recvfrom,recvmsg,clone,clone3,\
-    flock,poll,ppoll,epoll_wait";
+    flock,poll,ppoll,epoll_wait,fcntl,setsockopt,socketpair,chdir,setpgid,dup2,execve,pidfd_open";
 
 /// More of them, which a program makes when it starts.
-pub(super) const CALLS_OF_A_START: &str =
-    "bind,listen,setsockopt,socketpair,signalfd4,eventfd2,fcntl,chdir,chown,fchown,fchownat";
+pub(super) const CALLS_OF_A_START: &str = "bind,listen,signalfd4,eventfd2,chown,fchown,fchownat";
+
+/// Those that confine a daemon.
+pub(super) const CALLS_OF_THE_SANDBOX: &str = "prctl,prlimit64,seccomp,landlock_create_ruleset,landlock_add_rule,landlock_restrict_self,sched_setscheduler";
 
 const STORE: &[&str] = &["ENOSPC", "EIO", "EDQUOT", "EINTR"];
 const SYNC: &[&str] = &["EIO", "ENOSPC", "EDQUOT"];
@@ -22,7 +24,7 @@ const DESCRIPTOR: &[&str] = &["EMFILE", "ENFILE"];
 const TALK: &[&str] = &["ECONNRESET", "EINTR", "ENOBUFS"];
 
 /// The errors of each call.
-const ERRORS: [(&str, &[&str]); 54] = [
+const ERRORS: [(&str, &[&str]); 65] = [
     ("open", &["ENOSPC", "EMFILE", "ENFILE", "EDQUOT", "EROFS", "EIO"]),
     ("openat", &["ENOSPC", "EMFILE", "ENFILE", "EDQUOT", "EROFS", "EIO"]),
     ("write", STORE),
@@ -66,6 +68,10 @@ const ERRORS: [(&str, &[&str]); 54] = [
     ("flock", &["ENOLCK", "EINTR"]),
     ("poll", &["EINTR"]),
     ("ppoll", &["EINTR"]),
+    ("pidfd_open", DESCRIPTOR),
+    ("setpgid", &["EACCES"]),
+    ("dup2", &["EIO"]),
+    ("execve", &["EIO", "EAGAIN"]),
     ("bind", &["EADDRINUSE", "EACCES"]),
     ("listen", &["EADDRINUSE"]),
     ("setsockopt", &["ENOBUFS"]),
@@ -77,10 +83,17 @@ const ERRORS: [(&str, &[&str]); 54] = [
     ("chown", NAME),
     ("fchown", NAME),
     ("fchownat", NAME),
+    ("prctl", &["EPERM"]),
+    ("prlimit64", &["EPERM"]),
+    ("seccomp", &["ENOMEM"]),
+    ("landlock_create_ruleset", &["EMFILE"]),
+    ("landlock_add_rule", &["ENOMEM"]),
+    ("landlock_restrict_self", &["EPERM"]),
+    ("sched_setscheduler", &["EPERM"]),
 ];
 
 /// What the C library says to an error.
-const CAUSES: [(&str, &str); 14] = [
+const CAUSES: [(&str, &str); 16] = [
     ("ENOSPC", "No space left on device"),
     ("EIO", "nput/output error"),
     ("EDQUOT", "quota exceeded"),
@@ -95,6 +108,8 @@ const CAUSES: [(&str, &str); 14] = [
     ("EADDRINUSE", "already in use"),
     ("EACCES", "ermission denied"),
     ("EINTR", "Interrupted"),
+    ("EPERM", "peration not permitted"),
+    ("ENOMEM", "annot allocate memory"),
 ];
 
 /// One fault.
@@ -182,15 +197,17 @@ impl Point {
     }
 
     /// Whether a line of the log says what failed and why: the cause, and before it a path, a table, or who was at the
-    /// other end. Of a connection that breaks in a conversation it is said that it is lost, with whom, and when.
+    /// other end. Of a connection that the other end breaks in a conversation it is said that it is lost, with whom, and when.
     pub(super) fn is_told_by(&self, line: &str) -> bool {
         // What is said before there is a log has no date and no name.
         let text = line.split_once("]: ").or_else(|| line.split_once("fatal: ")).map_or("", |(_, text)| text);
-        if self.is_talk() && text.contains("lost connection ") {
+        if self.error == "ECONNRESET"
+            && ["lost connection ", "HANGUP "].iter().any(|word| text.contains(word))
+        {
             return true;
         }
-        let Some((before, _)) = text.split_once(self.cause()) else { return false };
-        const OBJECTS: [&str; 10] = [
+        let Some((before, _)) = text.rsplit_once(self.cause()) else { return false };
+        const OBJECTS: [&str; 12] = [
             "/",
             "bind ",
             "table ",
@@ -201,12 +218,15 @@ impl Point {
             "descriptor",
             "look",
             "thread",
+            "sandbox",
+            "transport",
         ];
         OBJECTS.iter().any(|object| before.contains(object))
     }
 
-    fn is_talk(&self) -> bool {
-        ["sendto", "sendmsg", "recvfrom", "recvmsg"].contains(&self.call.as_str())
+    /// Whether one of these lines says so.
+    pub(super) fn is_told_in(&self, log: &str) -> bool {
+        log.lines().any(|line| self.is_told_by(line))
     }
 
     /// What is interrupted is done again, and nobody need know.

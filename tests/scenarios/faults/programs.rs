@@ -1,7 +1,6 @@
 //! The commands under the same faults as the daemons: sendmail and postdrop leave a whole message or none, postmap leaves
 //! the table as it was; master reads its configuration anew or goes on with the one that it has; showq or master may be stuck.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,20 +34,26 @@ fn points(site: &Instance, words: &[&str], input: &str, all_of_them: bool) -> Ve
 /// Every kind of call that a program made once it had begun to read its configuration, at each place, with each error;
 /// or the first of each kind, and all from there on, with one.
 pub(super) fn points_behind(calls: &[Call], all_of_them: bool) -> Vec<Point> {
+    points_from(calls, |call| call.text.contains("/etc/main.cf"), all_of_them)
+}
+
+/// The same from the first call of a program on that is like this.
+pub(super) fn points_from(
+    calls: &[Call],
+    is_the_first: impl Fn(&Call) -> bool,
+    all_of_them: bool,
+) -> Vec<Point> {
     let calls = super::ours(calls);
-    let (all, before) = (scenarios::most_per_thread(&calls), begins(&calls));
+    let first = calls.iter().position(is_the_first).expect("a call to begin with");
+    // How many of each kind there are before.
+    let before = scenarios::most_per_thread(&calls[..first]);
+    let all = scenarios::most_per_thread(&calls);
     let mut points = points_of(&all, all_of_them);
     if !all_of_them {
         points = points.into_iter().map(|point| point.behind(&before)).collect();
     }
     points.retain(|point| point.is_after(&before) && !point.silences());
     points
-}
-
-/// How many calls of each kind there are before the configuration is read.
-fn begins(calls: &[Call]) -> BTreeMap<String, usize> {
-    let begin = calls.iter().position(|call| call.text.contains("/etc/main.cf")).expect("it reads main.cf");
-    scenarios::most_per_thread(&calls[..begin])
 }
 
 pub(super) fn fails(

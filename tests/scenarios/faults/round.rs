@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use scenarios::{Builder, Instance, PATIENCE, Scripted, Smtp, messages, run};
+use scenarios::{Builder, Instance, PATIENCE, Scripted, Smtp, free_port, messages, run};
 
+use crate::screening;
 use crate::site::usual;
 
 /// The mark that a message is known by, and the last line of each.
@@ -26,6 +29,8 @@ pub(super) enum Ways {
     Usual,
     /// LMTP, a command, mail that is discarded or returned by its transport, an address that is verified.
     Other,
+    /// In by a port that is screened, past a policy service that is started for each question.
+    Screened,
 }
 
 /// A mail system with every agent, and a server that its relay sends to.
@@ -34,6 +39,8 @@ pub(crate) struct Site {
     pub(crate) relay: Scripted,
     lmtp: Scripted,
     ways: Ways,
+    /// The port that mail comes in by.
+    door: u16,
 }
 
 impl Deref for Site {
@@ -70,8 +77,27 @@ impl Site {
             // Seen when it is whole, as a Maildir is.
             .file("keep", "part=$(mktemp -p \"$1\") && cat > \"$part\" && mv \"$part\" \"$1/kept.${part##*.}\" || exit 75\n")
             .master("smtp unix - - n - - smtp");
-        let instance = if ways == Ways::Other { other_ways(builder, &lmtp) } else { builder }.start();
-        Self { instance, relay, lmtp, ways }
+        let screened = free_port();
+        let builder = match ways {
+            Ways::Usual => builder,
+            Ways::Other => other_ways(builder, &lmtp),
+            Ways::Screened => screened_ways(builder, screened),
+        };
+        let instance = builder.start();
+        let door = if ways == Ways::Screened { screened } else { instance.port };
+        Self { instance, relay, lmtp, ways, door }
+    }
+
+    /// A client that comes for mail; where clients are tested, one that was never here.
+    fn enter(&self, patience: Duration) -> Option<Smtp> {
+        greeted(self.knock()?.within(patience))
+    }
+
+    fn knock(&self) -> Option<Smtp> {
+        match self.ways {
+            Ways::Screened => Smtp::try_connect_from(next_address(), self.door),
+            Ways::Usual | Ways::Other => Smtp::try_connect(self.door),
+        }
     }
 
     /// Where a strace writes to.
@@ -94,6 +120,19 @@ fn other_ways(builder: Builder, lmtp: &Scripted) -> Builder {
         .master("lmtp unix - - n - - lmtp\nanvil unix - - n - 1 anvil\nverify unix - - n - 1 verify")
 }
 
+/// Each client is tested anew, and each question gets a program of its own.
+fn screened_ways(builder: Builder, port: u16) -> Builder {
+    let answer = "while read line; do test -n \"$line\" || break; done\nprintf 'action=DUNNO\\n\\n'\n";
+    builder
+        .main("postscreen_access_list =\npostscreen_greet_action = enforce")
+        .main("postscreen_greet_wait = 1s\nsmtpd_peername_lookup = no")
+        .main("smtpd_recipient_restrictions = check_policy_service unix:private/policy")
+        .main("smtpd_policy_service_request_limit = 1\nsmtpd_policy_service_try_limit = 1")
+        .file("policy", answer)
+        .master("policy unix - n n - 0 spawn user=$user argv=/bin/sh $root/etc/policy")
+        .master(&screening::services(&format!("127.0.0.1:{port}")))
+}
+
 /// A message: its sender, its recipients, text, and where it must come to.
 type Sent = (String, Vec<String>, String, &'static [&'static str]);
 
@@ -109,6 +148,12 @@ fn messages_of(site: &Site) -> Vec<Sent> {
             (user.clone(), to(&["joe@gone.example"]), String::new(), &[]),
             (user.clone(), to(&["refused@example.com"]), String::new(), &["bounce"]),
             (user, vec![probed], String::new(), &["relay"]),
+        ];
+    }
+    if site.ways == Ways::Screened {
+        return vec![
+            (user.clone(), to(&["ann@box.example.com"]), String::new(), &["ann"]),
+            (user, to(&["joe@relay.example"]), String::new(), &["relay"]),
         ];
     }
     let long = "0123456789 0123456789 0123456789 0123456789 0123456789\r\n".repeat(2000);
@@ -142,7 +187,7 @@ impl Round {
         for (sender, recipients, text, places) in messages_of(site) {
             let mark = next_mark();
             if client.is_none() && !is_gone {
-                client = open(site.port, patience);
+                client = site.enter(patience);
                 is_gone = client.is_none();
             }
             let content = format!("From: jane@client.example\r\n{MARK}{mark}\r\n\r\n{text}{END}\r\n.");
@@ -158,7 +203,11 @@ impl Round {
             }
         }
         round.submit(site);
-        guess(site);
+        match site.ways {
+            Ways::Usual => {}
+            Ways::Other => guess(site),
+            Ways::Screened => rush(site),
+        }
         list(site);
         round
     }
@@ -175,8 +224,10 @@ impl Round {
     }
 
     /// Has those programs come up that only work brings.
-    pub(super) fn wake(site: &Instance) {
-        drop(Smtp::try_connect(site.port));
+    pub(super) fn wake(site: &Site) {
+        drop(Smtp::try_connect(site.door));
+        // Where there is such a service.
+        let _ = UnixStream::connect(site.path("queue/private/policy"));
         site.run("postqueue", &["-j"], "");
         site.try_all();
     }
@@ -231,15 +282,31 @@ fn list(site: &Site) {
 
 /// Asks for a recipient that nobody knows, of which anvil is told.
 fn guess(site: &Site) {
-    if let Some(mut client) = open(site.port, SERVER_PATIENCE).filter(|_| site.ways == Ways::Other) {
+    if let Some(mut client) = site.enter(SERVER_PATIENCE) {
         client.try_command("MAIL FROM:<>");
         client.try_command("RCPT TO:<no-such-user@example.com>");
+    }
+}
+
+/// Speaks before its turn, and is refused whatever it says.
+fn rush(site: &Site) {
+    if let Some(client) = site.knock() {
+        let mut client = client.within(SERVER_PATIENCE);
+        for line in ["EHLO client.example", "MAIL FROM:<>", "RCPT TO:<ann@box.example.com>", "QUIT"] {
+            client.try_command(line);
+        }
     }
 }
 
 pub(crate) fn next_mark() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(1000);
     NEXT.fetch_add(1, Ordering::Relaxed).to_string()
+}
+
+/// An address of this host that nobody else has come from.
+fn next_address() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(0x7f01_0001);
+    NEXT.fetch_add(1, Ordering::Relaxed).into()
 }
 
 /// The last lines of the log that tell of trouble.
@@ -250,7 +317,10 @@ pub(crate) fn tail(log: &str) -> String {
 }
 
 pub(crate) fn open(port: u16, patience: Duration) -> Option<Smtp> {
-    let mut client = Smtp::try_connect(port)?.within(patience);
+    greeted(Smtp::try_connect(port)?.within(patience))
+}
+
+fn greeted(mut client: Smtp) -> Option<Smtp> {
     client.try_read_reply().filter(|greeting| greeting.code == 220)?;
     (client.try_command("EHLO client.example")?.code == 250).then_some(client)
 }
