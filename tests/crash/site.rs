@@ -38,6 +38,8 @@ impl Site {
             .main("notify_classes =")
             .main("minimal_backoff_time = 1s")
             .main("queue_run_delay = 1s")
+            // A message that comes alone is delivered early, too.
+            .main("early_delivery_concurrency = 1")
             // Of a mailbox whose agent is dead.
             .main("stale_lock_time = 1s")
             .main(&format!("relayhost = [127.0.0.1]:{}", peer.address.port()))

@@ -49,10 +49,19 @@ pub(crate) enum End {
 }
 
 /// Every way.
-pub(crate) const WAYS: [Way; 17] = [
+pub(crate) const WAYS: [Way; 18] = [
     Way {
         name: "smtp_to_virtual",
         settings: &[],
+        prepare: nothing,
+        act: to_ann,
+        end: End::Virtual,
+        promises: 1,
+        held_after: 0,
+    },
+    Way {
+        name: "synced_first",
+        settings: &["early_delivery_concurrency = 0"],
         prepare: nothing,
         act: to_ann,
         end: End::Virtual,
