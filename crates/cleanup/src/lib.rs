@@ -15,6 +15,7 @@ mod inspection;
 mod message;
 mod missing;
 pub mod pickup;
+mod prospects;
 mod received;
 mod recipients;
 mod rules;
@@ -25,6 +26,7 @@ pub use rules::Rules;
 use std::sync::Arc;
 
 use config::param;
+use prospects::Prospects;
 use queue::Root;
 use service::{Fatal, Service};
 
@@ -41,7 +43,9 @@ pub fn run(service: Service) -> Result<(), Fatal> {
     let early_delivery_concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
     let committing = incoming.clone();
     let queue_manager = service.queue_manager().that_offers(move || committing.commit_removals());
-    let door = Arc::new(session::Door { rules, incoming, queue_manager, early_delivery_concurrency });
+    let prospects = Prospects::default();
+    let door = session::Door { rules, incoming, queue_manager, early_delivery_concurrency, prospects };
+    let door = Arc::new(door);
     service.serve_sessions(move |_, connection| session::serve(&door, &connection))
 }
 

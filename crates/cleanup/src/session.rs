@@ -14,6 +14,7 @@ use service::{Connection, Stream};
 
 use crate::clock::Clock;
 use crate::message::{Buffers, Given, Message, Sink};
+use crate::prospects::Prospects;
 use crate::rules::Rules;
 
 /// The longest that a client waits for its message to be delivered instead of synced. It is qmgr who knows what takes long,
@@ -27,13 +28,14 @@ pub(crate) struct Door {
     pub(crate) queue_manager: queue_manager::Client,
     /// `early_delivery_concurrency`; 0 for never.
     pub(crate) early_delivery_concurrency: usize,
+    pub(crate) prospects: Prospects,
 }
 
 impl Door {
-    /// Whether so many messages come at a time that the disk would hold them up: a client that sends one after another
-    /// would only wait for each delivery.
-    fn is_busy(&self) -> bool {
-        (1..=self.incoming.in_hand()).contains(&self.early_delivery_concurrency)
+    /// Whether so many messages come at a time that the disk would hold them up (a client that sends one after another
+    /// would only wait for each delivery), and mail like this is delivered at once.
+    fn is_to_offer(&self) -> bool {
+        (1..=self.incoming.in_hand()).contains(&self.early_delivery_concurrency) && self.prospects.are_good()
     }
 }
 
@@ -173,7 +175,7 @@ impl Draft<'_> {
         let Some(writer) = self.writer.take() else {
             return Err(Refusal::Temporary("the message was never begun".into()));
         };
-        if self.can_wait && !self.held && self.door.is_busy() {
+        if self.can_wait && !self.held && self.door.is_to_offer() {
             return self.offer(writer);
         }
         let size = writer.commit().map_err(|error| refusal(self.id, &error))?;
@@ -185,7 +187,9 @@ impl Draft<'_> {
     /// when it is acknowledged need not be written to the disk.
     fn offer(&self, writer: Writer) -> Result<u64, Refusal> {
         let finished = writer.finish().map_err(|error| refusal(self.id, &error))?;
-        match self.door.queue_manager.offer(self.id, PATIENCE) {
+        let fate = self.door.queue_manager.offer(self.id, PATIENCE);
+        self.door.prospects.note(fate.clone().unwrap_or(Fate::Kept));
+        match fate {
             Ok(Fate::Kept) => finished.sync().map_err(|error| refusal(self.id, &error)),
             Ok(Fate::Removed) => Ok(finished.removed()),
             Err(error) => {

@@ -10,6 +10,7 @@ use mail::{Address, Envelope, Origin, QueueId, Recipient};
 use queue::{Folder, ReadOnly, Root};
 use service::{Connection, Stream};
 
+use crate::prospects::Prospects;
 use crate::session::{self, Door};
 
 pub(crate) struct Instance {
@@ -47,6 +48,7 @@ impl Instance {
             incoming,
             queue_manager: queue_manager.that_offers(move || committing.commit_removals()),
             early_delivery_concurrency: 1,
+            prospects: Prospects::default(),
         });
         let listener = UnixListener::bind(folder.path().join("public/cleanup")).unwrap();
         let served = Arc::clone(&door);
