@@ -81,8 +81,9 @@ impl Lifecycle {
             finished: AtomicBool::new(false),
             busy: AtomicU32::new(0),
             describe: Mutex::new(None),
-            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-                .map_err(|e| io::Error::other(format!("make a descriptor for wake-ups: {e}")))?,
+            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|e| {
+                io::Error::other(format!("make a descriptor for wake-ups: {}", io::Error::from(e)))
+            })?,
             events: Mutex::new(Events::Kept(Vec::new())),
             opened: Mutex::new(None),
             opening: Mutex::new(()),
