@@ -207,7 +207,7 @@ impl Point {
             return true;
         }
         let Some((before, _)) = text.rsplit_once(self.cause()) else { return false };
-        const OBJECTS: [&str; 12] = [
+        const OBJECTS: [&str; 13] = [
             "/",
             "bind ",
             "table ",
@@ -220,6 +220,7 @@ impl Point {
             "thread",
             "sandbox",
             "transport",
+            "sockets",
         ];
         OBJECTS.iter().any(|object| before.contains(object))
     }
