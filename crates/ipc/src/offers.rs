@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -54,6 +55,7 @@ impl Offers {
 
     /// Passes answers on until the connection ends: of what is removed, when one commit for all of it is done.
     pub(crate) fn listen(&self, socket: &UnixStream) {
+        let _end = End { offers: self, socket };
         let mut receiver = frame::Receiver::of_conversation();
         let mut committed: Option<Instant> = None;
         let mut removed = Vec::new();
@@ -77,7 +79,6 @@ impl Offers {
                 let _ = teller.try_send(told.clone());
             }
         }
-        self.give_up();
     }
 
     /// Tells who need not wait for a commit, and puts the others to those who do.
@@ -106,6 +107,19 @@ impl Offers {
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<QueueId, SyncSender<Told>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Nobody listens any more, be it for a panic: nothing is said over this connection either.
+struct End<'a> {
+    offers: &'a Offers,
+    socket: &'a UnixStream,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+        self.offers.give_up();
     }
 }
 
@@ -158,6 +172,16 @@ mod tests {
         assert_eq!(told(&fates, commit), fates.map(|fate| Some(Ok(fate))));
         assert_eq!(commits.load(Ordering::Relaxed), 1);
         assert_eq!(told(&[Fate::Kept], || unreachable!("nothing is removed")), [Some(Ok(Fate::Kept))]);
+    }
+
+    #[test]
+    fn a_connection_that_says_nonsense_is_closed() {
+        let offers = Offers::new(Box::new(|| Ok(())));
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let told = offers.expect(QueueId::generate(SystemTime::now()));
+        there.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        offers.listen(&here);
+        assert!(told.recv().is_err() && (&here).write_all(b"x").is_err());
     }
 
     #[test]

@@ -118,7 +118,13 @@ impl Client {
             // Ends the thread that listens at it.
             let _ = socket.shutdown(Shutdown::Both);
         }
-        let connected = self.connect().and_then(|mut socket| socket.write_all(words).map(|()| socket));
+        let connected = self.connect().and_then(|mut socket| match socket.write_all(words) {
+            Ok(()) => Ok(socket),
+            Err(error) => {
+                let _ = socket.shutdown(Shutdown::Both);
+                Err(error)
+            }
+        });
         if let (Err(_), Some(offers)) = (&connected, &self.offers) {
             offers.give_up();
         }

@@ -164,12 +164,14 @@ impl Deliveries {
         true
     }
 
-    /// Whether a delivery by this transport takes a moment only, as one to a mailbox of this host mostly does: who brings the
-    /// message may wait for it.
-    pub(crate) fn is_prompt(&self, transport: &str) -> bool {
+    /// Whether a delivery takes a moment only, as one to a mailbox of this host mostly does: who brings the message may wait
+    /// for it.
+    pub(crate) fn is_prompt(&self, site: &Site) -> bool {
+        let transport = &*site.transport;
         self.services.get(transport).is_some_and(|service| service.is_local)
             && self.scheduler.limits(transport).is_none_or(|limits| !limits.are_paced())
             && self.promptness.is_prompt(transport)
+            && !self.scheduler.is_behind(site)
     }
 
     /// What a recipient's concurrency is counted by: its next hop, or itself where a delivery has one recipient.

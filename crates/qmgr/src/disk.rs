@@ -229,19 +229,27 @@ impl Shard {
         loop {
             waiting.take(&mut jobs, self.until_settled());
             for job in jobs.drain(..) {
-                if matches!(job, Job::End) {
-                    return self.write_all();
+                match job {
+                    Job::End => return self.write_all(),
+                    // They take long.
+                    Job::Scan { .. } | Job::Inspect { .. } => self.answer(),
+                    _ => {}
                 }
                 if let Some(done) = self.perform(job) {
                     self.inbox.put(Input::Done(done));
                 }
             }
-            // Cleanup has a connection or two.
-            self.answered.dedup_by(|one, next| Arc::ptr_eq(one, next));
-            self.answered.drain(..).for_each(|asker| asker.send());
+            self.answer();
             self.write_all();
             self.settle_old();
         }
+    }
+
+    /// Sends the answers that were left.
+    fn answer(&mut self) {
+        // Cleanup has a connection or two.
+        self.answered.dedup_by(|one, next| Arc::ptr_eq(one, next));
+        self.answered.drain(..).for_each(|asker| asker.send());
     }
 
     fn perform(&mut self, job: Job) -> Option<Done> {

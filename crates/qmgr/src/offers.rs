@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +45,15 @@ impl Asker {
 
     /// Sends what was left.
     pub(crate) fn send(&self) {
-        // One that is gone waits for nothing.
-        let _ = self.outbox.say(|_| Ok(()), |words| (&self.socket).write_all(words));
+        if self.outbox.say(|_| Ok(()), |words| (&self.socket).write_all(words)).is_err() {
+            // One that is gone waits for nothing, and one that is stuck is not waited for again.
+            self.close();
+        }
+    }
+
+    /// Closes it, whoever still has answers for it.
+    pub(crate) fn close(&self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 

@@ -18,6 +18,9 @@ use transport::{Closed, Transport};
 /// What stands before the reason in the outcome of mail that a destination's state puts off without an attempt.
 const SUSPENDED: &str = "delivery temporarily suspended: ";
 
+/// So many that wait for a destination are more than a busy server has at a time.
+const LONG_LINE: usize = 500;
+
 /// The name of a transport or destination.
 pub(crate) type Name = Arc<str>;
 
@@ -125,6 +128,12 @@ impl Scheduler {
     /// The copy of a destination's name that is kept, if it is.
     pub(crate) fn known_name(&self, site: &Site) -> Option<&Name> {
         self.transports.get(&site.transport)?.known_name(&site.destination)
+    }
+
+    /// Whether mail for this destination has to wait for its turn for more than a moment, even if each delivery is quick.
+    pub(crate) fn is_behind(&self, site: &Site) -> bool {
+        let transport = self.transports.get(&site.transport);
+        transport.is_some_and(|known| known.closed.is_some() || known.waiting(&site.destination) > LONG_LINE)
     }
 
     /// Why mail for this destination has to wait elsewhere, if it has to.

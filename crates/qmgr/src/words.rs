@@ -56,11 +56,12 @@ fn listen_to(client: &Arc<Asker>, inbox: &Mailbox<Input>) {
         match receiver.next_message(client.socket()) {
             Ok(Some(Word::Offered(id))) => inbox.put(Input::Offered(id, Arc::clone(client))),
             Ok(Some(word)) => inbox.put(Input::Word(word)),
-            Ok(None) => return,
+            Ok(None) => break,
             Err(error) => {
                 log::warning!("connection to the queue manager: {error}; it is closed");
-                return;
+                break;
             }
         }
     }
+    client.close();
 }

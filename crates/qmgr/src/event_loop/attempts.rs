@@ -79,10 +79,10 @@ impl EventLoop {
             };
             match way {
                 Ok(way) => {
-                    if !self.deliveries.is_prompt(&way.transport) {
+                    let site = self.deliveries.site(&way, &recipient.address);
+                    if !self.deliveries.is_prompt(&site) {
                         self.offers.keep(id);
                     }
-                    let site = self.deliveries.site(&way, &recipient.address);
                     let place = match places.entry(site) {
                         Entry::Occupied(known) => *known.get(),
                         Entry::Vacant(new) => {
@@ -224,6 +224,7 @@ impl EventLoop {
             }
             Next::Report(kind, recipients) if recorded => self.report(Report { id, kind, recipients }),
             Next::Report(kind, recipients) => {
+                self.offers.keep(id);
                 // Bounce reads the reasons from the journal: they must be in it first.
                 message.put_back_report(kind, recipients);
                 self.disk.ask(Job::Barrier { id });
