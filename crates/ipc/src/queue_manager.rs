@@ -20,8 +20,6 @@ use crate::outbox::Outbox;
 pub enum Word {
     /// This message was committed to `incoming/`.
     Arrived(QueueId),
-    /// This message is whole in `incoming/`, and not synced: who brought it waits for an [`Answer`], for a moment.
-    Offered(QueueId),
     /// Try everything that is deferred now (`postqueue -f`).
     Flush,
     /// Try this message now (`postqueue -i`).
@@ -30,6 +28,8 @@ pub enum Word {
     FlushSite(String),
     /// The operator moved files into `incoming/` (`postsuper -H`, `-r`): look there.
     Rescan,
+    /// This message is whole in `incoming/`, and not synced: who brought it waits for an [`Answer`], for a moment.
+    Offered(QueueId),
 }
 
 /// What qmgr says of a message that was offered.
