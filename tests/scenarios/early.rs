@@ -2,19 +2,14 @@
 
 use std::thread;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use scenarios::{Builder, Instance, Scripted, messages, wait_for};
 
-use crate::site::{NOTE, send, send_deferred, usual};
+use crate::site::{NOTE, send, send_deferred, signal, usual};
 
 /// A mail system that offers every message.
 fn early() -> Builder {
     usual().main("early_delivery_concurrency = 1")
-}
-
-fn signal(site: &Instance, program: &str, signal: Signal) {
-    site.pids(program).iter().for_each(|pid| kill(Pid::from_raw(*pid), signal).unwrap());
 }
 
 fn to_ann(site: &Instance) -> String {

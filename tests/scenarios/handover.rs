@@ -7,12 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use scenarios::{Instance, is_root, messages, run, wait_for};
 
 use crate::rights::{RECIPIENT, as_games, roots, user};
-use crate::site::{only_mail, usual};
+use crate::site::{only_mail, signal, usual};
 
 const MAIL: &str = "Subject: handed over\n\nHello.\n";
 
@@ -41,10 +40,6 @@ fn answer(site: &Instance, bytes: &[u8]) -> Option<char> {
 /// No file can be made there, so that what comes through has been handed over.
 fn close_maildrop(site: &Instance) {
     fs::set_permissions(site.path("queue/maildrop"), Permissions::from_mode(0o000)).unwrap();
-}
-
-fn signal(site: &Instance, program: &str, signal: Signal) {
-    site.pids(program).iter().for_each(|pid| kill(Pid::from_raw(*pid), signal).unwrap());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The mail system that most scenarios use, and the steps that they have in common.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use scenarios::{Builder, Instance, Smtp, messages, wait_for};
 
 /// A plain message.
@@ -86,4 +88,9 @@ pub(crate) fn entry(site: &Instance, id: &str) -> Option<serde_json::Value> {
     let list = site.run("postqueue", &["-j"], "").ok().stdout;
     let entries = list.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
     entries.into_iter().find(|entry: &serde_json::Value| entry["queue_id"] == id)
+}
+
+/// Sends every process of a program a signal.
+pub(crate) fn signal(site: &Instance, program: &str, signal: Signal) {
+    site.pids(program).iter().for_each(|pid| kill(Pid::from_raw(*pid), signal).unwrap());
 }
