@@ -32,6 +32,10 @@ pub(crate) enum Effect {
         made: bool,
         emptied: bool,
     },
+    /// A file without a name was made, which goes by this path until it has one ([`unnamed`]).
+    MadeUnnamed {
+        path: PathBuf,
+    },
     Written {
         path: PathBuf,
         offset: u64,
@@ -123,6 +127,8 @@ enum What {
         truncate: bool,
         existed: bool,
     },
+    /// In the folder at the path.
+    OpenUnnamed,
     /// At this offset, where it is given.
     Write {
         at: Option<u64>,
@@ -245,6 +251,9 @@ impl Call {
     }
 
     fn open(path: PathBuf, how: u64) -> Option<Self> {
+        if how & flags(libc::O_TMPFILE) == flags(libc::O_TMPFILE) {
+            return Some(Self { path, ..Self::without_path(What::OpenUnnamed) });
+        }
         if how & flags(libc::O_CREAT | libc::O_TRUNC) == 0 {
             return None;
         }
@@ -308,6 +317,9 @@ impl Call {
         Some(match &self.what {
             What::Open { truncate, existed } => {
                 Effect::Opened { path, made: !existed, emptied: *truncate && *existed }
+            }
+            What::OpenUnnamed => {
+                Effect::MadeUnnamed { path: Caller { thread }.file(u64::try_from(result).ok()?)? }
             }
             What::Write { at } => {
                 let file = File::open(format!("/proc/{thread}/fd/{}", self.descriptor?)).ok()?;
@@ -419,6 +431,14 @@ fn at_current() -> u64 {
 /// What the system puts behind the path of a file that has none any more.
 const REMOVED: &[u8] = b" (deleted)";
 
+/// The path by which the system shows a file that never had a name: its folder, and its number behind a `#`.
+fn unnamed(link: &Path) -> Option<PathBuf> {
+    let path = link.as_os_str().as_bytes().strip_suffix(REMOVED)?;
+    let path = Path::new(OsStr::from_bytes(path));
+    let number = path.file_name()?.as_bytes().strip_prefix(b"#")?;
+    number.iter().all(u8::is_ascii_digit).then(|| path.to_owned())
+}
+
 /// The thread that makes a call, stopped.
 struct Caller {
     thread: Pid,
@@ -443,22 +463,29 @@ impl Caller {
         let mut bytes = self.memory(address, MOST_PATH)?;
         bytes.truncate(bytes.iter().position(|byte| *byte == 0)?);
         let path = Path::new(OsStr::from_bytes(&bytes));
+        if let Ok(descriptor) = path.strip_prefix("/proc/self/fd") {
+            return self.file(descriptor.to_str()?.parse().ok()?);
+        }
         if path.is_absolute() {
             return Some(path.to_owned());
         }
         let current = folder & u64::from(u32::MAX) == at_current();
         let base = if current { self.link("cwd")? } else { self.link(&format!("fd/{folder}"))? };
         // An empty one is the descriptor's own.
-        Some(if bytes.is_empty() { base } else { base.join(path) })
+        Some(if bytes.is_empty() { unnamed(&base).unwrap_or(base) } else { base.join(path) })
     }
 
     fn link(&self, name: &str) -> Option<PathBuf> {
         fs::read_link(format!("/proc/{}/{name}", self.thread)).ok()
     }
 
-    /// The path of a descriptor's file or folder; none if it has none any more, or never had.
+    /// The path of a descriptor's file or folder; none if it has none any more. One that never had a name has a path of
+    /// its own.
     fn file(&self, descriptor: u64) -> Option<PathBuf> {
         let path = self.link(&format!("fd/{}", descriptor & u64::from(u32::MAX)))?;
+        if let Some(path) = unnamed(&path) {
+            return Some(path);
+        }
         (path.is_absolute() && !path.as_os_str().as_bytes().ends_with(REMOVED)).then_some(path)
     }
 

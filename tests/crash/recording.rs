@@ -35,6 +35,7 @@ impl Recording {
             now: base.clone(),
             new: base.clone(),
             removed: BTreeMap::new(),
+            unnamed: BTreeMap::new(),
             steps: Vec::new(),
         };
         seen.iter().for_each(|seen| recorder.take(seen));
@@ -60,6 +61,8 @@ struct Recorder<'a> {
     new: Disk,
     /// What had these names before it lost them.
     removed: BTreeMap<PathBuf, Node>,
+    /// Files that were made without a name. A number may come again when its file is gone: the last one counts.
+    unnamed: BTreeMap<PathBuf, Node>,
     steps: Vec<Step>,
 }
 
@@ -74,6 +77,12 @@ impl Recorder<'_> {
                 } else if *emptied {
                     let node = self.node(&at);
                     self.push(Operation::Size { node, size: 0 });
+                }
+            }
+            Effect::MadeUnnamed { path: at } => {
+                if let Some(at) = path(at) {
+                    let node = self.new_node(false);
+                    self.unnamed.insert(at, node);
                 }
             }
             Effect::FolderMade { path: at } => {
@@ -144,15 +153,20 @@ impl Recorder<'_> {
     }
 
     fn make(&mut self, path: &Path, is_folder: bool) {
-        use std::os::unix::fs::MetadataExt;
         let name = self.name(path);
+        let node = self.new_node(is_folder);
+        self.push(Operation::Add { name, node });
+    }
+
+    fn new_node(&mut self, is_folder: bool) -> Node {
+        use std::os::unix::fs::MetadataExt;
         // The owner is whoever owns the folder, the mode what daemons use for mail; a later change of it is seen.
         let owner =
             std::fs::metadata(self.root.join("queue/incoming")).map_or((0, 0), |f| (f.uid(), f.gid()));
         let mode = if is_folder { 0o700 } else { 0o600 };
         let node = self.now.new_node(is_folder, mode, owner);
         self.new.new_node(is_folder, mode, owner);
-        self.push(Operation::Add { name, node });
+        node
     }
 
     fn push(&mut self, operation: Operation) {
@@ -161,7 +175,8 @@ impl Recorder<'_> {
     }
 
     fn node(&self, path: &Path) -> Node {
-        self.now.find(path).unwrap_or_else(|| panic!("{} is on no disk; what made it?", path.display()))
+        let found = self.unnamed.get(path).copied().or_else(|| self.now.find(path));
+        found.unwrap_or_else(|| panic!("{} is on no disk; what made it?", path.display()))
     }
 
     fn name(&self, path: &Path) -> Name {

@@ -1,12 +1,12 @@
-//! Delivery into a Maildir: `tmp/` → `new/`, safe from a power cut before it is said to be done.
+//! Delivery into a Maildir: the message has no name before it is whole, and is safe from a power cut before it is said
+//! to be done.
 //!
 //! Contract: runs as the mailbox's owner (the caller's [`AsUser`](sys::credentials::AsUser) guard). After `Err`, and
 //! after a crash at any point, `new/` holds either the whole message or nothing of it: the data is on the disk before the
-//! name appears. What a crash leaves in `tmp/` is removed by mail readers after 36 hours, as the format's definition
-//! asks. After `Ok` the mail is not lost in a power cut, for one of three reasons ([`Lasting`]):
+//! name appears ([`NewFile`]). After `Ok` the mail is not lost in a power cut, for one of two reasons ([`Lasting`]):
 //!
 //! - [`Lasting::Synced`]: the message and its name in `new/` are durable. A small message takes eleven system calls:
-//!   create, fstat, open and fstat `new/`, writev, fdatasync, rename, fsync of the folder (shared, see [`FolderSync`]), two
+//!   create, fstat, open and fstat `new/`, writev, fdatasync, link, fsync of the folder (shared, see [`FolderSync`]), two
 //!   closes, and the read of the queue file. Two commits of a journal in a row are waited for, and more where folders are made.
 //! - [`Lasting::Ordered`]: a power cut that takes the name in `new/` back takes back, too, what the queue manager does when
 //!   it hears of the delivery, because both are in one journal, the name comes first, and of two changes of names or
@@ -17,7 +17,7 @@
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -26,14 +26,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use config::{Config, param};
 use mail::Dsn;
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags};
 use nix::libc;
 use queue::Folder;
 
 use crate::failure::{Delivered, Failure};
 use crate::folder_sync::FolderSync;
 use crate::letter::{Letter, Preamble};
+use new_file::NewFile;
+
+mod new_file;
 
 /// Names that are tried before the folder is believed to be full of them.
 const MAX_NAMES: usize = 10;
@@ -93,36 +94,57 @@ pub(crate) fn deliver(
 }
 
 fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8], lasting: Lasting) -> Result<(), Failure> {
-    let (mut file, name, path) = create(folder, lasting)?;
-    let stored = write(folder, &mut file, letter, headers, lasting).and_then(|new| {
-        let Some((new, stat)) = new else {
-            return publish(folder, &path, AT_FDCWD, &folder.join("new").join(&name), lasting);
-        };
-        publish(folder, &path, new.as_fd(), Path::new(&name), lasting)?;
-        make_durable(&new, &stat, &folder.join("new").join(&name))
-    });
-    if stored.is_err() {
-        // Best effort: what stays in tmp/ is no mail.
-        let _ = std::fs::remove_file(&path);
+    let file = create(folder, lasting, NewFile::make)?;
+    if fill(file, letter, headers, lasting)? {
+        return Ok(());
     }
-    stored
+    let file = create(folder, lasting, NewFile::in_tmp)?;
+    fill(file, letter, headers, lasting).map(|_| ())
+}
+
+/// Writes the message, and gives it its place in `new/`. A file without a name may get none: that is false.
+fn fill(
+    mut file: NewFile<'_>,
+    letter: &Letter<'_>,
+    headers: &[u8],
+    lasting: Lasting,
+) -> Result<bool, Failure> {
+    let new = write(&mut file, letter, headers, lasting)?;
+    let folder_of_place = new.as_ref().map(|(new, _)| new.as_fd());
+    let published = match file.publish(folder_of_place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && file.is_in_tmp() => {
+            make_folders(file.folder, lasting)?;
+            file.publish(folder_of_place)
+        }
+        result => result,
+    };
+    match published {
+        Ok(()) => {}
+        // One in `tmp/` may do, or tells what is wrong.
+        Err(_) if !file.is_in_tmp() => return Ok(false),
+        Err(error) => {
+            let place = file.place();
+            return Err(Failure::from_io(&error, format_args!("move maildir file to {}", place.display())));
+        }
+    }
+    new.map_or(Ok(()), |(new, stat)| make_durable(&new, &stat, &file.place())).map(|()| true)
 }
 
 /// Writes the message. Gives `new/`, where that is to be synced when it has the message.
 fn write(
-    folder: &Path,
-    file: &mut File,
+    file: &mut NewFile<'_>,
     letter: &Letter<'_>,
     headers: &[u8],
     lasting: Lasting,
 ) -> Result<Option<(File, Metadata)>, Failure> {
     let failed = |error: io::Error| Failure::from_io(&error, "error writing message");
     // A file moves within its file system only: that of `new/` is the same.
-    let lasting = lasting.within(&file.metadata().map_err(failed)?);
+    let lasting = lasting.within(&file.file.metadata().map_err(failed)?);
     let new = match lasting {
-        Lasting::Synced => Some(open_new(folder, lasting)?),
+        Lasting::Synced => Some(open_new(file.folder, lasting)?),
         Lasting::Ordered(_) => None,
     };
+    let file = &mut file.file;
     letter
         .write_to(file, headers)
         .and_then(|()| match lasting {
@@ -169,25 +191,28 @@ fn make_folders(folder: &Path, lasting: Lasting) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the file in `tmp/`: new, nobody else's, not through a link.
-fn create(folder: &Path, lasting: Lasting) -> Result<(File, String, PathBuf), Failure> {
+/// Makes the file, and the folders where they are missing.
+fn create<'a>(
+    folder: &'a Path,
+    lasting: Lasting,
+    make: impl Fn(&'a Path, String) -> io::Result<NewFile<'a>>,
+) -> Result<NewFile<'a>, Failure> {
     let mut made_folders = false;
     let mut tries = 0;
     loop {
-        let name = unique_name();
-        let path = folder.join("tmp").join(&name);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         tries += 1;
-        match options.open(&path) {
-            Ok(file) => return Ok((file, name, path)),
+        match make(folder, unique_name()) {
+            Ok(file) => return Ok(file),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < MAX_NAMES => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && !made_folders => {
                 made_folders = true;
                 make_folders(folder, lasting)?;
             }
             Err(error) => {
-                return Err(Failure::from_io(&error, format_args!("create maildir file {}", path.display())));
+                return Err(Failure::from_io(
+                    &error,
+                    format_args!("create maildir file in {}", folder.display()),
+                ));
             }
         }
     }
@@ -204,38 +229,6 @@ fn unique_name() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     format!("{}.M{}P{}Q{count}.{}", now.as_secs(), now.subsec_micros(), *PROCESS, *HOST)
-}
-
-/// Moves the file to its place in `new/`, which is made where it is missing.
-fn publish(
-    folder: &Path,
-    path: &Path,
-    at: BorrowedFd<'_>,
-    place: &Path,
-    lasting: Lasting,
-) -> Result<(), Failure> {
-    let moved = match rename(path, at, place) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_folders(folder, lasting)?;
-            rename(path, at, place)
-        }
-        result => result,
-    };
-    moved.map_err(|error| Failure::from_io(&error, format_args!("rename {} into new/", path.display())))
-}
-
-/// Renames without ever replacing what is there.
-fn rename(path: &Path, at: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
-    match nix::fcntl::renameat2(AT_FDCWD, path, at, place, RenameFlags::RENAME_NOREPLACE) {
-        // A file system without the flag (NFS, some FUSE): a link fails where the name exists, too.
-        Err(Errno::EINVAL | Errno::ENOSYS) => {
-            nix::unistd::linkat(AT_FDCWD, path, at, place, nix::fcntl::AtFlags::empty())?;
-            // The mail is there: an error would bring it once more. The name that stays in tmp/ is no mail.
-            let _ = std::fs::remove_file(path);
-            Ok(())
-        }
-        result => Ok(result?),
-    }
 }
 
 /// Syncs `new/`. Where the folder's file system knows no such thing (`EINVAL`) its names are as durable as they get;
@@ -360,17 +353,5 @@ mod tests {
             deliver_lasting(&folder, 0, lasting).unwrap();
             assert_eq!(files(&folder.join("new")).len(), 1);
         }
-    }
-
-    #[test]
-    fn a_name_in_new_is_never_replaced() {
-        let home = tempfile::tempdir().unwrap();
-        let (from, new) = (home.path().join("from"), home.path().join("new"));
-        std::fs::create_dir(&new).unwrap();
-        std::fs::write(&from, "ours").unwrap();
-        std::fs::write(new.join("x"), "theirs").unwrap();
-        let error = rename(&from, AT_FDCWD, &new.join("x")).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(std::fs::read(new.join("x")).unwrap(), b"theirs");
     }
 }
