@@ -148,12 +148,9 @@ fn relay(config: &Config, own: &[IpAddr], report: &mut Report) {
         Err(error) => return report.fail("relay", error.to_string(), "mend mynetworks"),
     };
     let is_trusted = |ip: IpAddr| networks.matches_host("", ip).unwrap_or(false);
-    // Documentation addresses: nobody's network has them.
-    for stranger in ["203.0.113.77", "2001:db8:ffff::77"] {
-        if stranger.parse().is_ok_and(is_trusted) {
-            let advice = "list only your own networks in mynetworks";
-            return report.fail("relay", "mynetworks holds the whole world: this is an open relay", advice);
-        }
+    if let Ok(Some(item)) = lookup::trusted_strangers(config) {
+        let text = format!("mynetworks: {item} holds hosts all over the internet: this is an open relay");
+        return report.fail("relay", text, "list only your own networks in mynetworks");
     }
     // A service that is bound to the loopback interface no stranger reaches.
     let is_open = |(entry, address): &(&ServiceEntry, SocketAddr)| {

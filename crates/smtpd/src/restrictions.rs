@@ -21,6 +21,7 @@ mod helo;
 mod judge;
 mod login;
 mod mx_backup;
+mod open_relay;
 mod parse;
 mod policy;
 mod server_access;
@@ -324,17 +325,16 @@ impl Restrictions {
 
 /// What is wrong with the restrictions of a configuration: for `postroad check` and for the log at each start.
 ///
-/// Errors are lists that cannot work; warnings are verbs that have no effect yet.
+/// Errors are lists that cannot work; warnings are verbs that have no effect yet, and a host that relays for everyone.
 #[must_use]
 pub fn verify(config: &Config) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let file = config.directory().join("main.cf");
     let mut report = |severity, text| found.push(Diagnostic { severity, file: file.clone(), line: 0, text });
-    let mut guarded = false;
+    let mut lists = HashMap::new();
     for (name, parameter) in LISTS {
         let mut parser = Parser::new(config);
-        let list = parser.list(&config.get(parameter));
-        guarded |= name.contains("relay") | name.contains("recipient") && list.guards_relaying();
+        lists.insert(name, parser.list(&config.get(parameter)));
         let mut told = HashMap::new();
         for problem in parser.problems {
             if told.insert(problem.to_string(), ()).is_none() {
@@ -346,11 +346,15 @@ pub fn verify(config: &Config) -> Vec<Diagnostic> {
             }
         }
     }
-    if !guarded {
+    let early = ["smtpd_client_restrictions", "smtpd_sender_restrictions"].map(|name| &lists[name]);
+    let late = ["smtpd_relay_restrictions", "smtpd_recipient_restrictions"].map(|name| (name, &lists[name]));
+    if !late.iter().any(|(_, list)| list.guards_relaying()) {
         let text = "smtpd_relay_restrictions or smtpd_recipient_restrictions must contain at least one of: \
                     reject_unauth_destination, defer_unauth_destination, reject, defer, defer_if_permit; \
                     without it anybody could send mail anywhere through this host";
         report(Severity::Error, text.to_owned());
+    } else if let Some(text) = open_relay::way_of_strangers(config, &early, &late) {
+        report(Severity::Warning, text);
     }
     found
 }

@@ -88,6 +88,40 @@ fn an_open_relay_is_an_error() {
 }
 
 #[test]
+fn a_host_that_relays_for_everyone_says_so() {
+    let world = "holds hosts all over the internet, and smtpd_relay_restrictions has permit_mynetworks: anybody can \
+                 send mail anywhere through this host; list only your own networks, such as 127.0.0.0/8 [::1]/128";
+    let before = "smtpd_relay_restrictions: permit stands before all that refuses strangers: anybody can send mail \
+                  anywhere through this host; put reject_unauth_destination before it";
+    for (settings, text) in [
+        ("mynetworks = 127.0.0.0/8 0.0.0.0/0", format!("mynetworks: 0.0.0.0/0 {world}")),
+        ("mynetworks = [::]/0", format!("mynetworks: [::]/0 {world}")),
+        (
+            "mynetworks = static:all\nsmtpd_restriction_classes = c\nc = permit_mynetworks, reject\n\
+             smtpd_relay_restrictions = c\nsmtpd_recipient_restrictions = sleep 1",
+            format!("mynetworks: static:all {world}"),
+        ),
+        ("smtpd_relay_restrictions = warn_if_reject reject, permit, reject", before.to_owned()),
+    ] {
+        let found = problems(&format!("compatibility_level = 3.6\ninet_protocols = all\n{settings}\n"));
+        assert_eq!(found, [(Severity::Warning, text)], "{settings}");
+    }
+}
+
+#[test]
+fn a_world_that_is_refused_elsewhere_is_no_reason_to_warn() {
+    for settings in [
+        "smtpd_relay_restrictions = permit_sasl_authenticated, reject",
+        "smtpd_recipient_restrictions = permit_sasl_authenticated, reject",
+        "smtpd_client_restrictions = permit_sasl_authenticated, reject",
+        "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = reject_unauth_destination, permit",
+    ] {
+        let main_cf = format!("compatibility_level = 3.6\nmynetworks = 0.0.0.0/0\n{settings}\n");
+        assert_eq!(problems(&main_cf), [], "{settings}");
+    }
+}
+
+#[test]
 fn classes_that_name_each_other_end() {
     let main_cf = "compatibility_level = 3.6\nsmtpd_restriction_classes = a, b\na = b\nb = a\n\
                    smtpd_client_restrictions = a\n";
