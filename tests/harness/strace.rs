@@ -18,6 +18,8 @@ use crate::{Instance, peer, wait_for};
 pub struct Tracing {
     /// The calls that are recorded, as strace's `-e trace=` wants them.
     pub calls: String,
+    /// Only those that name this file or folder, or have it open.
+    pub about: Option<PathBuf>,
     /// What is injected, as strace's `--inject=` wants it, without `when=`: `write:error=ENOSPC`.
     pub fault: Option<String>,
     /// Which of a thread's calls: `3`, `3+`.
@@ -37,6 +39,9 @@ impl Tracing {
         let mut command = peer("strace");
         command.args(["--follow-forks", "--decode-fds=path", "--string-limit=80", "--output"]);
         command.arg(record).arg(format!("--trace={}", self.calls));
+        if let Some(path) = &self.about {
+            command.arg("--trace-path").arg(path);
+        }
         if let Some(fault) = &self.fault {
             command.arg(format!("--inject={fault}:when={}", self.when));
         }

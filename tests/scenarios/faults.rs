@@ -8,6 +8,7 @@
 mod births;
 mod clock;
 mod disks;
+mod maildirs;
 mod operator;
 mod points;
 mod programs;
@@ -136,6 +137,7 @@ fn a_slow_disk_costs_time_and_nothing_else() {
         calls: call.to_owned(),
         fault: Some(format!("{call}:delay_exit=300000")),
         when: "1+".to_owned(),
+        ..Tracing::default()
     };
     for (daemon, call) in
         [("cleanup", "fsync"), ("virtual", "fdatasync"), ("local", "fdatasync"), ("qmgr", "unlinkat")]

@@ -316,7 +316,7 @@ fn for_each_kill(call: &str, old: &str, mut then: impl FnMut(&Instance)) {
     for step in 1..1000 {
         let site = Builder::new().as_root().prepare();
         let fault = Some(format!("{call}:signal=SIGKILL"));
-        let tracing = Tracing { calls: call.to_owned(), fault, when: step.to_string() };
+        let tracing = Tracing { calls: call.to_owned(), fault, when: step.to_string(), ..Tracing::default() };
         let mut strace = tracing.command(&site.path("calls"));
         strace.arg(site.path("sbin/postroad")).args(["import-queue", old]).env("MAIL_CONFIG", site.etc());
         if run(strace, b"").status == 0 {

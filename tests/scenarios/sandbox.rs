@@ -221,7 +221,10 @@ fn what_the_kernel_lacks_is_told_and_mail_passes_without() {
     ] {
         let site = usual().prepare();
         let fault = Some(format!("{call}:error={error}"));
-        let _strace = Strace::start(&site, &Tracing { calls: call.into(), fault, when: "1+".into() });
+        let _strace = Strace::start(
+            &site,
+            &Tracing { calls: call.into(), fault, when: "1+".into(), ..Tracing::default() },
+        );
         site.wait_for_log(&["master[", "warning: sandbox: this kernel ", lacks]);
         assert!(site.postroad(&["status"]).stdout.contains(lacks), "{lacks}");
         assert!(status_of(&site, "qmgr").ends_with(state), "{}", status_of(&site, "qmgr"));

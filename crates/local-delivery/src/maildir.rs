@@ -102,7 +102,7 @@ fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8], lasting: Lasting) -
     fill(file, letter, headers, lasting).map(|_| ())
 }
 
-/// Writes the message, and gives it its place in `new/`. A file without a name may get none: that is false.
+/// Writes the message, and gives it its place in `new/`. That is false where a file needs a name in `tmp/` to get there.
 fn fill(
     mut file: NewFile<'_>,
     letter: &Letter<'_>,
@@ -120,8 +120,7 @@ fn fill(
     };
     match published {
         Ok(()) => {}
-        // One in `tmp/` may do, or tells what is wrong.
-        Err(_) if !file.is_in_tmp() => return Ok(false),
+        Err(error) if file.needs_tmp(&error) => return Ok(false),
         Err(error) => {
             let place = file.place();
             return Err(Failure::from_io(&error, format_args!("move maildir file to {}", place.display())));

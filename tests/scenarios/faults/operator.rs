@@ -42,7 +42,7 @@ fn the_list_of_the_queue_is_whole_or_an_error() {
         for call in ["openat", "getdents64", "read", "pread64", "newfstatat", "sendto"] {
             site.run("postqueue", &["-j"], "").ok();
             let fault = Some(format!("{call}:error={error}"));
-            let tracing = Tracing { calls: call.into(), fault, when: "1+".into() };
+            let tracing = Tracing { calls: call.into(), fault, when: "1+".into(), ..Tracing::default() };
             let strace = Strace::attach(&site.pids("showq"), &tracing, &site.path("strace"));
             let log_before = site.log().len();
             let output = site.run("postqueue", &["-j"], "");

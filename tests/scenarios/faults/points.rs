@@ -9,7 +9,7 @@ use scenarios::Tracing;
 pub(super) const CALLS: &str = "open,openat,write,writev,pwrite64,pwritev,read,pread64,fsync,fdatasync,rename,\
     renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,chmod,fchmod,fchmodat,ftruncate,fallocate,stat,lstat,\
     fstat,newfstatat,statx,getdents64,socket,accept4,pipe2,connect,sendto,sendmsg,recvfrom,recvmsg,clone,clone3,\
-    flock,poll,ppoll,epoll_wait,fcntl,setsockopt,socketpair,chdir,setpgid,dup2,execve,pidfd_open";
+    flock,poll,ppoll,epoll_wait,fcntl,setsockopt,socketpair,chdir,setpgid,dup2,execve,pidfd_open,sync_file_range";
 
 /// More of them, which a program makes when it starts.
 pub(super) const CALLS_OF_A_START: &str = "bind,listen,signalfd4,eventfd2,chown,fchown,fchownat";
@@ -24,7 +24,7 @@ const DESCRIPTOR: &[&str] = &["EMFILE", "ENFILE"];
 const TALK: &[&str] = &["ECONNRESET", "EINTR", "ENOBUFS"];
 
 /// The errors of each call.
-const ERRORS: [(&str, &[&str]); 65] = [
+const ERRORS: [(&str, &[&str]); 66] = [
     ("open", &["ENOSPC", "EMFILE", "ENFILE", "EDQUOT", "EROFS", "EIO"]),
     ("openat", &["ENOSPC", "EMFILE", "ENFILE", "EDQUOT", "EROFS", "EIO"]),
     ("write", STORE),
@@ -90,6 +90,7 @@ const ERRORS: [(&str, &[&str]); 65] = [
     ("landlock_add_rule", &["ENOMEM"]),
     ("landlock_restrict_self", &["EPERM"]),
     ("sched_setscheduler", &["EPERM"]),
+    ("sync_file_range", SYNC),
 ];
 
 /// What the C library says to an error.
@@ -167,6 +168,7 @@ impl Point {
             calls: self.call.clone(),
             fault: Some(format!("{}:error={}", self.call, self.error)),
             when: format!("{}{}", self.number, if self.lasts { "+" } else { "" }),
+            ..Tracing::default()
         }
     }
 

@@ -208,6 +208,7 @@ fn a_reload_that_fails_leaves_what_runs() {
             calls: "openat".into(),
             fault: Some(format!("openat:error={error}")),
             when: "1+".into(),
+            ..Tracing::default()
         };
         let strace = Strace::attach(&site.pids("master"), &tracing, &site.path("strace"));
         let output = site.postroad(&["reload"]);

@@ -244,8 +244,12 @@ fn a_user_database_that_cannot_be_opened_makes_nobody_unknown() {
     let site = prepared(site().main(check).main("smtpd_hard_error_limit = 100"));
     send(&site, "", &[GAMES], NOTE);
     site.wait_for_mail(RECIPIENT, 1);
-    let fault =
-        Tracing { calls: "openat".into(), fault: Some("openat:error=ENFILE".into()), when: "1+".into() };
+    let fault = Tracing {
+        calls: "openat".into(),
+        fault: Some("openat:error=ENFILE".into()),
+        when: "1+".into(),
+        ..Tracing::default()
+    };
     // What is known of a user is forgotten after a second.
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let strace = Strace::attach(&site.pids("local"), &fault, &site.path("strace"));

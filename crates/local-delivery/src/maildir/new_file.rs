@@ -65,6 +65,14 @@ impl<'a> NewFile<'a> {
         self.in_tmp.is_some()
     }
 
+    /// Whether one in `tmp/` may get the place that this one did not, or tells what is wrong: not every file system and
+    /// not every kernel lets a file without a name have one. What ails the disk ails both.
+    pub(super) fn needs_tmp(&self, error: &io::Error) -> bool {
+        let is_of_disk =
+            matches!(error.raw_os_error(), Some(libc::EIO | libc::ENOSPC | libc::EDQUOT | libc::EROFS));
+        self.in_tmp.is_none() && !is_of_disk
+    }
+
     /// Where it is when it is whole.
     pub(super) fn place(&self) -> PathBuf {
         self.folder.join("new").join(&self.name)
