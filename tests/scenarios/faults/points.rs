@@ -209,8 +209,9 @@ impl Point {
             return true;
         }
         let Some((before, _)) = text.rsplit_once(self.cause()) else { return false };
-        const OBJECTS: [&str; 13] = [
+        const OBJECTS: [&str; 14] = [
             "/",
+            "folder ",
             "bind ",
             "table ",
             "connection",

@@ -93,16 +93,18 @@ pub fn version() -> Option<i64> {
     (answer > 0).then_some(answer)
 }
 
-/// The rule for a path; `None` for one that does not exist, or that this process could not come to anyway. What is only wrong for
-/// a moment is an error: the process would be without it for good.
+/// The rule for a path; `None` for one that does not exist, or that this process could not come to anyway. Whatever else is wrong
+/// with it is an error, as it may be so for a moment only: the process would be without it for good.
 fn rule(path: &Path, access: FileAccess) -> io::Result<Option<PathBeneath<File>>> {
-    let passing = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EIO];
+    const NOT_THERE: [i32; 6] =
+        [libc::ENOENT, libc::ENOTDIR, libc::EACCES, libc::EPERM, libc::ELOOP, libc::ENAMETOOLONG];
     let file = match File::options().read(true).custom_flags(libc::O_PATH).open(path) {
         Ok(file) => file,
-        Err(error) if error.raw_os_error().is_some_and(|number| passing.contains(&number)) => {
-            return Err(error);
+        // What holds a zero byte is no path, of which the system was not even asked.
+        Err(error) if error.raw_os_error().is_none_or(|number| NOT_THERE.contains(&number)) => {
+            return Ok(None);
         }
-        Err(_) => return Ok(None),
+        Err(error) => return Err(error),
     };
     let of_files = AccessFs::from_file(ABI::V5);
     let rights = access.rights();
