@@ -83,9 +83,10 @@ impl Server {
         })();
         match result {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                log::warning!("anvil client: {error}")
+                log::warning!("anvil client: {error}");
             }
-            _ => {}
+            Err(error) => service::tell_own_trouble(&"a client of anvil", &error),
+            Ok(()) => {}
         }
     }
 

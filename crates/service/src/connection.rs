@@ -1,10 +1,13 @@
 //! A client's connection.
 
-use std::io::{self, Read, Write};
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+use ipc::log;
 
 /// A connection that was accepted, and who is at the other end.
 #[derive(Debug)]
@@ -96,5 +99,51 @@ impl Write for &Stream {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Has the log say why the connection of a client is lost, where that is neither the client's doing nor the network's.
+pub fn tell_own_trouble(client: &dyn fmt::Display, error: &io::Error) {
+    if is_own_trouble(error) {
+        log::warning!("connection of {client}: {error}");
+    }
+}
+
+/// Whether a connection is lost by trouble of this host: not by the other side, nor by the network, nor by time.
+#[must_use]
+pub fn is_own_trouble(error: &io::Error) -> bool {
+    use ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
+        NotConnected, TimedOut, WouldBlock,
+    };
+    let is_theirs = matches!(
+        error.kind(),
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkDown
+            | NetworkUnreachable
+            | NotConnected
+            | TimedOut
+            | WouldBlock
+    );
+    // What TLS says of the other side has no number.
+    error.raw_os_error().is_some() && !is_theirs
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc;
+
+    use super::*;
+
+    #[test]
+    fn trouble_is_our_own_where_neither_the_other_side_nor_the_network_nor_time_has_part_in_it() {
+        let is_own = |number| is_own_trouble(&io::Error::from_raw_os_error(number));
+        assert!([libc::ENOBUFS, libc::ENOMEM, libc::EIO, libc::EMFILE].into_iter().all(is_own));
+        let theirs = [libc::ECONNRESET, libc::EPIPE, libc::EHOSTUNREACH, libc::ETIMEDOUT, libc::EAGAIN];
+        assert!(!theirs.into_iter().any(is_own));
+        assert!(!is_own_trouble(&io::Error::other("a certificate that nobody vouches for")));
     }
 }

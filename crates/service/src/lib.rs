@@ -28,7 +28,7 @@ mod workers;
 use std::fmt;
 
 pub use agent::{Agent, Delivery, DeliveryRecipient, Results, SiteAgent};
-pub use connection::{Connection, Stream};
+pub use connection::{Connection, Stream, is_own_trouble, tell_own_trouble};
 pub use debug_peers::DebugPeers;
 pub use judgement::judge;
 pub use lifecycle::{Event, Lifecycle};

@@ -1,5 +1,6 @@
 //! A session with a server, driven over its stream: what it waits for decides how long it waits.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use service::transcript::{PROTOCOL, Transcript};
@@ -261,6 +262,10 @@ impl Trouble {
         match self {
             Self::Broken(Broken::Lost, stage) | Self::Closed(None, stage) => {
                 format!("lost connection with {server} while {}", stage.activity())
+            }
+            Self::Broken(Broken::Own(number), stage) => {
+                let cause = config::cause(&io::Error::from_raw_os_error(*number));
+                format!("lost connection with {server} while {}: {cause}", stage.activity())
             }
             Self::Broken(Broken::TimedOut, stage) => {
                 format!("conversation with {server} timed out while {}", stage.activity())

@@ -63,6 +63,8 @@ pub(crate) enum Broken {
     Lost,
     /// It took too long.
     TimedOut,
+    /// This host has trouble of its own, which has this number.
+    Own(i32),
 }
 
 impl Stream {
@@ -224,7 +226,9 @@ impl Limit {
 fn broken(error: &io::Error) -> Broken {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => Broken::TimedOut,
-        _ => Broken::Lost,
+        _ => {
+            error.raw_os_error().filter(|_| service::is_own_trouble(error)).map_or(Broken::Lost, Broken::Own)
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The connection with its time limits.
 
-use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,8 +48,8 @@ pub(crate) struct Wire<'a> {
 
 impl<'a> Wire<'a> {
     pub(crate) fn new(stream: &'a Stream, patience: Patience) -> io::Result<Self> {
-        let socket =
-            Paced::new(stream, patience).inspect_err(|error| tell_own_trouble(&"a client", error))?;
+        let socket = Paced::new(stream, patience)
+            .inspect_err(|error| service::tell_own_trouble(&"a client", error))?;
         Ok(Self { socket, tls: None })
     }
 
@@ -243,30 +242,8 @@ fn lost(error: &io::Error) -> Lost {
     if is_timeout(error) {
         return Lost::Patience;
     }
-    tell_own_trouble(&"a client", error);
+    service::tell_own_trouble(&"a client", error);
     Lost::Connection
-}
-
-/// Has the log say why a connection is lost, where that is neither the client's doing nor the network's.
-pub(crate) fn tell_own_trouble(client: &dyn fmt::Display, error: &io::Error) {
-    use ErrorKind::{
-        BrokenPipe, ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable,
-        NotConnected, TimedOut,
-    };
-    let theirs = [
-        BrokenPipe,
-        ConnectionAborted,
-        ConnectionReset,
-        HostUnreachable,
-        NetworkDown,
-        NetworkUnreachable,
-        NotConnected,
-        TimedOut,
-    ];
-    // What TLS says of a client has no number.
-    if error.raw_os_error().is_some() && !theirs.contains(&error.kind()) {
-        log::warning!("connection of {client}: {error}");
-    }
 }
 
 fn is_timeout(error: &io::Error) -> bool {

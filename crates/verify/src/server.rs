@@ -232,10 +232,12 @@ pub(crate) fn serve(server: &Server, connection: &Connection) {
         }
         Ok(())
     })();
-    if let Err(error) = result
-        && error.kind() == io::ErrorKind::InvalidData
-    {
-        log::warning!("client of verify: {error}");
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            log::warning!("client of verify: {error}");
+        }
+        Err(error) => service::tell_own_trouble(&"a client of verify", &error),
+        Ok(()) => {}
     }
 }
 

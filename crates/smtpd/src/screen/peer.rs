@@ -12,7 +12,6 @@ use service::{Connection, Stream};
 use super::block_lists::Score;
 use super::passed::Passed;
 use super::refusing::Refusing;
-use crate::wire::tell_own_trouble;
 
 /// A client under test.
 pub(super) struct Peer {
@@ -96,7 +95,7 @@ impl Peer {
             Ok(count) => Some(&buffer[..count]),
             Err(Errno::EAGAIN | Errno::EINTR) => None,
             Err(error) => {
-                tell_own_trouble(&self.shown, &error.into());
+                service::tell_own_trouble(&self.shown, &error.into());
                 Some(&[])
             }
         }
@@ -111,7 +110,7 @@ impl Peer {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return false,
                 Err(error) => {
-                    tell_own_trouble(&self.shown, &error.into());
+                    service::tell_own_trouble(&self.shown, &error.into());
                     return false;
                 }
             }
