@@ -183,7 +183,8 @@ impl Match<'_> {
     }
 
     fn addressed(&self, word: &str, rest: &str, action: fn(Address) -> Action) -> Action {
-        match mail::header_address::parse_first(rest).filter(|address| address.domain().is_some()) {
+        let address = mail::header_address::parse_first(rest).ok().flatten();
+        match address.filter(|address| address.domain().is_some()) {
             Some(address) => {
                 self.log(word, rest);
                 action(address)

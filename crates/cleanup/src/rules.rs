@@ -122,7 +122,9 @@ impl Rules {
             return Ok(None);
         }
         let found = self.search.general(maps, address)?;
-        Ok(found.and_then(|found| mail::header_address::parse_first(&found.value)))
+        let Some(found) = found else { return Ok(None) };
+        mail::header_address::parse_first(&found.value)
+            .map_err(|why| LookupError::new(&maps.labels(), format!("the value for {address}: {why}")))
     }
 }
 

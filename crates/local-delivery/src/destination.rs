@@ -4,7 +4,8 @@
 
 use std::path::PathBuf;
 
-use mail::{Address, header_address};
+use mail::Address;
+use mail::header_address::{Mailboxes, Unfit};
 
 /// One place where a message goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +22,8 @@ pub(crate) enum Destination {
     HomeFile(PathBuf),
     /// `:include:/file`: the destinations that the file lists.
     Include(PathBuf),
+    /// Something is meant that nothing here can work with.
+    Unfit(Unfit),
 }
 
 impl Destination {
@@ -45,13 +48,16 @@ impl Destination {
     }
 }
 
-/// The destinations of one line, in their order.
+/// The destinations of one line, in their order; the first of what is unfit comes last.
 #[must_use]
 pub(crate) fn parse_line(line: &str) -> Vec<Destination> {
-    let items = header_address::Mailboxes::new(line.as_bytes());
-    items
+    let mut items = Mailboxes::new(line.as_bytes());
+    let mut found: Vec<Destination> = items
+        .by_ref()
         .map(|item| Destination::from_item(item.address, line.as_bytes()[item.range].starts_with(b"\\")))
-        .collect()
+        .collect();
+    found.extend(items.unfit().map(Destination::Unfit));
+    found
 }
 
 /// The destinations of a `.forward` or `:include:` file: lines with the syntax of an alias's right-hand side, and
@@ -100,7 +106,20 @@ mod tests {
             Destination::File(path) => format!("file {}", path.display()),
             Destination::HomeFile(path) => format!("home file {}", path.display()),
             Destination::Include(path) => format!("include {}", path.display()),
+            Destination::Unfit(why) => format!("unfit: {why}"),
         }
+    }
+
+    #[test]
+    fn what_is_too_long_is_no_less_than_the_others() {
+        let line = format!("alice, \"|/bin/x {}\", bob", "y".repeat(3000));
+        let found: Vec<String> = parse_line(&line).iter().map(show).collect();
+        assert_eq!(found[..2], ["address alice", "address bob"]);
+        assert!(
+            found[2].starts_with("unfit: address is longer than 2048 bytes: |/bin/x yyy"),
+            "{}",
+            found[2]
+        );
     }
 
     #[test]

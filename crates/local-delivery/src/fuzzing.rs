@@ -12,7 +12,7 @@ pub fn destinations(text: &[u8], line_limit: usize, limit: usize) -> Option<[usi
     let mut counts = [0; 3];
     for destination in &found {
         let place = match destination {
-            Destination::Address(_) | Destination::Mailbox(_) => 0,
+            Destination::Address(_) | Destination::Mailbox(_) | Destination::Unfit(_) => 0,
             Destination::Command(_) => 1,
             Destination::File(_) | Destination::HomeFile(_) | Destination::Include(_) => 2,
         };

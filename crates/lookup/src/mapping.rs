@@ -1,7 +1,7 @@
 //! One step of mapping an address through a table: look it up, read the value as addresses, complete them, give them the
 //! extension that the table did not know.
 
-use mail::{Address, header_address};
+use mail::{Address, AddressError, header_address};
 
 use crate::address_search::{AddressSearch, Found};
 use crate::rewrite::{RewriteContext, Rewriter};
@@ -39,33 +39,61 @@ impl AddressMapping {
         } else {
             header_address::parse_list(&value)
         };
-        let kept = if self.propagate { extension } else { "" };
-        let results: Vec<_> = mapped.iter().filter_map(|result| self.complete(result, kept)).collect();
-        if results.is_empty() {
-            let cause = format!("the value \"{value}\" for {address} holds no address");
-            return Err(LookupError::new(&self.labels(), cause));
+        let fails = |cause: String| LookupError::new(&self.maps.labels(), cause);
+        let mapped = mapped.map_err(|why| fails(format!("the value for {address}: {why}")))?;
+        if mapped.is_empty() {
+            return Err(fails(format!("the value \"{value}\" for {address} holds no address")));
         }
-        Ok(Some(results))
+        let kept = if self.propagate { extension } else { "" };
+        let results: Result<Vec<_>, _> = mapped.iter().map(|result| self.complete(result, kept)).collect();
+        results.map(Some).map_err(|why| fails(format!("the value for {address}, with its extension: {why}")))
     }
 
-    fn complete(&self, result: &Address, extension: &str) -> Option<Address> {
+    fn complete(&self, result: &Address, extension: &str) -> Result<Address, AddressError> {
         let standard = self.rewriter.rewrite(result, RewriteContext::Local);
         if extension.is_empty() {
-            return Some(standard.into_owned());
+            return Ok(standard.into_owned());
         }
         let local = standard.local_part();
         match standard.domain() {
-            Some(domain) => Address::new(format!("{local}{extension}@{domain}")).ok(),
-            None => Address::new(format!("{local}{extension}")).ok(),
+            Some(domain) => Address::new(format!("{local}{extension}@{domain}")),
+            None => Address::new(format!("{local}{extension}")),
         }
-    }
-
-    fn labels(&self) -> String {
-        self.maps.tables().iter().map(|table| table.label()).collect::<Vec<_>>().join(", ")
     }
 }
 
 /// A local part as it stands in a list of addresses.
 fn quoted(local: &str) -> String {
     Address::new(local).map_or_else(|_| local.to_owned(), |address| address.to_path())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use config::Snapshot;
+
+    use super::*;
+    use crate::expand::VirtualAliases;
+
+    #[test]
+    fn no_address_of_a_value_is_left_out() {
+        let long = "x".repeat(3000);
+        let main_cf = format!(
+            "myhostname = mail.example.com\nrecipient_delimiter = +\npropagate_unmatched_extensions = virtual\n\
+             virtual_alias_maps = inline:{{ {{list@a = joe, {long}, jim}}, {{c@a = {}@b}} }}\n",
+            &long[..2040]
+        );
+        let snapshot = Snapshot { main_cf: main_cf.into_bytes(), master_cf: Vec::new() };
+        let config = config::Config::inspect(Path::new("/nowhere"), &snapshot, &[]).0;
+        let aliases = VirtualAliases::new(&config).unwrap();
+        for (recipient, why) in [
+            ("list@a", "the value for list@a: address is longer than 2048 bytes: xxx"),
+            ("c+extension@a", "the value for c+extension@a, with its extension: address is longer than"),
+        ] {
+            let address = Address::new(recipient).unwrap();
+            let told = aliases.expand(&address).unwrap_err().to_string();
+            assert!(told.contains(why), "{told}");
+        }
+    }
 }

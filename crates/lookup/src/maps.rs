@@ -50,6 +50,12 @@ impl Maps {
         &self.tables
     }
 
+    /// What the tables are called in errors about all of them.
+    #[must_use]
+    pub fn labels(&self) -> String {
+        self.tables.iter().map(|table| table.label()).collect::<Vec<_>>().join(", ")
+    }
+
     /// The value of the first table that knows `key`.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ const MAX_LENGTH: usize = 2048;
 pub struct Address(Box<str>);
 
 /// Why bytes are not an [`Address`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressError {
     /// Longer than 2048 bytes.
     TooLong,

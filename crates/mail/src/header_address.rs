@@ -3,12 +3,14 @@
 //!
 //! The grammar is RFC 5322 section 3.4, read as generously as Postfix reads it: the obsolete forms (routes, blanks and
 //! comments around dots), 8-bit text, missing brackets and missing commas. Nothing is ever refused: what is no address
-//! is skipped, and a rewritten value differs from the original in the bytes of the changed addresses alone. Parsing
-//! takes time and memory linear in the value, whose length the caller limits.
+//! is skipped, what would be one but for its length or its bytes is told as [`Unfit`], and a rewritten value differs from
+//! the original in the bytes of the changed addresses alone. Parsing takes time and memory linear in the value, whose
+//! length the caller limits.
 
+use std::fmt;
 use std::ops::Range;
 
-use crate::Address;
+use crate::{Address, AddressError};
 
 /// One address of a list, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,18 +21,53 @@ pub struct Mailbox {
     pub range: Range<usize>,
 }
 
-/// The addresses of a list in order, in internal form; what cannot be an [`Address`] is left out.
+/// Where an address stands that nothing here can work with. Whoever takes recipients from a list must not leave it out in
+/// silence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Unfit {
+    why: AddressError,
+    beginning: String,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.why, self.beginning)
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+/// How much of an unfit address is shown.
+const SHOWN: usize = 60;
+
+impl Unfit {
+    fn new(why: AddressError, text: &[u8]) -> Self {
+        let beginning = String::from_utf8_lossy(&text[..text.len().min(SHOWN)]);
+        let rest = if text.len() > SHOWN { "..." } else { "" };
+        Self { why, beginning: beginning.into_owned() + rest }
+    }
+}
+
+/// The addresses of a list in order, in internal form.
 ///
 /// `"|command args"`, `/file` and `:include:/file` of aliases come out as addresses of that text.
-#[must_use]
-pub fn parse_list(value: &str) -> Vec<Address> {
-    Mailboxes::new(value.as_bytes()).map(|mailbox| mailbox.address).collect()
+///
+/// # Errors
+/// The first that cannot be an [`Address`].
+pub fn parse_list(value: &str) -> Result<Vec<Address>, Unfit> {
+    let mut mailboxes = Mailboxes::new(value.as_bytes());
+    let found = mailboxes.by_ref().map(|mailbox| mailbox.address).collect();
+    mailboxes.unfit().map_or(Ok(found), Err)
 }
 
 /// The first address of a list.
-#[must_use]
-pub fn parse_first(value: &str) -> Option<Address> {
-    Mailboxes::new(value.as_bytes()).next().map(|mailbox| mailbox.address)
+///
+/// # Errors
+/// That it cannot be an [`Address`].
+pub fn parse_first(value: &str) -> Result<Option<Address>, Unfit> {
+    let mut mailboxes = Mailboxes::new(value.as_bytes());
+    let first = mailboxes.next().map(|mailbox| mailbox.address);
+    mailboxes.unfit().map_or(Ok(first), Err)
 }
 
 /// Appends `value` to `out` with each address replaced for which `change` returns another one; says whether there was
@@ -85,6 +122,7 @@ pub struct Mailboxes<'a> {
     handed_out: usize,
     /// The item stood between `<` and `>`: it is one address, whatever blanks are in it.
     bracketed: bool,
+    unfit: Option<Unfit>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +153,13 @@ impl<'a> Mailboxes<'a> {
     /// The addresses of this value.
     #[must_use]
     pub fn new(value: &'a [u8]) -> Self {
-        Self { value, at: 0, item: Vec::new(), handed_out: 0, bracketed: false }
+        Self { value, at: 0, item: Vec::new(), handed_out: 0, bracketed: false, unfit: None }
+    }
+
+    /// The first of what was passed that would be an address, but cannot be an [`Address`].
+    #[must_use]
+    pub fn unfit(self) -> Option<Unfit> {
+        self.unfit
     }
 
     /// Reads up to the end of an item: a comma, a closing bracket, the end of the value.
@@ -212,7 +256,8 @@ impl<'a> Mailboxes<'a> {
         Some(first..first + length)
     }
 
-    fn mailbox(&self, tokens: &[Token]) -> Option<Mailbox> {
+    fn mailbox(&mut self, piece: Range<usize>) -> Option<Mailbox> {
+        let tokens = &self.item[piece];
         let (first, last) = (tokens.first()?, tokens.last()?);
         if !tokens.iter().any(|token| token.kind.is_word()) {
             return None;
@@ -227,8 +272,15 @@ impl<'a> Mailboxes<'a> {
             after_word = is_word;
             push_internal(&mut text, token.kind, &self.value[token.start..token.end]);
         }
-        let address = Address::from_bytes(&text).ok().filter(|address| !address.is_null())?;
-        Some(Mailbox { address, range: first.start..last.end })
+        let range = first.start..last.end;
+        match Address::from_bytes(&text) {
+            Ok(address) if address.is_null() => None,
+            Ok(address) => Some(Mailbox { address, range }),
+            Err(why) => {
+                self.unfit.get_or_insert_with(|| Unfit::new(why, &text));
+                None
+            }
+        }
     }
 }
 
@@ -244,7 +296,7 @@ impl Iterator for Mailboxes<'_> {
                 }
                 continue;
             };
-            if let Some(mailbox) = self.mailbox(&self.item[piece]) {
+            if let Some(mailbox) = self.mailbox(piece) {
                 return Some(mailbox);
             }
         }
@@ -338,7 +390,29 @@ mod tests {
     use super::*;
 
     fn list(value: &str) -> Vec<String> {
-        parse_list(value).into_iter().map(String::from).collect()
+        parse_list(value).unwrap().into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn what_would_be_an_address_is_not_left_out_in_silence() {
+        let long = "x".repeat(3000);
+        let told = |value: &[u8]| {
+            let mut mailboxes = Mailboxes::new(value);
+            let fit: Vec<String> = mailboxes.by_ref().map(|mailbox| mailbox.address.into()).collect();
+            (fit, mailboxes.unfit().map(|unfit| unfit.to_string()))
+        };
+        let shown = format!("address is longer than 2048 bytes: {}...", "x".repeat(60));
+        let (fit, why) = told(format!("a@b, {long}@c (d) , <e@{long}>, f").as_bytes());
+        assert_eq!((fit, why.as_deref()), (vec!["a@b".to_owned(), "f".to_owned()], Some(&*shown)));
+        let (fit, why) = told(b"a, j\xf6rg@b, c");
+        assert_eq!((fit.len(), why.as_deref()), (2, Some("address is not UTF-8: j\u{fffd}rg@b")));
+        assert_eq!(told(b"a\0b").1.as_deref(), Some("address contains a NUL, CR or LF: a\0b"));
+        for value in ["", ",", "<>", "\"\"", "a: ;", "(J\u{f6}rg) a", "\"J\\\0rg\" <a@b>"] {
+            assert_eq!(told(value.as_bytes()).1, None, "{value}");
+        }
+        assert_eq!(parse_first(&format!("{long}, a")).unwrap_err().to_string(), shown);
+        assert_eq!(parse_first(&format!("a, {long}")), Ok(Some(Address::new("a").unwrap())));
+        assert!(parse_list(&format!("a, {long}")).is_err());
     }
 
     #[test]
@@ -357,7 +431,7 @@ mod tests {
         for value in
             ["\"", "\"a", "[", "(", "\\", "<", "\"\\", "a\\", "<@a:", "<@", "((a)", "@", ".", ":include:"]
         {
-            let _ = parse_list(value);
+            let _: Vec<Mailbox> = Mailboxes::new(value.as_bytes()).collect();
             let mut out = Vec::new();
             let keep = rewrite(value.as_bytes(), &mut out, |_| Ok::<_, Infallible>(None));
             assert_eq!((keep, out.as_slice()), (Ok(false), value.as_bytes()));

@@ -271,7 +271,7 @@ fn path_of<'a>(arguments: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
 fn address(path: &str) -> Option<Address> {
     match path.trim() {
         "" => Some(Address::null()),
-        path => parse_first(path).filter(|address| !address.is_null()),
+        path => parse_first(path).ok().flatten().filter(|address| !address.is_null()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read};
 use std::ops::Range;
 
 use mail::Address;
-use mail::header_address::Mailboxes;
+use mail::header_address::{Mailboxes, Unfit};
 
 /// How much is read at a time, and the longest line that is looked at as a whole.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -230,14 +230,19 @@ impl Header {
     }
 
     /// The recipients that `-t` asks for. Where a message was resent, they are those of the resending.
-    pub(crate) fn recipients(&self) -> Vec<Address> {
+    ///
+    /// # Errors
+    /// One whose address nothing can work with.
+    pub(crate) fn recipients(&self) -> Result<Vec<Address>, Unfit> {
         let is_resent = self.fields().any(|(name, _)| is_any(name, RESENT_RECIPIENTS));
         let wanted = if is_resent { RESENT_RECIPIENTS } else { RECIPIENTS };
-        let mailboxes = self
-            .fields()
-            .filter(|(name, _)| is_any(name, wanted))
-            .flat_map(|(_, value)| Mailboxes::new(value));
-        mailboxes.map(|mailbox| mailbox.address).filter(|address| !address.is_null()).collect()
+        let mut recipients = Vec::new();
+        for (_, value) in self.fields().filter(|(name, _)| is_any(name, wanted)) {
+            let mut mailboxes = Mailboxes::new(value);
+            recipients.extend(mailboxes.by_ref().map(|mailbox| mailbox.address));
+            mailboxes.unfit().map_or(Ok(()), Err)?;
+        }
+        Ok(recipients)
     }
 
     /// Name and value of each field; the value has its line ends and what folds it.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use mail::header_address::{Mailboxes, parse_first};
+use mail::header_address::{Unfit, parse_first, parse_list};
 use mail::submission::{Head, MAX_HEAD, MAX_RECIPIENTS};
 use mail::{Address, Recipient, Trace};
 
@@ -27,7 +27,7 @@ const MAX_HEADER_WITH_RECIPIENTS: usize = MAX_HEAD;
 pub(crate) fn submit(line: &CommandLine, settings: &Settings, input: impl Read) -> Result<(), Failure> {
     let invoker = Invoker::default();
     let decision = authorization::judge(&invoker, settings)?;
-    let recipients = recipients_of_command_line(line);
+    let recipients = recipients_of_command_line(line)?;
     if recipients.is_empty() && !line.extract_recipients {
         let text = "recipient addresses must be specified on the command line or via the -t option";
         return Err(Failure::new(Exit::Usage, text));
@@ -52,7 +52,7 @@ pub(crate) fn submit(line: &CommandLine, settings: &Settings, input: impl Read) 
 pub(crate) fn probe(line: &CommandLine, settings: &Settings) -> Result<(), Failure> {
     let invoker = Invoker::default();
     let decision = authorization::judge(&invoker, settings)?;
-    let recipients = recipients_of_command_line(line);
+    let recipients = recipients_of_command_line(line)?;
     if line.extract_recipients || recipients.is_empty() {
         return Err(Failure::new(Exit::Usage, "-bv needs recipient addresses on the command line"));
     }
@@ -88,9 +88,14 @@ fn announce_report(head: &Head) -> Result<(), Failure> {
 }
 
 /// Addresses as people write them in a header, so that one argument may hold several.
-fn recipients_of_command_line(line: &CommandLine) -> Vec<Address> {
-    let mailboxes = line.arguments.iter().flat_map(|argument| Mailboxes::new(argument.as_bytes()));
-    mailboxes.map(|mailbox| mailbox.address).filter(|address| !address.is_null()).collect()
+fn recipients_of_command_line(line: &CommandLine) -> Result<Vec<Address>, Failure> {
+    let lists: Result<Vec<_>, _> = line.arguments.iter().map(|argument| parse_list(argument)).collect();
+    lists.map(|lists| lists.concat()).map_err(|why| unfit("recipient", &why))
+}
+
+/// The others are not sent to either: nobody would hear of the one that is missing.
+fn unfit(who: &str, why: &Unfit) -> Failure {
+    Failure::new(Exit::Data, format!("{who} {why}"))
 }
 
 fn read_header<R: Read>(message: &mut Message<R>, has_recipients: bool) -> Result<Header, Failure> {
@@ -113,7 +118,7 @@ fn head(
     header: &Header,
 ) -> Result<Head, Failure> {
     if line.extract_recipients {
-        recipients.extend(header.recipients());
+        recipients.extend(header.recipients().map_err(|why| unfit("recipient", &why))?);
         if recipients.is_empty() {
             return Err(Failure::new(Exit::Usage, "no recipient addresses found in message header"));
         }
@@ -140,7 +145,7 @@ fn head(
 /// What `-f` says (`-f ''` and `-f '<>'` are the null sender), or the login name.
 fn sender(line: &CommandLine, invoker: &Invoker) -> Result<Address, Failure> {
     match &line.sender {
-        Some(sender) => Ok(parse_first(sender).unwrap_or_default()),
+        Some(sender) => Ok(parse_first(sender).map_err(|why| unfit("sender", &why))?.unwrap_or_default()),
         None => {
             let uid = invoker.uid();
             let name = invoker.name();

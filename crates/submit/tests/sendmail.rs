@@ -64,14 +64,34 @@ fn who_says_no_recipient_is_told_so() {
 }
 
 #[test]
+fn no_recipient_is_left_out_in_silence() {
+    let instance = Instance::new("");
+    let long = format!("{}@example.com", "x".repeat(3000));
+    let field = format!("To: a\nBcc: {long}\n\n");
+    let told = "recipient address is longer than 2048 bytes: xxx";
+    for (arguments, input, told) in [
+        (&["a", &long][..], b"x\n".as_slice(), told),
+        (&["-t", "a"], field.as_bytes(), told),
+        (&["-bv", "a", &long], b"", told),
+        (&["-f", &long, "a"], b"x\n", "sender address is longer than 2048 bytes: xxx"),
+        (&["-t"], b"To: a, j\xf6rg@example.com\n\n", "recipient address is not UTF-8: j"),
+    ] {
+        let output = instance.sendmail(arguments, input);
+        assert_eq!(code(&output), 65, "{}", stderr(&output));
+        assert!(stderr(&output).starts_with(&format!("sendmail: fatal: {told}")), "{}", stderr(&output));
+    }
+    assert!(instance.files().is_empty());
+}
+
+#[test]
 fn a_message_beyond_the_limit_is_refused_whole() {
     let instance =
         Instance::new("message_size_limit = 200000\nmailbox_size_limit = 0\nvirtual_mailbox_limit = 0");
     let line = "0123456789".repeat(7) + "\n";
-    let output = instance.sendmail(&["x"], &line.repeat(200_000 / 71 + 1));
+    let output = instance.sendmail(&["x"], line.repeat(200_000 / 71 + 1));
     assert_eq!((code(&output), instance.files().len()), (69, 0), "{}", stderr(&output));
     assert!(stderr(&output).contains("message file too big"), "{}", stderr(&output));
-    assert_eq!(code(&instance.sendmail(&["x"], &line.repeat(200_000 / 71))), 0);
+    assert_eq!(code(&instance.sendmail(&["x"], line.repeat(200_000 / 71))), 0);
 }
 
 #[test]
@@ -153,7 +173,7 @@ fn programs_that_speak_smtp_to_it_are_served() {
     };
     let said =
         ["EHLO x\r\n", &message("big@b", &"x\r\n".repeat(1000)), &message("-a@b", "..\r\nü"), "QUIT\r\n"];
-    let output = instance.sendmail(&["-bs", "-i"], &said.concat());
+    let output = instance.sendmail(&["-bs", "-i"], said.concat());
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let replies = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(replies.contains("\r\n554 5.3.0 Error: message file too big\r\n250 2.1.0"), "{replies}");

@@ -61,9 +61,9 @@ impl LocalAgent {
     /// The sender that takes the place of the message's own when it goes to the members of the alias `name`.
     pub(super) fn owner_of(&self, name: &str, domain: &str) -> Result<Option<Address>, Failure> {
         let Some(value) = self.owner_value(name)? else { return Ok(None) };
-        let mut members = header_address::parse_list(&value);
-        if self.settings.expand_owner_alias && members.len() == 1 {
-            return Ok(members.pop().map(|member| self.routing.complete(&member)));
+        let members = header_address::parse_list(&value).map_err(Failure::configuration)?;
+        if let (true, [member]) = (self.settings.expand_owner_alias, &members[..]) {
+            return Ok(Some(self.routing.complete(member)));
         }
         let owner =
             if domain.is_empty() { format!("owner-{name}") } else { format!("owner-{name}@{domain}") };

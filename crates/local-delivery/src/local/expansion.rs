@@ -161,6 +161,9 @@ impl<'a> Expansion<'a> {
                     }
                 },
                 Destination::Include(path) => self.add_include(&path, place, trail)?,
+                Destination::Unfit(why) => {
+                    self.push(Leaf::Refused(why.to_string(), Failure::configuration(why)))?;
+                }
             }
         }
         Ok(())

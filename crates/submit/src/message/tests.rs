@@ -39,7 +39,7 @@ fn header(input: &str) -> Header {
 }
 
 fn recipients(input: &str) -> Vec<String> {
-    header(input).recipients().iter().map(Address::to_string).collect()
+    header(input).recipients().unwrap().iter().map(Address::to_string).collect()
 }
 
 #[test]

@@ -44,9 +44,9 @@ impl Instance {
         command
     }
 
-    pub(crate) fn sendmail(&self, arguments: &[&str], input: &str) -> Output {
+    pub(crate) fn sendmail(&self, arguments: &[&str], input: impl AsRef<[u8]>) -> Output {
         let mut command = self.command(env!("CARGO_BIN_EXE_sendmail"));
-        run(command.args(arguments), input.as_bytes())
+        run(command.args(arguments), input.as_ref())
     }
 
     /// What lies in maildrop: mode and bytes.
