@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -156,6 +157,34 @@ impl Receiver {
         }
     }
 
+    /// As [`Receiver::next_message`], if the message is whole by then, however little of it comes at a time; what is there is
+    /// taken in any case, and the rest of it by the next call. For a peer that must not hold this process up: the socket's
+    /// time limit for reading is changed.
+    ///
+    /// # Errors
+    /// As [`Receiver::next_message`]; `TimedOut` or `WouldBlock` where the message is not whole.
+    pub fn next_message_by<'a, T: Deserialize<'a>>(
+        &'a mut self,
+        socket: &UnixStream,
+        deadline: Instant,
+    ) -> io::Result<Option<T>> {
+        /// A socket that waits not at all is one that waits for ever.
+        const LEAST: Duration = Duration::from_micros(1);
+        let mut looked = false;
+        while self.frame_end()?.is_none_or(|end| end > self.end) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() && looked {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            socket.set_read_timeout(Some(left.max(LEAST)))?;
+            if self.fill(socket)? == 0 {
+                break;
+            }
+            looked = true;
+        }
+        self.next_message(socket)
+    }
+
     /// Whether a whole frame is already here, so that the next call will not wait.
     #[must_use]
     pub fn has_frame(&self) -> bool {
@@ -290,6 +319,36 @@ mod tests {
         assert_eq!((receiver.buffer.capacity(), receiver.read_size), (0, LARGEST_READ));
         send(&here, &"a word", None).unwrap();
         assert_eq!(receiver.next_message::<String>(&there).unwrap().unwrap(), "a word");
+    }
+
+    #[test]
+    fn who_sends_byte_by_byte_holds_nobody_up() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let mut bytes = Vec::new();
+        push_message(&mut bytes, &"a word".repeat(100)).unwrap();
+        let mut receiver = Receiver::new();
+        let began = Instant::now();
+        // One byte is there at each look: the first deadline is gone before the second byte.
+        for byte in &bytes[..bytes.len() - 1] {
+            here.write_all(&[*byte]).unwrap();
+            let error = receiver.next_message_by::<String>(&there, began).unwrap_err();
+            assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
+        }
+        here.write_all(&bytes[bytes.len() - 1..]).unwrap();
+        let said = receiver.next_message_by::<String>(&there, began).unwrap();
+        assert_eq!(said, Some("a word".repeat(100)));
+        let writer = std::thread::spawn(move || {
+            let sent = bytes.iter().take_while(|byte| {
+                std::thread::sleep(Duration::from_millis(10));
+                here.write_all(&[**byte]).is_ok()
+            });
+            sent.count()
+        });
+        let error = receiver.next_message_by::<String>(&there, Instant::now() + Duration::from_millis(50));
+        let kind = error.unwrap_err().kind();
+        assert!(matches!(kind, io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{kind}");
+        drop(there);
+        assert!(writer.join().unwrap() < 600);
     }
 
     #[test]

@@ -20,9 +20,9 @@ use nix::unistd::Pid;
 
 use crate::startup::Generation;
 
-/// How long master waits for a child that does not read, or that began to say something and stopped: a child that is
-/// stuck must not stop the others.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long master waits for a child that does not read, and for all that it has asked together: a child that is stuck must
+/// not stop the others.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A program that runs.
 pub(crate) struct Child {
@@ -63,7 +63,6 @@ impl Child {
         let config = &generation.config;
         let (control, theirs) = UnixStream::pair()?;
         control.set_write_timeout(Some(PATIENCE))?;
-        control.set_read_timeout(Some(PATIENCE))?;
         let birth = Birth {
             service: entry.name.clone(),
             config_directory: config.directory().to_owned(),
@@ -132,9 +131,23 @@ impl Child {
         self.say(word, None);
     }
 
-    /// What the child says, when its descriptor is readable; `None` where that is nothing. A wish for a file has been answered.
-    pub(crate) fn hear(&mut self) -> Option<ToMaster> {
-        let said = match self.receiver.next_message(&self.control) {
+    /// Takes what the child has said, when its descriptor is readable; nothing is waited for, be it the rest of a word. `true`
+    /// where it is ready by that.
+    pub(crate) fn hear(&mut self) -> bool {
+        let now = Instant::now();
+        let mut ready = false;
+        loop {
+            // An answer that comes too late is nobody's.
+            ready |= self.hear_by(now) == Some(ToMaster::Ready);
+            if !self.receiver.has_frame() {
+                return ready;
+            }
+        }
+    }
+
+    /// The next word of the child, if it is whole by then; a wish for a file has been answered.
+    fn hear_by(&mut self, deadline: Instant) -> Option<ToMaster> {
+        let said = match self.receiver.next_message_by(&self.control, deadline) {
             Ok(said) => {
                 // One that has closed is about to end; until then its descriptor is readable all the time.
                 self.speaks = said.is_some();
@@ -180,14 +193,16 @@ impl Child {
         Ok(file)
     }
 
-    /// Asks how it is going, and waits a moment for the answer.
-    pub(crate) fn ask(&mut self) -> Option<ToMaster> {
-        self.say(&ToChild::Ask, None);
+    /// What the child has answered to [`ToChild::Ask`] by then.
+    pub(crate) fn status_by(&mut self, deadline: Instant) -> Option<ToMaster> {
         loop {
-            match self.hear()? {
+            match self.hear_by(deadline)? {
                 ToMaster::Ready => self.ready = true,
                 ToMaster::Open(_) => {}
                 status @ ToMaster::Status { .. } => return Some(status),
+            }
+            if Instant::now() > deadline {
+                return None;
             }
         }
     }
@@ -204,4 +219,73 @@ fn key_files(entry: &ServiceEntry, generation: &Generation) -> Vec<PathBuf> {
     let directory = generation.config.directory();
     let config = Config::from_snapshot(directory, &generation.snapshot, &entry.overrides);
     config.map(|(config, _)| control::key_files(&config, &entry.command)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// A child whose words come over the other end.
+    fn child() -> (Child, UnixStream) {
+        let (control, theirs) = UnixStream::pair().unwrap();
+        let child = Child {
+            pid: Pid::from_raw(i32::MAX),
+            started: Instant::now(),
+            ready: false,
+            draining: false,
+            speaks: true,
+            control,
+            receiver: Receiver::new(),
+            key_files: Vec::new(),
+        };
+        (child, theirs)
+    }
+
+    fn words(said: &[ToMaster]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        said.iter().for_each(|word| frame::push_message(&mut bytes, word).unwrap());
+        bytes
+    }
+
+    #[test]
+    fn a_child_that_speaks_byte_by_byte_is_never_waited_for() {
+        let (mut child, mut theirs) = child();
+        let bytes = words(&[ToMaster::Status { busy: 1, text: "x".repeat(100) }, ToMaster::Ready]);
+        let (last, first) = bytes.split_last().unwrap();
+        for byte in first {
+            theirs.write_all(&[*byte]).unwrap();
+            assert!(!child.hear() && child.speaks);
+        }
+        theirs.write_all(&[*last]).unwrap();
+        assert!(child.hear());
+    }
+
+    #[test]
+    fn words_that_come_together_are_all_heard() {
+        let (mut child, mut theirs) = child();
+        theirs.write_all(&words(&[ToMaster::Open("/etc/shadow".into()), ToMaster::Ready])).unwrap();
+        assert!(child.hear());
+        let answer: ToChild = Receiver::new().next_message(&theirs).unwrap().unwrap();
+        assert!(matches!(answer, ToChild::Opened(Err(_))), "{answer:?}");
+    }
+
+    #[test]
+    fn an_answer_that_never_becomes_whole_has_one_deadline() {
+        let (mut child, mut theirs) = child();
+        theirs.write_all(&words(&[ToMaster::Ready])).unwrap();
+        let long = words(&[ToMaster::Status { busy: 1, text: "x".repeat(10_000) }]);
+        let slow = std::thread::spawn(move || {
+            let sent = long.iter().take_while(|byte| {
+                std::thread::sleep(Duration::from_millis(5));
+                theirs.write_all(&[**byte]).is_ok()
+            });
+            sent.count()
+        });
+        assert_eq!(child.status_by(Instant::now() + Duration::from_millis(100)), None);
+        assert!(child.ready);
+        drop(child);
+        assert!(slow.join().unwrap() < 10_000);
+    }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::{Config, param};
 use ipc::frame::{self, Receiver};
@@ -13,7 +13,7 @@ use ipc::master::{Answer, Request, SOCKET};
 use crate::sockets::remove_stale;
 use crate::supervisor::Supervisor;
 
-/// How long an operator's program may take to say what it wants.
+/// How long an operator's program may take to say all that it wants, and at each read of the answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(crate) struct Operator {
@@ -42,9 +42,8 @@ impl Operator {
     /// Takes one request. Whoever connects and says nothing, or nonsense, is dropped.
     pub(crate) fn accept(&self) -> Option<(Request, Asker)> {
         let (socket, _) = self.listener.accept().ok()?;
-        socket.set_read_timeout(Some(PATIENCE)).ok()?;
         socket.set_write_timeout(Some(PATIENCE)).ok()?;
-        let request = Receiver::new().next_message(&socket).ok().flatten()?;
+        let request = Receiver::new().next_message_by(&socket, Instant::now() + PATIENCE).ok().flatten()?;
         Some((request, Asker(socket)))
     }
 }

@@ -14,7 +14,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::child::Child;
+use crate::child::{Child, PATIENCE};
 use crate::notifier::Notifier;
 use crate::operator::Operator;
 use crate::service::Service;
@@ -170,10 +170,8 @@ impl Supervisor {
         let services = self.services.iter_mut().chain(&mut self.retired);
         let child = services.flat_map(|service| &mut service.children).find(|child| child.pid == pid);
         // A child that closed its end is about to be reaped; one that says anything else than "ready" was asked.
-        if let Some(child) = child
-            && child.hear() == Some(ToMaster::Ready)
-        {
-            child.ready = true;
+        if let Some(child) = child {
+            child.ready |= child.hear();
         }
     }
 
@@ -336,6 +334,9 @@ impl Supervisor {
         let pid = std::process::id();
         let mut lines = vec![format!("master pid {pid}, running for {} s", self.started.elapsed().as_secs())];
         lines.extend(sys::sandbox::lacking().iter().map(|part| format!("sandbox: this kernel lacks {part}")));
+        let services = self.services.iter().chain(&self.retired);
+        services.flat_map(|service| &service.children).for_each(|child| child.say(&ToChild::Ask, None));
+        let deadline = Instant::now() + PATIENCE;
         for service in self.services.iter_mut().chain(&mut self.retired) {
             let (name, command) = (service.entry.name.clone(), service.entry.command.clone());
             if let Some(wait) = service.wait_before_start(Instant::now()) {
@@ -347,7 +348,7 @@ impl Supervisor {
             for child in &mut service.children {
                 let (pid, seconds) = (child.pid, child.started.elapsed().as_secs());
                 let state = if child.draining { ", draining" } else { "" };
-                let (busy, text) = match child.ask() {
+                let (busy, text) = match child.status_by(deadline) {
                     Some(ToMaster::Status { busy, text }) => (busy.to_string(), text),
                     _ => ("?".into(), String::new()),
                 };
