@@ -1,4 +1,5 @@
-//! What every daemon can say about a configuration before it serves: will its lists and tables open?
+//! What every daemon can say about a configuration before it serves: will its lists and tables open, and are the accounts
+//! fit whose rights it hands out?
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +11,7 @@ use lookup::OpenError;
 /// What tables say while they are opened.
 static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Opens the lists and tables of a configuration, and gives what is wrong with them. A text begins with the parameter that
+/// Opens the lists and tables of a configuration, and gives what is wrong with them, and with its accounts. A text begins with the parameter that
 /// it is about, where there is one.
 #[must_use]
 pub fn judge(config: &Config) -> Vec<Diagnostic> {
@@ -26,6 +27,7 @@ pub fn judge(config: &Config) -> Vec<Diagnostic> {
             OpenError::Unavailable(text) => (Severity::Warning, text),
         });
     }
+    found.extend(crate::accounts::problems(config).into_iter().map(|text| (Severity::Error, text)));
     found.extend(findings.warnings.into_iter().map(|text| (Severity::Warning, text)));
     for text in std::mem::take(&mut *SAID.lock().unwrap_or_else(PoisonError::into_inner)) {
         let told = found.iter().any(|(_, other)| text.contains(lookup::without_parameter(other)));

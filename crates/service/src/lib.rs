@@ -11,6 +11,7 @@
 //!
 //! A panic in a session or a delivery ends that one, is logged, and costs nothing else.
 
+mod accounts;
 mod agent;
 mod connection;
 mod debug_peers;
