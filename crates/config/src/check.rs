@@ -11,6 +11,7 @@ use crate::config::{Settings, first_line};
 use crate::diagnostic::{Diagnostic, Remarks};
 use crate::expand::{self, Source};
 use crate::lines::{LineKind, is_space, kind_of};
+use crate::listeners;
 use crate::main_cf::Setting;
 use crate::master_cf::ServiceEntry;
 use crate::near::nearest;
@@ -38,6 +39,7 @@ pub(crate) fn all(
     log_file(settings, &mut remarks);
 
     let mut remarks = Remarks { file: master.to_owned(), list: found };
+    listeners::clashes(settings, services, &mut remarks);
     for service in services.iter().filter(|service| !service.overrides.is_empty()) {
         let overlay = settings.with(&service.overrides, service.line);
         for (name, _) in &service.overrides {

@@ -11,6 +11,7 @@ pub mod edit;
 mod expand;
 mod host;
 mod lines;
+mod listeners;
 mod load;
 mod main_cf;
 pub mod manual;
