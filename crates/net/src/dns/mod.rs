@@ -16,6 +16,7 @@ mod name;
 mod resolv_conf;
 mod resolver;
 mod servers;
+mod sockets;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,7 @@
 //! The blocking half: what callers see, and the one thread behind it.
 
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -384,20 +385,33 @@ impl Configured {
         let now = Instant::now();
         if self.checked.is_none_or(|checked| now.duration_since(checked) >= CONF_CHECK) {
             self.checked = Some(now);
-            let version = version_of(&self.settings.resolv_conf);
-            // A file that is gone for a moment while it is replaced changes nothing.
-            if self.servers.is_none() || (version.is_some() && version != self.seen) {
-                self.read();
-                self.seen = version;
+            match version_of(&self.settings.resolv_conf) {
+                // A file that is gone for a moment while it is replaced changes nothing.
+                Ok(None) if self.servers.is_some() => {}
+                Ok(version) if self.servers.is_some() && version == self.seen => {}
+                Ok(version) => match self.read() {
+                    Ok(()) => self.seen = version,
+                    Err(error) => self.complain(&error),
+                },
+                Err(error) => self.complain(&error),
             }
         }
         self.servers.clone()
     }
 
-    fn read(&mut self) {
+    /// What is only wrong for a moment leaves things as they are: another server than the operator's is not asked.
+    fn read(&mut self) -> io::Result<()> {
         let path = &self.settings.resolv_conf;
-        // Without the file the server of this host is asked: resolv.conf(5).
-        let text = std::fs::read(path).unwrap_or_default();
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            // Without the file the server of this host is asked: resolv.conf(5).
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) if is_lasting(&error) => {
+                ipc::log::warning!("{}: {error}; the name server of this host is asked", path.display());
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
         let conf = ResolvConf::parse(&String::from_utf8_lossy(&text));
         for complaint in &conf.complaints {
             ipc::log::warning!("{}: {complaint}", path.display());
@@ -406,10 +420,58 @@ impl Configured {
             Ok(servers) => self.servers = Some(Arc::new(servers)),
             Err(error) => ipc::log::warning!("{}: {error}", path.display()),
         }
+        Ok(())
+    }
+
+    fn complain(&self, error: &io::Error) {
+        ipc::log::warning!("{}: {error}; trying again", self.settings.resolv_conf.display());
     }
 }
 
-fn version_of(path: &Path) -> Option<Version> {
-    let metadata = std::fs::metadata(path).ok().filter(|file| file.len() <= CONF_LIMIT)?;
-    Some(Version { modified: metadata.modified().ok(), inode: metadata.ino(), size: metadata.len() })
+/// None for a file that is not there or cannot be one; an error for what may be otherwise in a moment.
+fn version_of(path: &Path) -> io::Result<Option<Version>> {
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound || is_lasting(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let version = Version { modified: metadata.modified().ok(), inode: metadata.ino(), size: metadata.len() };
+    Ok((version.size <= CONF_LIMIT).then_some(version))
+}
+
+/// Whether a file is unreadable for what it is, and where, which will not change by itself.
+fn is_lasting(error: &io::Error) -> bool {
+    use ErrorKind::{IsADirectory, NotADirectory, PermissionDenied};
+    matches!(error.kind(), IsADirectory | NotADirectory | PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_for_a_moment_is_not_taken_for_one_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let servers = |path: &Path| {
+            let settings = DnsSettings { resolv_conf: path.to_owned(), ..DnsSettings::default() };
+            Configured::new(settings).servers()
+        };
+        assert!(servers(&folder.path().join("missing")).is_some());
+        assert!(servers(folder.path()).is_some());
+        // Not one of those that last.
+        assert!(servers(&folder.path().join("x".repeat(300))).is_none());
+    }
+
+    #[test]
+    fn what_is_known_stays_while_the_file_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
+        std::fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
+        let settings = DnsSettings { resolv_conf: path, ..DnsSettings::default() };
+        let mut configured = Configured::new(settings);
+        let known = configured.servers().unwrap();
+        configured.settings.resolv_conf = folder.path().join("x".repeat(300));
+        configured.checked = None;
+        assert!(Arc::ptr_eq(&known, &configured.servers().unwrap()));
+    }
 }

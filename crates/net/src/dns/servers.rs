@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hickory_resolver::config::{NameServerConfig, ResolverOpts, ServerOrderingStrategy};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
 use hickory_resolver::net::{DnsError as HickoryError, NetError, NoRecords};
 use hickory_resolver::proto::op::{DnsRequest, DnsRequestOptions, Message, Query, ResponseCode};
@@ -14,6 +13,7 @@ use hickory_resolver::{NameServerPool, PoolContext, ResponseCache, TlsConfig, Tt
 
 use super::DnsSettings;
 use super::resolv_conf::ResolvConf;
+use super::sockets::Sockets;
 
 /// Answers that are remembered.
 const CACHE_SIZE: u64 = 4096;
@@ -63,7 +63,7 @@ pub(super) struct Servers {
 
 struct Server {
     address: String,
-    handle: NameServerPool<TokioRuntimeProvider>,
+    handle: NameServerPool<Sockets>,
     shunned_until: Mutex<Option<Instant>>,
 }
 
@@ -89,11 +89,7 @@ impl Servers {
             }
             Server {
                 address: address.to_string(),
-                handle: NameServerPool::from_config(
-                    [config],
-                    Arc::clone(&context),
-                    TokioRuntimeProvider::default(),
-                ),
+                handle: NameServerPool::from_config([config], Arc::clone(&context), Sockets::default()),
                 shunned_until: Mutex::new(None),
             }
         };
