@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -56,9 +57,15 @@ impl Bans {
             return Arc::clone(&cached.list);
         }
         cached.checked = Some(now);
-        let version = fs::metadata(self.data_directory.join(BANS_FILE))
-            .map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.len()))
-            .ok();
+        let path = self.data_directory.join(BANS_FILE);
+        let version = match fs::metadata(&path) {
+            Ok(file) => Some((file.ino(), file.mtime(), file.mtime_nsec(), file.len())),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => {
+                log::warning!("look at {}: {error}", path.display());
+                return Arc::clone(&cached.list);
+            }
+        };
         if version != cached.version {
             match read_bans(&self.data_directory) {
                 Ok(bans) => {
