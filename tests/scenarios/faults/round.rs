@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use scenarios::{Builder, Instance, PATIENCE, Scripted, Smtp, free_port, messages, run};
 
+use super::abroad::{Abroad, MAILBOX};
 use crate::screening;
 use crate::site::usual;
 
@@ -31,6 +32,8 @@ pub(super) enum Ways {
     Other,
     /// In by a port that is screened, past a policy service that is started for each question.
     Screened,
+    /// In over TLS past a list of blocked domains, and out over TLS to a host that the DNS knows.
+    Abroad,
 }
 
 /// A mail system with every agent, and a server that its relay sends to.
@@ -41,6 +44,7 @@ pub(crate) struct Site {
     ways: Ways,
     /// The port that mail comes in by.
     door: u16,
+    abroad: Option<Abroad>,
 }
 
 impl Deref for Site {
@@ -58,6 +62,12 @@ impl Site {
 
     pub(super) fn with(ways: Ways) -> Self {
         let (relay, lmtp) = (Scripted::start(&[]), Scripted::start(&[]));
+        if ways == Ways::Abroad {
+            let (abroad, builder) = Abroad::new();
+            let instance = builder.start();
+            let door = instance.port;
+            return Self { instance, relay, lmtp, ways, door, abroad: Some(abroad) };
+        }
         let builder = usual()
             .main("virtual_mailbox_maps = inline:{ { ann@box.example.com = ann/ }, { box@box.example.com = box } }")
             .main(&format!("relay_domains = relay.example\nrelay_transport = smtp:[127.0.0.1]:{}", relay.address.port()))
@@ -79,24 +89,28 @@ impl Site {
             .master("smtp unix - - n - - smtp");
         let screened = free_port();
         let builder = match ways {
-            Ways::Usual => builder,
+            Ways::Usual | Ways::Abroad => builder,
             Ways::Other => other_ways(builder, &lmtp),
             Ways::Screened => screened_ways(builder, screened),
         };
         let instance = builder.start();
         let door = if ways == Ways::Screened { screened } else { instance.port };
-        Self { instance, relay, lmtp, ways, door }
+        Self { instance, relay, lmtp, ways, door, abroad: None }
     }
 
     /// A client that comes for mail; where clients are tested, one that was never here.
     fn enter(&self, patience: Duration) -> Option<Smtp> {
-        greeted(self.knock()?.within(patience))
+        match &self.abroad {
+            Some(abroad) => heard(abroad.knock_securely()?.within(patience)),
+            None => greeted(self.knock()?.within(patience)),
+        }
     }
 
     fn knock(&self) -> Option<Smtp> {
-        match self.ways {
-            Ways::Screened => Smtp::try_connect_from(next_address(), self.door),
-            Ways::Usual | Ways::Other => Smtp::try_connect(self.door),
+        match (self.ways, &self.abroad) {
+            (_, Some(abroad)) => abroad.knock(),
+            (Ways::Screened, _) => Smtp::try_connect_from(next_address(), self.door),
+            _ => Smtp::try_connect(self.door),
         }
     }
 
@@ -156,6 +170,13 @@ fn messages_of(site: &Site) -> Vec<Sent> {
             (user, to(&["joe@relay.example"]), String::new(), &["relay"]),
         ];
     }
+    if site.ways == Ways::Abroad {
+        let (sender, recipient) = Abroad::addresses();
+        return vec![
+            (sender.clone(), to(&["joe@box.example.com"]), String::new(), &["ann"]),
+            (sender, vec![recipient], String::new(), &[MAILBOX]),
+        ];
+    }
     let long = "0123456789 0123456789 0123456789 0123456789 0123456789\r\n".repeat(2000);
     vec![
         (String::new(), to(&["ann@box.example.com", "box@box.example.com"]), String::new(), &["ann", "box"]),
@@ -202,9 +223,11 @@ impl Round {
                 None => round.refused.push("lost connection".into()),
             }
         }
-        round.submit(site);
+        if site.ways != Ways::Abroad {
+            round.submit(site);
+        }
         match site.ways {
-            Ways::Usual => {}
+            Ways::Usual | Ways::Abroad => {}
             Ways::Other => guess(site),
             Ways::Screened => rush(site),
         }
@@ -225,7 +248,7 @@ impl Round {
 
     /// Has those programs come up that only work brings.
     pub(super) fn wake(site: &Site) {
-        drop(Smtp::try_connect(site.door));
+        drop(site.knock());
         // Where there is such a service.
         let _ = UnixStream::connect(site.path("queue/private/policy"));
         site.run("postqueue", &["-j"], "");
@@ -322,6 +345,10 @@ pub(crate) fn open(port: u16, patience: Duration) -> Option<Smtp> {
 
 fn greeted(mut client: Smtp) -> Option<Smtp> {
     client.try_read_reply().filter(|greeting| greeting.code == 220)?;
+    heard(client)
+}
+
+fn heard(mut client: Smtp) -> Option<Smtp> {
     (client.try_command("EHLO client.example")?.code == 250).then_some(client)
 }
 
@@ -373,6 +400,8 @@ fn collect_finished(folder: &Path, names: &mut Vec<String>) {
 pub(crate) fn found(site: &Site) -> Result<BTreeMap<(String, &'static str), usize>, String> {
     let mut all: Vec<(&'static str, String)> = Vec::new();
     let text = |mail: Vec<u8>| String::from_utf8_lossy(&mail).into_owned();
+    let far = site.abroad.iter().flat_map(|abroad| messages(&abroad.server.maildir(MAILBOX)));
+    all.extend(far.map(|mail| (MAILBOX, text(mail))));
     all.extend(messages(&site.maildir("ann")).into_iter().map(|mail| ("ann", text(mail))));
     all.extend(
         messages(&site.maildir(site.user()))
@@ -428,9 +457,10 @@ fn in_mbox(path: &Path) -> Vec<String> {
 }
 
 fn clear(site: &Site) {
-    for mailbox in ["ann", site.user()] {
+    let far = site.abroad.iter().map(|abroad| abroad.server.maildir(MAILBOX));
+    for mailbox in ["ann", site.user()].into_iter().map(|user| site.maildir(user)).chain(far) {
         for folder in ["new", "cur"] {
-            let entries = fs::read_dir(site.maildir(mailbox).join(folder)).into_iter().flatten();
+            let entries = fs::read_dir(mailbox.join(folder)).into_iter().flatten();
             entries.filter_map(Result::ok).for_each(|entry| drop(fs::remove_file(entry.path())));
         }
     }
