@@ -1,6 +1,6 @@
 //! What `postroad check` can find out about lists, tables and classes before a daemon starts.
 
-use config::{Config, Param, param};
+use config::{Config, PROGRAMS, Param, ServiceKind, param};
 
 use crate::canonical::{Canonical, Masquerade};
 use crate::domain::Parents;
@@ -30,6 +30,7 @@ pub fn check(config: &Config) -> Findings {
         errors.extend(result.err().filter(|error| !is_told(&errors, error)));
     }
     let mut warnings = if errors.is_empty() { domains_in_two_classes(config) } else { Vec::new() };
+    warnings.extend(transports_without_service(config));
     if config.get(param::INET_INTERFACES).is_empty() {
         let text = "inet_interfaces is empty: services of master.cf without an address of their own listen nowhere; \
                     write loopback-only where mail comes from this host alone";
@@ -69,6 +70,41 @@ fn is_told(errors: &[OpenError], error: &OpenError) -> bool {
 #[must_use]
 pub fn without_parameter(text: &str) -> &str {
     text.split_once(": ").filter(|(name, _)| config::find(name).is_some()).map_or(text, |(_, rest)| rest)
+}
+
+/// Parameters that name a transport, with that of the domains which it is for.
+const TRANSPORTS: [(&str, &str); 7] = [
+    ("local_transport", "mydestination"),
+    ("virtual_transport", "virtual_mailbox_domains"),
+    ("relay_transport", "relay_domains"),
+    ("default_transport", "relayhost"),
+    ("content_filter", "content_filter"),
+    ("mailbox_transport", "mailbox_transport"),
+    ("fallback_transport", "fallback_transport"),
+];
+
+/// Mail for a transport that is no service waits until it is returned. What nobody has asked for may be missing.
+fn transports_without_service(config: &Config) -> Vec<String> {
+    let services = || config.services().iter().filter(|entry| entry.kind != ServiceKind::Inet);
+    if config.services().is_empty() {
+        return Vec::new();
+    }
+    let missing = |(parameter, domains): (&str, &str)| {
+        let has_domains =
+            || config.is_set(domains) && config.text(domains).is_some_and(|text| !text.is_empty());
+        let wanted = config.is_set(parameter) || has_domains();
+        let value = config.text(parameter).filter(|_| wanted)?;
+        let name = value.split(':').next().filter(|name| !name.is_empty())?;
+        if services().any(|entry| entry.name == name) {
+            return None;
+        }
+        // The name of a program is no slip of the pen.
+        let known = || services().map(|entry| entry.name.as_str()).filter(|_| !PROGRAMS.contains(&name));
+        let near = config::nearest(name, known());
+        let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        Some(format!("{parameter} = {value}: master.cf has no service {name}, and mail for it waits{near}"))
+    };
+    TRANSPORTS.into_iter().filter_map(missing).collect()
 }
 
 /// The lists of the classes, in the order in which they are tried.
@@ -118,9 +154,13 @@ mod tests {
     use super::*;
 
     fn findings(main_cf: &str) -> Findings {
+        findings_with(main_cf, "")
+    }
+
+    fn findings_with(main_cf: &str, master_cf: &str) -> Findings {
         let base = "myhostname = mail.example.com\ninet_interfaces = 127.0.0.1\nalias_maps =\n";
         let main_cf = format!("{base}{main_cf}").into_bytes();
-        let snapshot = config::Snapshot { main_cf, master_cf: Vec::new() };
+        let snapshot = config::Snapshot { main_cf, master_cf: master_cf.as_bytes().to_vec() };
         check(&Config::inspect(Path::new("/nowhere"), &snapshot, &[]).0)
     }
 
@@ -141,6 +181,25 @@ mod tests {
                  the first is what counts; list it in one of them only",
             ]
         );
+    }
+
+    #[test]
+    fn a_transport_that_is_no_service_is_told() {
+        let master_cf = "smtp unix - - n - - smtp\nlocal unix - n n - - local\nscan inet n - n - - smtpd\n";
+        let told = |main_cf: &str| findings_with(main_cf, master_cf).warnings;
+        assert_eq!(
+            told(
+                "default_transport = smpt\nmailbox_transport = lmtp:unix:private/x\nrelay_domains = a.example\n"
+            ),
+            [
+                "relay_transport = relay: master.cf has no service relay, and mail for it waits",
+                "default_transport = smpt: master.cf has no service smpt, and mail for it waits; did you mean smtp?",
+                "mailbox_transport = lmtp:unix:private/x: master.cf has no service lmtp, and mail for it waits",
+            ]
+        );
+        assert_eq!(told("content_filter =\nrelayhost = [a.example]\nrelay_domains =\n"), [""; 0]);
+        assert_eq!(told("content_filter = scan:x\nrelay_domains =\n").len(), 1);
+        assert_eq!(findings("default_transport = smpt\nrelay_domains =\n").warnings, [""; 0]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `mailbox_transport` and its kin: another agent delivers. It is asked as the queue manager would ask it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use ipc::agent::Request;
@@ -25,7 +26,11 @@ pub(super) fn deliver(
     let domain = context.recipient.domain().unwrap_or_default();
     let nexthop = if nexthop.is_empty() { domain } else { nexthop };
     let failed = |error: &std::io::Error| {
-        let text = format!("mail transport {transport} unavailable: {}", describe(error));
+        let why = match error.kind() {
+            ErrorKind::NotFound => "no service of that name in master.cf".to_owned(),
+            _ => describe(error),
+        };
+        let text = format!("mail transport {transport} unavailable: {why}");
         Failure::defer(Dsn::new(4, 3, 0), text)
     };
     let original = recipient.original.as_ref().unwrap_or(&recipient.address);
