@@ -27,7 +27,7 @@ use super::dane::{self, Verdict};
 use super::dane_host::Rules;
 pub use super::dane_host::{DaneError, Host, LookUp};
 pub use super::handshake::Socket;
-use super::handshake::shake_hands;
+use super::handshake::{send_all, shake_hands};
 use super::info::{self, Info, Trust};
 use super::policy::Policies;
 pub use super::policy::{Level, Match, Policy, PolicyError};
@@ -168,7 +168,8 @@ impl<S: Read + Write> Write for TlsStream<S> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        send_all(&mut self.inner.conn, &mut self.inner.sock)?;
+        self.inner.sock.flush()
     }
 }
 

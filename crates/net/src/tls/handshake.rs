@@ -49,7 +49,7 @@ pub(super) fn shake_hands<T: SideData>(
         }
         stream.set_patience(left).map_err(|e| e.to_string())?;
         if connection.wants_write() {
-            connection.write_tls(stream).map_err(|e| words(&e))?;
+            send_all(connection, stream).map_err(|e| words(&e))?;
             continue;
         }
         match connection.read_tls(stream) {
@@ -67,6 +67,23 @@ pub(super) fn shake_hands<T: SideData>(
     Ok(())
 }
 
+/// Sends what TLS has to say. A process that stood still for a while finds its calls interrupted, which is no failure.
+///
+/// # Errors
+/// What the stream says.
+pub(super) fn send_all<T: SideData>(
+    connection: &mut ConnectionCommon<T>,
+    stream: &mut impl Write,
+) -> io::Result<()> {
+    while connection.wants_write() {
+        match connection.write_tls(stream) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => drop(result?),
+        }
+    }
+    Ok(())
+}
+
 fn words(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => "timeout".into(),
@@ -74,5 +91,82 @@ fn words(error: &io::Error) -> String {
             "lost connection".into()
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::tls::client::{self, Level, Peer};
+    use crate::tls::server;
+    use crate::tls::testing::{Authority, NEW_KEY, config};
+
+    /// A socket every other call of which is interrupted.
+    struct Restless(UnixStream, bool);
+
+    impl Restless {
+        fn rest(&mut self) -> io::Result<()> {
+            self.1 = !self.1;
+            if self.1 { Err(ErrorKind::Interrupted.into()) } else { Ok(()) }
+        }
+    }
+
+    impl Read for Restless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.rest()?;
+            self.0.read(buffer)
+        }
+    }
+
+    impl Write for Restless {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.rest()?;
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Socket for Restless {
+        fn set_patience(&self, patience: Duration) -> io::Result<()> {
+            self.0.set_patience(patience)
+        }
+    }
+
+    #[test]
+    fn interruptions_break_no_connection() {
+        let authority = Authority::new();
+        authority.issue("good", "mail.example.com", NEW_KEY);
+        let chain = format!(
+            "smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {}\nsmtpd_tls_key_file = {}\n",
+            authority.path("good.pem"),
+            authority.path("good.key")
+        );
+        let server = server::Context::new(&config(&chain), None).unwrap();
+        let client = client::Context::new(&config(""), "smtp", None).unwrap();
+        let policy = client.policy_of_level(Level::Encrypt).unwrap();
+        let [ours, theirs] = <[_; 2]>::from(UnixStream::pair().unwrap()).map(|end| Restless(end, false));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut theirs = theirs;
+                let mut session = server.handshake(&mut theirs, &"client", deadline).unwrap();
+                session.write_all(&mut theirs, b"220 hello\r\n").unwrap();
+                let mut said = [0; 6];
+                while session.read(&mut theirs, &mut said).is_err() {}
+                assert_eq!(said, *b"EHLO\r\n");
+            });
+            let peer = Peer { host: "mail.example.com", address: None, port: 25, nexthop: "example.com" };
+            let mut stream = client.handshake(ours, &policy, &peer, deadline).unwrap();
+            let mut said = [0; 11];
+            stream.read_exact(&mut said).unwrap();
+            assert_eq!(said, *b"220 hello\r\n");
+            stream.write_all(b"EHLO\r\n").unwrap();
+            stream.flush().unwrap();
+        });
     }
 }

@@ -21,7 +21,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::anchors::{Anchors, Purpose};
 use super::certificate::{Certificate, Digest, Key};
-use super::handshake::{Socket, shake_hands};
+use super::handshake::{Socket, send_all, shake_hands};
 use super::info::{self, Info, Trust};
 use super::keys;
 use super::settings::Settings;
@@ -313,12 +313,12 @@ impl Session {
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 result => return result,
             }
-            self.push(stream)?;
+            send_all(&mut self.connection, stream)?;
             if self.connection.read_tls(stream)? == 0 {
                 return Ok(0);
             }
             if let Err(error) = self.connection.process_new_packets() {
-                let _ = self.push(stream);
+                let _ = send_all(&mut self.connection, stream);
                 return Err(io::Error::new(ErrorKind::InvalidData, error));
             }
         }
@@ -332,7 +332,7 @@ impl Session {
         while !bytes.is_empty() {
             let taken = self.connection.writer().write(bytes)?;
             bytes = &bytes[taken..];
-            self.push(stream)?;
+            send_all(&mut self.connection, stream)?;
         }
         Ok(())
     }
@@ -340,14 +340,7 @@ impl Session {
     /// Says good-bye (RFC 8446 section 6.1). Whoever does not hear it is gone anyway.
     pub fn close(&mut self, stream: &mut impl Write) {
         self.connection.send_close_notify();
-        let _ = self.push(stream);
-    }
-
-    fn push(&mut self, stream: &mut impl Write) -> io::Result<()> {
-        while self.connection.wants_write() {
-            self.connection.write_tls(stream)?;
-        }
-        Ok(())
+        let _ = send_all(&mut self.connection, stream);
     }
 }
 
