@@ -209,7 +209,7 @@ impl Point {
             return true;
         }
         let Some((before, _)) = text.rsplit_once(self.cause()) else { return false };
-        const OBJECTS: [&str; 14] = [
+        const OBJECTS: [&str; 16] = [
             "/",
             "folder ",
             "bind ",
@@ -224,6 +224,8 @@ impl Point {
             "sandbox",
             "transport",
             "sockets",
+            "_connect error to",
+            "_accept error from",
         ];
         OBJECTS.iter().any(|object| before.contains(object))
     }
