@@ -24,8 +24,9 @@ use points::{CALLS, Point, points_of};
 use round::{Round, Site, Ways};
 
 /// Who is made to fail, and in what order, on which ways of mail. Master makes no call while mail passes.
-const DAEMONS: [(Ways, &[&str]); 4] = [
+const DAEMONS: [(Ways, &[&str]); 5] = [
     (Ways::Usual, &["cleanup", "pickup", "qmgr", "virtual", "local", "bounce", "smtp", "smtpd", "showq"]),
+    (Ways::Early, &["cleanup", "qmgr"]),
     (Ways::Other, &["lmtp", "pipe", "error", "discard", "verify", "anvil"]),
     (Ways::Screened, &["postscreen", "spawn"]),
     (Ways::Abroad, &["smtp", "smtpd"]),
@@ -38,7 +39,7 @@ const QUIET: [(&str, &str); 12] = [
     ("userdb", "the same"),
     ("/etc/passwd", "the C library asks its next source, one of which knows `nobody` without any file"),
     ("data/verify_cache", "complained of once in a while"),
-    (", \"\\23\\0\\0\\0\\0\\021", "a word that spares cleanup a sync, and which it does not wait for long"),
+    ("\"\\23\\0\\0\\0\\0", "a word that spares cleanup a sync, and which it does not wait for long"),
     (
         "pickup recvfrom(",
         "who is not heard at its socket goes through maildrop/, and nobody shall fill the log from there",
@@ -72,6 +73,11 @@ struct Tally {
 #[test]
 fn every_call_of_every_daemon_may_fail() {
     every_call_may_fail(Ways::Usual);
+}
+
+#[test]
+fn every_call_of_an_early_delivery_may_fail() {
+    every_call_may_fail(Ways::Early);
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(crate) const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) enum Ways {
     /// Mailboxes, lists, reports, a relay.
     Usual,
+    /// The same, and each message is delivered before it is acknowledged where that can be.
+    Early,
     /// LMTP, a command, mail that is discarded or returned by its transport, an address that is verified.
     Other,
     /// In by a port that is screened, past a policy service that is started for each question.
@@ -90,6 +92,7 @@ impl Site {
         let screened = free_port();
         let builder = match ways {
             Ways::Usual | Ways::Abroad => builder,
+            Ways::Early => builder.main("early_delivery_concurrency = 1"),
             Ways::Other => other_ways(builder, &lmtp),
             Ways::Screened => screened_ways(builder, screened),
         };
@@ -227,7 +230,7 @@ impl Round {
             round.submit(site);
         }
         match site.ways {
-            Ways::Usual | Ways::Abroad => {}
+            Ways::Usual | Ways::Early | Ways::Abroad => {}
             Ways::Other => guess(site),
             Ways::Screened => rush(site),
         }
