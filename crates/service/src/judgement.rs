@@ -1,5 +1,5 @@
 //! What every daemon can say about a configuration before it serves: will its lists and tables open, and are the accounts
-//! fit whose rights it hands out?
+//! fit whose rights it hands out, and nobody else its master?
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -39,5 +39,6 @@ pub fn judge(config: &Config) -> Vec<Diagnostic> {
     let diagnostic = |(severity, text)| Diagnostic { severity, file: file.clone(), line: 0, text };
     let mut diagnostics: Vec<Diagnostic> = found.into_iter().map(diagnostic).collect();
     diagnostics.extend(Templates::from_config(config).1);
+    diagnostics.extend(crate::ownership::problems(config));
     diagnostics
 }

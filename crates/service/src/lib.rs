@@ -19,6 +19,7 @@ mod judgement;
 mod lifecycle;
 mod mailbox;
 mod outcome_rules;
+mod ownership;
 pub mod pass;
 pub mod sandbox;
 mod sessions;
