@@ -35,6 +35,7 @@ pub(crate) enum Effect {
     /// A file without a name was made, which goes by this path until it has one ([`unnamed`]).
     MadeUnnamed {
         path: PathBuf,
+        mode: u32,
     },
     Written {
         path: PathBuf,
@@ -128,7 +129,9 @@ enum What {
         existed: bool,
     },
     /// In the folder at the path.
-    OpenUnnamed,
+    OpenUnnamed {
+        mode: u32,
+    },
     /// At this offset, where it is given.
     Write {
         at: Option<u64>,
@@ -185,9 +188,9 @@ impl Call {
         let here = at_current();
         let on = |what, path: Option<PathBuf>| path.map(|path| Self { path, ..Self::without_path(what) });
         match i64::try_from(registers.orig_rax).ok()? {
-            libc::SYS_open => Self::open(caller.path(here, one)?, two),
-            libc::SYS_creat => Self::open(caller.path(here, one)?, flags(libc::O_CREAT | libc::O_TRUNC)),
-            libc::SYS_openat => Self::open(caller.path(one, two)?, three),
+            libc::SYS_open => Self::open(caller.path(here, one)?, two, three),
+            libc::SYS_creat => Self::open(caller.path(here, one)?, flags(libc::O_CREAT | libc::O_TRUNC), two),
+            libc::SYS_openat => Self::open(caller.path(one, two)?, three, four),
             libc::SYS_write | libc::SYS_writev => caller.write(process, one, None, two, three, registers),
             libc::SYS_pwrite64 | libc::SYS_pwritev | libc::SYS_pwritev2 => {
                 caller.on(What::Write { at: Some(four) }, one)
@@ -250,9 +253,9 @@ impl Call {
         .filter(Self::is_of_interest)
     }
 
-    fn open(path: PathBuf, how: u64) -> Option<Self> {
+    fn open(path: PathBuf, how: u64, permissions: u64) -> Option<Self> {
         if how & flags(libc::O_TMPFILE) == flags(libc::O_TMPFILE) {
-            return Some(Self { path, ..Self::without_path(What::OpenUnnamed) });
+            return Some(Self { path, ..Self::without_path(What::OpenUnnamed { mode: mode(permissions) }) });
         }
         if how & flags(libc::O_CREAT | libc::O_TRUNC) == 0 {
             return None;
@@ -318,9 +321,10 @@ impl Call {
             What::Open { truncate, existed } => {
                 Effect::Opened { path, made: !existed, emptied: *truncate && *existed }
             }
-            What::OpenUnnamed => {
-                Effect::MadeUnnamed { path: Caller { thread }.file(u64::try_from(result).ok()?)? }
-            }
+            What::OpenUnnamed { mode } => Effect::MadeUnnamed {
+                path: Caller { thread }.file(u64::try_from(result).ok()?)?,
+                mode: *mode,
+            },
             What::Write { at } => {
                 let file = File::open(format!("/proc/{thread}/fd/{}", self.descriptor?)).ok()?;
                 let mut bytes = vec![0; usize::try_from(length).ok()?];

@@ -79,9 +79,9 @@ impl Recorder<'_> {
                     self.push(Operation::Size { node, size: 0 });
                 }
             }
-            Effect::MadeUnnamed { path: at } => {
+            Effect::MadeUnnamed { path: at, mode } => {
                 if let Some(at) = path(at) {
-                    let node = self.new_node(false);
+                    let node = self.new_node(false, *mode);
                     self.unnamed.insert(at, node);
                 }
             }
@@ -154,16 +154,16 @@ impl Recorder<'_> {
 
     fn make(&mut self, path: &Path, is_folder: bool) {
         let name = self.name(path);
-        let node = self.new_node(is_folder);
+        // What daemons use for mail; a later change of it is seen.
+        let node = self.new_node(is_folder, if is_folder { 0o700 } else { 0o600 });
         self.push(Operation::Add { name, node });
     }
 
-    fn new_node(&mut self, is_folder: bool) -> Node {
+    fn new_node(&mut self, is_folder: bool, mode: u32) -> Node {
         use std::os::unix::fs::MetadataExt;
-        // The owner is whoever owns the folder, the mode what daemons use for mail; a later change of it is seen.
+        // The owner is whoever owns the folder.
         let owner =
             std::fs::metadata(self.root.join("queue/incoming")).map_or((0, 0), |f| (f.uid(), f.gid()));
-        let mode = if is_folder { 0o700 } else { 0o600 };
         let node = self.now.new_node(is_folder, mode, owner);
         self.new.new_node(is_folder, mode, owner);
         node
