@@ -37,7 +37,7 @@ use service::{Fatal, Service};
 pub fn run(service: Service) -> Result<(), Fatal> {
     lookup::report_warnings_to(|text| ipc::log::warning!("{text}"));
     let rules = Rules::new(&service.config).map_err(Fatal::new)?;
-    let root = Root::open(&service.queue_directory())?;
+    let root = Root::open(&service.queue_directory()).map_err(|error| service.without_queue(&error))?;
     let incoming = root.incoming().map_err(|error| Fatal::new(error.to_string()))?;
     let concurrency: u64 = service.config.get(param::EARLY_DELIVERY_CONCURRENCY);
     let early_delivery_concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);

@@ -64,7 +64,7 @@ pub fn run(mut service: Service) -> Result<(), Fatal> {
     });
     service.drop_privileges()?;
     // After the drop: a folder that mail_owner cannot read must show now.
-    let root = Root::open(&service.queue_directory())?;
+    let root = Root::open(&service.queue_directory()).map_err(|error| service.without_queue(&error))?;
     let maildrop = root.maildrop().map_err(|error| Fatal::new(error.to_string()))?;
     let lifecycle = Arc::clone(&service.lifecycle);
     let listeners = std::mem::take(&mut service.listeners);

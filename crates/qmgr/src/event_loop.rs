@@ -121,7 +121,7 @@ impl EventLoop {
         let sites = Arc::new(FlushSites::new(&config)?);
         let files = service.allow_most_files();
         service.drop_privileges()?;
-        let root = Root::open(&service.queue_directory())?;
+        let root = Root::open(&service.queue_directory()).map_err(|error| service.without_queue(&error))?;
         let ownership = root
             .own(|| {
                 log::warning!(

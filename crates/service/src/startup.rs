@@ -285,6 +285,12 @@ impl Service {
         self.config.get(param::QUEUE_DIRECTORY)
     }
 
+    /// Why a program ends that cannot open the queue.
+    #[must_use]
+    pub fn without_queue(&self, error: &std::io::Error) -> Fatal {
+        Fatal::new(format!("open {}: {error}", self.queue_directory().display()))
+    }
+
     /// Where the socket of another service is: `queue_directory/private/NAME`, or `public/NAME`.
     #[must_use]
     pub fn socket_of(&self, private: bool, service: &str) -> PathBuf {
