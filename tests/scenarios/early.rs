@@ -45,12 +45,10 @@ fn nobody_waits_for_a_queue_manager_that_stands_still_or_dies() {
     signal(&site, "qmgr", Signal::SIGCONT);
     site.wait_for_mail("ann", 2);
     site.wait_for_empty_queue();
-    assert_eq!(messages(&site.maildir("ann")).len(), 2, "{}", site.log());
     signal(&site, "virtual", Signal::SIGSTOP);
     thread::scope(|scope| {
         let sent = scope.spawn(|| to_ann(&site));
-        let taken_up = || site.log().matches("(queue active)").count();
-        wait_for("the message to be offered", || (taken_up() == 3).then_some(()));
+        wait_for("the message to be offered", || (site.queue_ids().len() == 1).then_some(()));
         assert_eq!(site.kill("qmgr"), 1);
         assert_eq!(sent.join().unwrap(), site.queue_ids()[0]);
     });

@@ -9,7 +9,7 @@ use ipc::frame::{self, Frame, Receiver};
 use ipc::log;
 use ipc::queue_manager::{self, Fate, Word};
 use mail::{Envelope, QueueId};
-use queue::{Incoming, Nameless, QueueError, Writer};
+use queue::{Incoming, QueueError, Writer};
 use service::{Connection, Stream};
 
 use crate::clock::Clock;
@@ -75,7 +75,7 @@ impl Session<'_> {
         while let Some(begin) = self.receiver.next_message::<Begin>(self.socket)? {
             let id = begin.id;
             let can_wait = begin.options.can_wait;
-            let mut draft = Draft::new(self.door, id, can_wait);
+            let mut draft = Draft { door: self.door, id, writer: None, held: false, can_wait, untold: false };
             let Some(answer) = self.take(begin, &mut draft)? else { continue };
             self.answer(&answer)?;
             if draft.untold {
@@ -140,8 +140,6 @@ struct Draft<'a> {
     held: bool,
     /// It may be offered to qmgr before it is synced.
     can_wait: bool,
-    /// It is worth that.
-    is_to_be_offered: bool,
     /// It is in `incoming/`, and qmgr does not know.
     untold: bool,
 }
@@ -150,11 +148,7 @@ impl Sink for Draft<'_> {
     fn open(&mut self, envelope: &Envelope, hold: bool) -> Result<(), Refusal> {
         self.held = hold;
         let writer = self.door.incoming.create(self.id, envelope, hold);
-        let writer = self.writer.insert(writer.map_err(|error| refusal(self.id, &error))?);
-        self.is_to_be_offered = self.can_wait && !hold && self.door.is_to_offer();
-        if self.is_to_be_offered {
-            writer.begin_nameless();
-        }
+        self.writer = Some(writer.map_err(|error| refusal(self.id, &error))?);
         Ok(())
     }
 
@@ -176,45 +170,36 @@ impl Sink for Draft<'_> {
     }
 }
 
-impl<'a> Draft<'a> {
-    fn new(door: &'a Door, id: QueueId, can_wait: bool) -> Self {
-        Self { door, id, writer: None, held: false, can_wait, is_to_be_offered: false, untold: false }
-    }
-
+impl Draft<'_> {
     fn commit(&mut self) -> Result<u64, Refusal> {
         let Some(writer) = self.writer.take() else {
             return Err(Refusal::Temporary("the message was never begun".into()));
         };
-        let writer = match self.is_to_be_offered {
-            true => writer.finish_nameless().map_err(|error| refusal(self.id, &error))?,
-            false => Err(writer),
-        };
-        let size = match writer {
-            Ok(nameless) => return self.offer(nameless),
-            Err(writer) => writer.commit(),
-        };
+        if self.can_wait && !self.held && self.door.is_to_offer() {
+            return self.offer(writer);
+        }
+        let size = writer.commit().map_err(|error| refusal(self.id, &error))?;
         self.untold = !self.held;
-        size.map_err(|error| refusal(self.id, &error))
+        Ok(size)
     }
 
     /// Has the message delivered before it is acknowledged, where that takes a moment only: what nobody waits for any more
-    /// when it is acknowledged need not be written to the disk, nor have a name there.
-    fn offer(&mut self, message: Nameless) -> Result<u64, Refusal> {
-        let fate = self.door.queue_manager.offer(self.id, message.file(), PATIENCE);
-        self.door.prospects.note(fate.clone().unwrap_or(Fate::Unknown));
-        let size = match fate {
-            Ok(Fate::Delivered) => return Ok(message.delivered()),
-            Ok(Fate::Kept) => message.sync_named(),
-            Ok(Fate::Unknown) => {
-                self.untold = true;
-                message.commit()
-            }
+    /// when it is acknowledged need not be written to the disk.
+    fn offer(&self, writer: Writer) -> Result<u64, Refusal> {
+        let finished = writer.finish().map_err(|error| refusal(self.id, &error))?;
+        let fate = self.door.queue_manager.offer(self.id, PATIENCE);
+        self.door.prospects.note(fate.clone().unwrap_or(Fate::Kept));
+        match fate {
+            Ok(Fate::Kept) => finished.sync().map_err(|error| refusal(self.id, &error)),
+            Ok(Fate::Removed) => Ok(finished.removed()),
             Err(error) => {
-                log::warning!("{}: commit of its delivery: {error}; it may come again", self.id);
-                return Err(Refusal::Temporary(error));
+                log::warning!(
+                    "{}: commit of its removal after its delivery: {error}; it may come again",
+                    self.id
+                );
+                Err(Refusal::Temporary(error))
             }
-        };
-        size.map_err(|error| refusal(self.id, &error))
+        }
     }
 }
 

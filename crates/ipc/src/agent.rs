@@ -81,12 +81,6 @@ pub enum Reply {
         /// Set where the destination itself could not be reached or would not talk, whoever the recipients are.
         site: Option<SiteFailure>,
     },
-    /// The agent is about to do what a crash may leave half done: the message must come again then, so it must have its name
-    /// in the queue.
-    Keep {
-        /// The delivery's number.
-        delivery: u64,
-    },
 }
 
 /// Why a destination takes no mail at all: what the queue manager's concurrency feedback goes by, and what it says

@@ -16,51 +16,31 @@ const MOST_LEFT: usize = 16 * 1024;
 /// Memory that is kept between words.
 const MOST_KEPT: usize = 4096;
 
-/// What is said: bytes, or bytes and what goes with them.
-pub trait Words: Default {
-    /// How many bytes wait.
-    fn size(&self) -> usize;
-
-    /// Forgets all, and keeps memory for the next ones unless that is much.
-    fn reuse(&mut self);
-}
-
-impl Words for Vec<u8> {
-    fn size(&self) -> usize {
-        self.len()
-    }
-
-    fn reuse(&mut self) {
-        self.clear();
-        self.shrink_to(MOST_KEPT);
-    }
-}
-
 /// Words on their way to a connection. Shared by reference.
 #[derive(Debug, Default)]
-pub struct Outbox<W = Vec<u8>> {
-    state: Mutex<State<W>>,
+pub struct Outbox {
+    state: Mutex<State>,
     taken: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State<W> {
-    waiting: W,
+struct State {
+    waiting: Vec<u8>,
     /// A thread is sending, and looks for more when it is done.
     sending: bool,
     /// A thread waits for room.
     is_full: bool,
 }
 
-impl<W: Words> Outbox<W> {
+impl Outbox {
     /// Adds what `put` appends, which goes out with what is said next. `true`: that should be at once, since much waits.
     ///
     /// # Errors
     /// What `put` says.
-    pub fn leave(&self, put: impl FnOnce(&mut W) -> io::Result<()>) -> io::Result<bool> {
+    pub fn leave(&self, put: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<bool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         put(&mut state.waiting)?;
-        Ok(state.waiting.size() > MOST_LEFT)
+        Ok(state.waiting.len() > MOST_LEFT)
     }
 
     /// Adds what `put` appends; where no other thread is at it, has `send` called until all is gone.
@@ -69,11 +49,11 @@ impl<W: Words> Outbox<W> {
     /// What `put` says, and what `send` said last to this thread: the words may have been another's.
     pub fn say(
         &self,
-        put: impl FnOnce(&mut W) -> io::Result<()>,
-        mut send: impl FnMut(&W) -> io::Result<()>,
+        put: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+        mut send: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.sending && state.waiting.size() > MOST_WAITING {
+        while state.sending && state.waiting.len() > MOST_WAITING {
             state.is_full = true;
             state = self.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -82,8 +62,8 @@ impl<W: Words> Outbox<W> {
             return Ok(());
         }
         state.sending = true;
-        let (mut result, mut words) = (Ok(()), W::default());
-        while state.waiting.size() > 0 {
+        let (mut result, mut words) = (Ok(()), Vec::new());
+        while !state.waiting.is_empty() {
             std::mem::swap(&mut state.waiting, &mut words);
             if std::mem::take(&mut state.is_full) {
                 self.taken.notify_all();
@@ -92,11 +72,14 @@ impl<W: Words> Outbox<W> {
             if let Err(error) = send(&words) {
                 result = Err(error);
             }
-            words.reuse();
+            words.clear();
             state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         }
         state.sending = false;
-        state.waiting = words;
+        // The memory serves again, unless it was much.
+        if words.capacity() <= MOST_KEPT {
+            state.waiting = words;
+        }
         result
     }
 }
@@ -116,7 +99,7 @@ mod tests {
             let mut all = Vec::new();
             there.read_to_end(&mut all).map(|_| all)
         });
-        let outbox = Outbox::<Vec<u8>>::default();
+        let outbox = Outbox::default();
         std::thread::scope(|scope| {
             for thread in 0..4_u8 {
                 let (outbox, here) = (&outbox, &here);
@@ -145,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_was_left_goes_first_when_something_is_said() {
-        let (outbox, mut sent) = (Outbox::<Vec<u8>>::default(), Vec::new());
+        let (outbox, mut sent) = (Outbox::default(), Vec::new());
         let put = |text: &'static [u8]| {
             move |out: &mut Vec<u8>| {
                 out.extend_from_slice(text);
@@ -154,7 +137,7 @@ mod tests {
         };
         assert!(!outbox.leave(put(b"first ")).unwrap());
         assert!(!outbox.leave(put(b"second ")).unwrap());
-        let send = |words: &Vec<u8>| {
+        let send = |words: &[u8]| {
             sent.extend_from_slice(words);
             Ok(())
         };
@@ -165,7 +148,7 @@ mod tests {
 
     #[test]
     fn an_error_is_told_and_the_next_words_are_sent() {
-        let (outbox, sent) = (Outbox::<Vec<u8>>::default(), Mutex::new(Vec::new()));
+        let (outbox, sent) = (Outbox::default(), Mutex::new(Vec::new()));
         let put = |out: &mut Vec<u8>| {
             out.push(b'x');
             Ok(())

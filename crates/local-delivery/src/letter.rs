@@ -78,28 +78,21 @@ pub(crate) struct Letter<'a> {
     beginning: Cow<'a, [u8]>,
 }
 
-/// Content of a message that is in the queue, or will be where that matters.
-pub(crate) struct Queued<'a> {
-    pub(crate) content: &'a Content,
-    pub(crate) delivery: &'a Delivery,
-}
-
-impl Source for Queued<'_> {
+impl Source for Content {
     fn size(&self) -> u64 {
-        self.content.size()
+        Self::size(self)
     }
 
     fn beginning(&self) -> &[u8] {
-        self.content.beginning()
+        Self::beginning(self)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.content.read_at(buffer, offset)
+        Self::read_at(self, buffer, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.delivery.keep()?;
-        self.content.sync()
+        Self::sync(self)
     }
 }
 

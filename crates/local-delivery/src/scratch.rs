@@ -52,5 +52,5 @@ pub(crate) fn delivery(folder: &Path, id: QueueId, text: &[u8]) -> Delivery {
         is_local: true,
         recipients: Vec::new(),
     };
-    Delivery::new(request, File::open(folder.join("hold").join(file_id.as_str())).unwrap().into())
+    Delivery { request, file: File::open(folder.join("hold").join(file_id.as_str())).unwrap().into() }
 }

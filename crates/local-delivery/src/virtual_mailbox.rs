@@ -16,7 +16,7 @@ use queue::Content;
 use service::{Agent, Delivery, DeliveryRecipient, Fatal, Service};
 
 use crate::failure::{Delivered, Failure, outcome};
-use crate::letter::{self, Letter, Preamble, Queued};
+use crate::letter::{self, Letter, Preamble};
 use crate::local::settings::{locking, open_maps};
 use crate::lock::Locking;
 use crate::maildir::Lasting;
@@ -74,9 +74,8 @@ impl VirtualAgent {
 
     fn attempt(&self, delivery: &Delivery, content: &Content, recipient: &DeliveryRecipient) -> Delivered {
         let address = &recipient.address;
-        let queued = Queued { content, delivery };
         let letter =
-            Letter::open(&queued).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
+            Letter::open(content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
         let key = Address::new(lookup::fold(address.as_str()).into_owned());
         let key = key.map_err(|error| Failure::bounce(Dsn::new(5, 1, 3), error.to_string()))?;
         let Some(mailbox) = self.find(&self.mailboxes, &key)? else {

@@ -93,8 +93,6 @@ pub(crate) enum Verdict {
     Waits { id: QueueId, site: Site },
     /// A delivery of this message ended.
     Done { id: QueueId },
-    /// An agent wants this message kept before it goes on.
-    Keep { id: QueueId },
     /// The agent went away too often over these recipients.
     Abandoned { id: QueueId, recipients: Vec<RequestRecipient> },
     /// The destination or transport was given up, and this waited for it.
@@ -365,10 +363,6 @@ impl Deliveries {
                 };
                 let recipient = undecided.remove(place);
                 vec![Verdict::Outcome { id: running.job.message, recipient, outcome }]
-            }
-            Reply::Keep { delivery } => {
-                let running = self.running.get(&delivery).filter(|running| running.link == link);
-                running.map(|running| Verdict::Keep { id: running.job.message }).into_iter().collect()
             }
             Reply::Done { delivery, site } => {
                 let Some(running) = self.end(delivery) else { return Vec::new() };

@@ -5,7 +5,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -42,10 +41,6 @@ pub(crate) enum Job {
     /// Take a message up. `verify`: it has lain on the disk, so that its content must be compared with its checksum.
     /// `most`: how many recipients to read.
     Claim { id: QueueId, verify: bool, most: usize },
-    /// Take up a message that has no name, by its file, which cleanup has written a moment ago.
-    Take { id: QueueId, file: File, most: usize },
-    /// Give a message its name, if it has none: it stays. `file`: it was not taken up. Tell who waits.
-    Name { id: QueueId, file: Option<File>, asker: Option<Arc<Asker>> },
     /// A scan of `incoming/` has found it while it is being delivered: see why it is there.
     Settle { id: QueueId },
     /// Read its recipients from this number on.
@@ -171,8 +166,6 @@ impl Disk {
             }
             Job::Scan { .. } | Job::Inspect { .. } | Job::End => 0,
             Job::Claim { id, .. }
-            | Job::Take { id, .. }
-            | Job::Name { id, .. }
             | Job::Settle { id }
             | Job::Slice { id, .. }
             | Job::Resolve { id, .. }
@@ -193,8 +186,6 @@ struct Shard {
     inbox: Arc<Mailbox<Input>>,
     /// Those that are kept.
     messages: HashMap<QueueId, Box<Message>>,
-    /// The files of those that were offered and have no name yet.
-    nameless: HashMap<QueueId, File>,
     /// Those that were taken up in `incoming/` and lie there still, and since when.
     arrived: HashMap<QueueId, Instant>,
     /// Those that are not kept, and of whose files it is known what lies behind their ends ([`Message::is_clean`]).
@@ -224,7 +215,6 @@ impl Shard {
             sites,
             inbox,
             messages: HashMap::new(),
-            nameless: HashMap::new(),
             arrived: HashMap::new(),
             clean: HashSet::new(),
             unremoved: HashMap::new(),
@@ -265,21 +255,6 @@ impl Shard {
     fn perform(&mut self, job: Job) -> Option<Done> {
         match job {
             Job::Claim { id, verify, most } => Some(self.claim(id, verify, most)),
-            Job::Take { id, file, most } => Some(self.take(id, file, most)),
-            Job::Name { id, file, asker } => {
-                self.nameless.extend(file.map(|file| (id, file)));
-                let is_named = self.name(id);
-                if !self.messages.contains_key(&id) {
-                    self.nameless.remove(&id);
-                }
-                self.tell(id, asker, if is_named { Fate::Kept } else { Fate::Unknown });
-                None
-            }
-            // Who offered it has waited for long enough.
-            Job::Settle { id } if self.nameless.contains_key(&id) => {
-                self.name(id);
-                None
-            }
             Job::Settle { id } if !self.arrived.contains_key(&id) => Some(Done::PutBack(id)),
             Job::Settle { id } => {
                 self.settle(id);
@@ -335,23 +310,6 @@ impl Shard {
             Err(QueueError::NotFound(_)) => self.active.reclaim(id),
             result => result,
         };
-        self.understand(id, claimed, most)
-    }
-
-    /// Takes up a message by its file. One that cannot be understood gets its name, and is treated like any that is found.
-    fn take(&mut self, id: QueueId, file: File, most: usize) -> Done {
-        let taken = self.active.take_nameless(id, &file);
-        self.nameless.insert(id, file);
-        let done = self.understand(id, taken, most);
-        if !matches!(done, Done::Claimed(_)) {
-            self.name(id);
-            return Done::Busy(id);
-        }
-        done
-    }
-
-    /// What is known of a message that was taken up, or why that is not so.
-    fn understand(&mut self, id: QueueId, claimed: Result<Message, QueueError>, most: usize) -> Done {
         let claimed = claimed.and_then(|message| {
             let slice = slice_of(&message, 0, most, &self.router)?;
             let addressees = message.recipient_count().saturating_sub(message.expanded_count()?);
@@ -367,12 +325,11 @@ impl Shard {
                     flags: flags_of(&message),
                     slice,
                 };
-                let is_nameless = self.nameless.contains_key(&id);
-                if message.lies_in() == Folder::Incoming && !is_nameless {
+                if message.lies_in() == Folder::Incoming {
                     self.arrived.insert(id, Instant::now());
                 }
                 // One that is read in slices knows where to read on.
-                if self.messages.len() < MOST_KEPT || claimed.slice.next.is_some() || is_nameless {
+                if self.messages.len() < MOST_KEPT || claimed.slice.next.is_some() {
                     self.messages.insert(id, Box::new(message));
                 } else if message.is_clean() {
                     self.clean.insert(id);
@@ -392,37 +349,9 @@ impl Shard {
         }
     }
 
-    /// Gives a message that was offered its name, if it has none. `false`: that failed, and nobody finds it but who has
-    /// its file.
-    fn name(&mut self, id: QueueId) -> bool {
-        let Some(file) = self.nameless.remove(&id) else { return true };
-        match self.active.name(id, &file) {
-            Ok(()) => {
-                if self.messages.contains_key(&id) {
-                    self.arrived.insert(id, Instant::now());
-                }
-                true
-            }
-            Err(error) => {
-                log::warning!("{id}: {error}");
-                self.nameless.insert(id, file);
-                false
-            }
-        }
-    }
-
-    /// Leaves an answer to who waits.
-    fn tell(&mut self, id: QueueId, asker: Option<Arc<Asker>>, fate: Fate) {
-        if let Some(asker) = asker {
-            asker.leave(id, fate);
-            self.answered.push(asker);
-        }
-    }
-
     /// Where a message lies that was claimed.
     fn place_of(&self, id: QueueId) -> Folder {
-        let is_incoming = self.arrived.contains_key(&id) || self.nameless.contains_key(&id);
-        if is_incoming { Folder::Incoming } else { Folder::Active }
+        if self.arrived.contains_key(&id) { Folder::Incoming } else { Folder::Active }
     }
 
     /// How long until a message may have to be settled; `None` where there is none.
@@ -525,8 +454,6 @@ impl Shard {
         self.write(id);
         let (lies_in, is_clean) = (self.place_of(id), self.clean.remove(&id));
         self.arrived.remove(&id);
-        // One that could get no name is not there.
-        self.nameless.remove(&id);
         let kept = self.messages.remove(&id);
         let kept = kept.map_or_else(|| self.active.reopen(id, lies_in, is_clean), |message| Ok(*message));
         let deferred = kept.and_then(|message| {
@@ -554,14 +481,12 @@ impl Shard {
 
     /// Removes a message that is done, or notes that this is left to do.
     fn remove_from(&mut self, lies_in: Folder, id: QueueId, asker: Option<Arc<Asker>>) -> Option<Done> {
-        let result = match self.nameless.remove(&id) {
-            // Who offered it may have waited for long enough, and given it its name.
-            Some(file) if file.metadata().is_ok_and(|stat| stat.nlink() == 0) => Ok(true),
-            _ => self.active.remove(id, lies_in),
-        };
-        // One that an operator has put elsewhere stays, and has a name.
-        let fate = if matches!(result, Ok(true)) { Fate::Delivered } else { Fate::Kept };
-        self.tell(id, asker, fate);
+        let result = self.active.remove(id, lies_in);
+        if let Some(asker) = asker {
+            let removed = matches!(result, Ok(true));
+            asker.leave(id, if removed { Fate::Removed } else { Fate::Kept });
+            self.answered.push(asker);
+        }
         match result {
             Ok(true) => {
                 // Marks that were not written yet would be for nobody.

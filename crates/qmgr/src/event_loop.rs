@@ -6,7 +6,6 @@ mod settings;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,8 +94,8 @@ pub(crate) enum Input {
     Event(Event),
     /// Cleanup or an operator's command said something.
     Word(Word),
-    /// Cleanup has offered a message by its file, and waits to hear by this connection what becomes of it.
-    Offered(QueueId, File, Arc<Asker>),
+    /// Cleanup has offered a message, and waits to hear by this connection what becomes of it.
+    Offered(QueueId, Arc<Asker>),
     /// A disk thread has done something.
     Done(Done),
     /// An agent's connection, by number, has something to say.
@@ -201,7 +200,7 @@ impl EventLoop {
         match input {
             Input::Event(event) => self.obey(event),
             Input::Word(word) => self.hear(word),
-            Input::Offered(id, file, asker) => self.take_offer(id, file, asker),
+            Input::Offered(id, asker) => self.take_offer(id, asker),
             Input::Done(done) => self.take_done(done),
             Input::Agent(link, heard) => {
                 let verdicts = self.deliveries.take(link, heard, Instant::now());
@@ -239,7 +238,7 @@ impl EventLoop {
             },
             Event::Drain => {
                 self.intake.clear();
-                self.offers.keep_all(&self.disk);
+                self.offers.keep_all();
             }
         }
     }
@@ -278,7 +277,7 @@ impl EventLoop {
 
     fn hear(&mut self, word: Word) {
         match word {
-            // An offer comes with a file, and the connection by which it is answered.
+            // An offer comes with the connection by which it is answered.
             Word::Arrived(id) | Word::Offered(id) => self.claim(id, Reason::Arrived),
             Word::Flush => {
                 self.flushed = Some(Instant::now());
@@ -306,16 +305,12 @@ impl EventLoop {
     }
 
     /// Takes up a message that cleanup waits for; one that must wait itself is not waited for.
-    fn take_offer(&mut self, id: QueueId, file: File, asker: Arc<Asker>) {
-        let is_known = self.claiming.contains_key(&id) || self.messages.contains_key(&id);
-        if is_known || self.lifecycle.draining() || !self.may_claim() {
-            self.disk.ask(Job::Name { id, file: Some(file), asker: Some(asker) });
-            return self.claim(id, Reason::Arrived);
-        }
+    fn take_offer(&mut self, id: QueueId, asker: Arc<Asker>) {
         self.offers.add(id, asker);
-        self.claiming.insert(id, Reason::Arrived);
-        let most = self.recipients_to_read();
-        self.disk.ask(Job::Take { id, file, most });
+        self.claim(id, Reason::Arrived);
+        if !self.claiming.contains_key(&id) && !self.messages.contains_key(&id) {
+            self.offers.keep(id);
+        }
     }
 
     /// Has the domains of messages looked at.
@@ -338,11 +333,7 @@ impl EventLoop {
         }
         if self.messages.contains_key(&id) {
             match reason {
-                // Who offered it has waited for long enough, and has given it its name.
-                Reason::Arrived => {
-                    let asker = self.offers.take(id);
-                    self.disk.ask(Job::Name { id, file: None, asker });
-                }
+                Reason::Arrived => {}
                 Reason::Found => self.disk.ask(Job::Settle { id }),
                 Reason::Due | Reason::Asked => self.look_again(id),
             }
@@ -427,7 +418,7 @@ impl EventLoop {
 
     /// Forgets an active message.
     fn forget(&mut self, id: QueueId) {
-        self.offers.keep(id, &self.disk);
+        self.offers.keep(id);
         self.claiming.remove(&id);
         self.once_more.remove(&id);
         if let Some(message) = self.messages.remove(&id) {

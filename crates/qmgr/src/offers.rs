@@ -1,7 +1,6 @@
-//! Messages that cleanup has offered before they had a name and were synced, and the connections by which it waits to hear what
-//! became of them. What is delivered in a moment never has to be written to the disk in the queue, nor to have a name there;
-//! everything else is given its name by a disk thread, which tells cleanup that it stays, so that nobody waits for what takes
-//! long.
+//! Messages that cleanup has offered before they were synced, and the connections by which it waits to hear what became of
+//! them. What is delivered and removed in a moment never has to be written to the disk in the queue; of everything else
+//! cleanup is told at once that it stays, so that nobody waits for what takes long.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -14,8 +13,6 @@ use ipc::frame;
 use ipc::outbox::Outbox;
 use ipc::queue_manager::{Answer, Fate};
 use mail::QueueId;
-
-use crate::disk::{Disk, Job};
 
 /// Nobody waits for a message with more recipients.
 pub(crate) const MOST_RECIPIENTS: u32 = 50;
@@ -74,17 +71,19 @@ impl Offers {
         self.0.remove(&id)
     }
 
-    /// This message stays for now: who waits is told so when it has its name.
-    pub(crate) fn keep(&mut self, id: QueueId, disk: &Disk) {
+    /// This message stays for now.
+    pub(crate) fn keep(&mut self, id: QueueId) {
         if let Some(asker) = self.take(id) {
-            disk.ask(Job::Name { id, file: None, asker: Some(asker) });
+            asker.leave(id, Fate::Kept);
+            asker.send();
         }
     }
 
     /// All stay.
-    pub(crate) fn keep_all(&mut self, disk: &Disk) {
+    pub(crate) fn keep_all(&mut self) {
         for (id, asker) in self.0.drain() {
-            disk.ask(Job::Name { id, file: None, asker: Some(asker) });
+            asker.leave(id, Fate::Kept);
+            asker.send();
         }
     }
 }
@@ -98,23 +97,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_that_were_left_go_out_together_and_once() {
+    fn who_waits_is_told_once_and_of_each_message() {
         let (here, there) = UnixStream::pair().unwrap();
         let asker = Arc::new(Asker::new(here).unwrap());
-        let ids: Vec<QueueId> = (0..2).map(|_| QueueId::generate(SystemTime::now())).collect();
+        let ids: Vec<QueueId> = (0..4).map(|_| QueueId::generate(SystemTime::now())).collect();
         let mut offers = Offers::default();
         ids.iter().for_each(|id| offers.add(*id, Arc::clone(&asker)));
-        offers.take(ids[0]).unwrap().leave(ids[0], Fate::Delivered);
-        assert!(offers.take(ids[0]).is_none());
-        offers.take(ids[1]).unwrap().leave(ids[1], Fate::Kept);
-        asker.send();
-        asker.send();
-        drop(asker);
+        let taken = offers.take(ids[0]).unwrap();
+        taken.leave(ids[0], Fate::Removed);
+        offers.keep(ids[0]);
+        offers.keep(ids[1]);
+        offers.keep(ids[1]);
+        offers.keep_all();
+        drop((offers, asker, taken));
         let mut receiver = Receiver::new();
-        let mut told = Vec::new();
+        let mut told: Vec<(QueueId, Fate)> = Vec::new();
         while let Some(Answer { id, fate }) = receiver.next_message(&there).unwrap() {
             told.push((id, fate));
         }
-        assert_eq!(told, [(ids[0], Fate::Delivered), (ids[1], Fate::Kept)]);
+        assert_eq!(told[..2], [(ids[0], Fate::Removed), (ids[1], Fate::Kept)]);
+        told.drain(..2);
+        told.sort_by_key(|(id, _)| ids.iter().position(|known| known == id));
+        assert_eq!(told, [(ids[2], Fate::Kept), (ids[3], Fate::Kept)]);
     }
 }

@@ -1,15 +1,13 @@
 //! Qmgr's side: messages are found, taken up, and recovered after a crash.
 
-use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mail::QueueId;
-use nix::fcntl::OFlag;
 
-use crate::folder::{Folder, Scan, open_again};
+use crate::folder::{Folder, Scan};
 use crate::message::Tail;
 use crate::root::Folders;
 use crate::{Damage, Message, QueueError, Stored};
@@ -73,28 +71,6 @@ impl Active {
     pub fn reclaim(&self, id: QueueId) -> Result<Message, QueueError> {
         self.folders.get(Folder::Active).rename(id, self.folders.get(Folder::Deferred))?;
         self.claim(id)
-    }
-
-    /// Takes up a message that is whole and has no name yet, by its file: nothing of it is in the queue's folders. One that
-    /// stays is to be given its name by [`Active::name`], before anything else is done with it by that.
-    ///
-    /// # Errors
-    /// What the system says; `file` is not closed then.
-    pub fn take_nameless(&self, id: QueueId, file: &File) -> Result<Message, QueueError> {
-        let path = self.folders.get(Folder::Incoming).path_of(id);
-        // Agents are handed what they cannot write to.
-        let reader =
-            open_again(file, OFlag::O_RDONLY).map_err(|e| QueueError::new("open", path.clone(), e))?;
-        let stored = Stored::open(Arc::new(reader), path.into())?;
-        Ok(self.message(id, Folder::Incoming, stored, Tail::Clean).without_a_name())
-    }
-
-    /// Gives a file its name in `incoming/`: that of a message that was taken up without one.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn name(&self, id: QueueId, file: &File) -> Result<(), QueueError> {
-        self.folders.get(Folder::Incoming).name(id, file)
     }
 
     /// Moves a message that was taken up where it lay: `incoming/` → `active/`.

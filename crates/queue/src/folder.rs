@@ -141,20 +141,6 @@ impl Directory {
             .map_err(|errno| self.error("create", id, errno))
     }
 
-    /// A file that has no name yet and is ready as soon as it has one; `None` where the file system knows no such files.
-    pub(crate) fn create_nameless(&self, id: QueueId) -> Result<Option<File>, QueueError> {
-        sys::fs::make_nameless(self.slot(id), Path::new("."), Mode::S_IRWXU)
-            .map_err(|error| QueueError::new("create", self.path_of(id), error))
-    }
-
-    /// Gives a file without a name the one that the message has here. One that has it is left as it is.
-    pub(crate) fn name(&self, id: QueueId, file: impl AsFd) -> Result<(), QueueError> {
-        match sys::fs::give_name(file, self.slot(id), Path::new(id.as_str())) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            result => result.map_err(|error| QueueError::new("name", self.path_of(id), error)),
-        }
-    }
-
     pub(crate) fn open_read(&self, id: QueueId) -> Result<File, QueueError> {
         self.open_file(id, OFlag::O_RDONLY)
     }
@@ -232,12 +218,6 @@ impl Directory {
         let path = self.slots.get(slot).map_or_else(|| self.folder.as_str().into(), |slot| slot.path.clone());
         QueueError::new("read the folder", path, errno.into())
     }
-}
-
-/// Another descriptor of a file, whether or not it has a name.
-pub(crate) fn open_again(file: impl AsFd, access: OFlag) -> io::Result<File> {
-    let flags = access | OFlag::O_CLOEXEC;
-    Ok(nix::fcntl::open(&sys::fs::path_of_descriptor(file), flags, Mode::empty())?.into())
 }
 
 /// Whether the mode says that the writer has finished.

@@ -38,21 +38,13 @@ struct Places {
     incoming: Arc<Directory>,
     hold: Arc<Directory>,
     name_survives_fsync: bool,
-    /// A journal may keep the order of changes, so that what relies on it is to be committed.
-    may_order_changes: bool,
     /// Messages that are being written, or are and wait to be durable.
     writers: AtomicUsize,
 }
 
 impl Incoming {
-    pub(crate) fn new(
-        incoming: Arc<Directory>,
-        hold: Arc<Directory>,
-        name_survives_fsync: bool,
-        may_order_changes: bool,
-    ) -> Self {
-        let writers = AtomicUsize::new(0);
-        Self(Arc::new(Places { incoming, hold, name_survives_fsync, may_order_changes, writers }))
+    pub(crate) fn new(incoming: Arc<Directory>, hold: Arc<Directory>, name_survives_fsync: bool) -> Self {
+        Self(Arc::new(Places { incoming, hold, name_survives_fsync, writers: AtomicUsize::new(0) }))
     }
 
     /// How many messages are being written, or are and wait to be durable.
@@ -61,13 +53,13 @@ impl Incoming {
         self.0.writers.load(Ordering::Relaxed)
     }
 
-    /// Makes all last that was changed until now on a file system whose journal keeps changes in order, as a name in a Maildir
-    /// is. On any other nothing relies on that.
+    /// Makes all removals last that qmgr has done until now, and with them what came before in the journal of the file
+    /// system, as a name in a Maildir does.
     ///
     /// # Errors
     /// What the system says: it is not known what lasts.
-    pub fn commit_deliveries(&self) -> io::Result<()> {
-        if self.0.may_order_changes { self.0.incoming.commit() } else { Ok(()) }
+    pub fn commit_removals(&self) -> io::Result<()> {
+        self.0.incoming.commit()
     }
 
     /// Begins a message. `hold` sends it to `hold/` rather than to qmgr.
@@ -94,7 +86,6 @@ impl Incoming {
             content_size: 0,
             content_checksum: crc32fast::Hasher::new(),
             file: None,
-            is_nameless: false,
             broken: false,
         };
         envelope.recipients.iter().try_for_each(|recipient| writer.add_recipient(recipient))?;
@@ -114,21 +105,10 @@ pub struct Writer {
     written: u64,
     content_size: u64,
     content_checksum: crc32fast::Hasher,
-    /// The file, and where it is.
-    file: Option<(Arc<File>, Place)>,
-    /// It is to be made without a name.
-    is_nameless: bool,
+    /// The file, and whether it was made in `hold/`.
+    file: Option<(File, bool)>,
     /// A write failed: what is in the file is not the message.
     broken: bool,
-}
-
-/// Where the file of a message is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// Nowhere: only those find it who have its descriptor.
-    Nowhere,
-    Incoming,
-    Hold,
 }
 
 #[derive(Debug)]
@@ -226,12 +206,6 @@ impl Writer {
         self.hold = true;
     }
 
-    /// Has the file made without a name, which it gets when it is finished ([`Writer::finish_nameless`] tells another way). To be
-    /// asked before content is written; where the file system knows no such files, nothing is different.
-    pub fn begin_nameless(&mut self) {
-        self.is_nameless = true;
-    }
-
     /// How much content was written so far.
     #[must_use]
     pub fn content_size(&self) -> u64 {
@@ -270,51 +244,24 @@ impl Writer {
     ///
     /// # Errors
     /// What the system says; the file is then removed.
-    pub fn commit(mut self) -> Result<u64, QueueError> {
-        self.write_whole()?;
-        let moved = self.make_ready()?;
-        self.sync(moved)
+    pub fn commit(self) -> Result<u64, QueueError> {
+        self.finish()?.sync()
     }
 
-    /// Writes the message whole, and leaves it without a name and without waiting for the disk: nobody may be told that it is
-    /// taken. Where it has a name, or is to go to `hold/`, it comes back, to be committed.
+    /// Writes the message whole and makes it ready, in its folder, but does not wait for the disk: qmgr may have it, and
+    /// nobody may be told that it is taken.
     ///
     /// # Errors
     /// As [`Writer::commit`].
-    pub fn finish_nameless(mut self) -> Result<Result<Nameless, Self>, QueueError> {
-        self.write_whole()?;
-        match self.file.take() {
-            Some((file, Place::Nowhere)) if !self.hold => Ok(Ok(Nameless { writer: self, file })),
-            other => {
-                self.file = other;
-                Ok(Err(self))
-            }
-        }
-    }
-
-    fn write_whole(&mut self) -> Result<(), QueueError> {
+    pub fn finish(mut self) -> Result<Finished, QueueError> {
         self.lay_out();
         if self.broken {
             let source = io::Error::other("an earlier write to it failed");
             return Err(QueueError::new("commit", self.directory().path_of(self.id), source));
         }
-        self.write_head_last()
-    }
-
-    /// Makes the message durable: the size of its content. `moved`: its name changed its folder.
-    fn sync(mut self, moved: bool) -> Result<u64, QueueError> {
-        let (id, content_size) = (self.id, self.content_size);
-        let directory = self.directory();
-        let failed = |operation| move |error| QueueError::new(operation, directory.path_of(id), error);
-        let Some((file, _)) = &self.file else { return Ok(content_size) };
-        file.sync_all().map_err(failed("sync"))?;
-        // One that qmgr has removed meanwhile lasts where it was delivered, if the names last that were changed until then.
-        let removed = || file.metadata().map(|stat| stat.nlink() == 0).map_err(failed("stat"));
-        if moved || !self.places.name_survives_fsync || removed()? {
-            directory.sync(id)?;
-        }
-        self.file = None;
-        Ok(content_size)
+        self.write_head_last()?;
+        let moved = self.make_ready()?;
+        Ok(Finished { writer: self, moved })
     }
 
     /// Fixes where everything goes, with an empty head in front. Called once recipients are complete.
@@ -365,16 +312,11 @@ impl Writer {
     /// Ready, and in its place: whether it had to be moved there.
     fn make_ready(&mut self) -> Result<bool, QueueError> {
         let directory = Arc::clone(self.directory());
-        let wanted = self.wanted();
-        let Some((file, place)) = &mut self.file else { return Ok(false) };
-        let before = std::mem::replace(place, wanted);
-        if before == Place::Nowhere {
-            // It is ready since it was made.
-            return directory.name(self.id, &*file).inspect_err(|_| *place = before).map(|()| false);
-        }
-        let moved = before != wanted;
+        let Some((file, in_hold)) = &mut self.file else { return Ok(false) };
+        let moved = *in_hold != self.hold;
         if moved {
-            self.places.incoming.rename(self.id, &self.places.hold).inspect_err(|_| *place = before)?;
+            self.places.incoming.rename(self.id, &self.places.hold)?;
+            *in_hold = true;
         }
         fchmod(&*file, Mode::S_IRWXU)
             .map_err(|errno| QueueError::new("make ready", directory.path_of(self.id), errno.into()))?;
@@ -393,7 +335,8 @@ impl Writer {
 
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<(), QueueError> {
         if self.file.is_none() {
-            self.file = Some(self.make().inspect_err(|_| self.broken = true)?);
+            self.file =
+                Some((self.directory().create(self.id).inspect_err(|_| self.broken = true)?, self.hold));
         }
         let Some((file, _)) = &self.file else { return Ok(()) };
         file.write_all_at(bytes, offset).map_err(|error| {
@@ -402,66 +345,47 @@ impl Writer {
         })
     }
 
-    fn make(&self) -> Result<(Arc<File>, Place), QueueError> {
-        let nameless = if self.is_nameless { self.places.incoming.create_nameless(self.id)? } else { None };
-        match nameless {
-            Some(file) => Ok((Arc::new(file), Place::Nowhere)),
-            None => Ok((Arc::new(self.directory().create(self.id)?), self.wanted())),
-        }
-    }
-
-    fn wanted(&self) -> Place {
-        if self.hold { Place::Hold } else { Place::Incoming }
-    }
-
     /// Where the message will be in the end.
     fn directory(&self) -> &Arc<Directory> {
         if self.hold { &self.places.hold } else { &self.places.incoming }
     }
 }
 
-/// A message that is written, of which nothing is durable, and whose file has no name. Dropped, it is gone.
+/// A message that is written and ready, and not durable. Dropped, it is removed from where it was written.
 #[derive(Debug)]
-pub struct Nameless {
-    /// Without the file.
+pub struct Finished {
     writer: Writer,
-    file: Arc<File>,
+    /// Its name changed its folder.
+    moved: bool,
 }
 
-impl Nameless {
-    /// The file, for qmgr.
-    #[must_use]
-    pub fn file(&self) -> &Arc<File> {
-        &self.file
-    }
-
-    /// Nothing is owed to any recipient, and that lasts ([`Incoming::commit_deliveries`]): the size of its content. The queue
-    /// file is never written to the disk then, unless the system found time for it.
-    #[must_use]
-    pub fn delivered(self) -> u64 {
-        self.writer.content_size
-    }
-
-    /// Qmgr has given the file its name in `incoming/`, and may have it elsewhere by now. Makes the message durable: the size
-    /// of its content.
-    ///
-    /// # Errors
-    /// What the system says; the file is then removed, if it is still there.
-    pub fn sync_named(self) -> Result<u64, QueueError> {
-        let Self { mut writer, file } = self;
-        writer.file = Some((file, Place::Incoming));
-        writer.sync(false)
-    }
-
-    /// Gives the file its name, and makes the message durable: the size of its content.
+impl Finished {
+    /// Makes the message durable: the size of its content.
     ///
     /// # Errors
     /// What the system says; the file is then removed.
-    pub fn commit(self) -> Result<u64, QueueError> {
-        let Self { mut writer, file } = self;
-        writer.file = Some((file, Place::Nowhere));
-        let moved = writer.make_ready()?;
-        writer.sync(moved)
+    pub fn sync(mut self) -> Result<u64, QueueError> {
+        let Writer { places, id, content_size, .. } = &self.writer;
+        let (id, content_size) = (*id, *content_size);
+        let directory = self.writer.directory();
+        let failed = |operation| move |error| QueueError::new(operation, directory.path_of(id), error);
+        let Some((file, _)) = &self.writer.file else { return Ok(content_size) };
+        file.sync_all().map_err(failed("sync"))?;
+        // One that qmgr has removed meanwhile lasts where it was delivered, if the names last that were changed until then.
+        let removed = || file.metadata().map(|stat| stat.nlink() == 0).map_err(failed("stat"));
+        if self.moved || !places.name_survives_fsync || removed()? {
+            directory.sync(id)?;
+        }
+        self.writer.file = None;
+        Ok(content_size)
+    }
+
+    /// Qmgr has removed the message, since nothing is owed to any recipient, and that lasts ([`Incoming::commit_removals`]):
+    /// the size of its content. The queue file is never written to the disk then, unless the system found time for it.
+    #[must_use]
+    pub fn removed(mut self) -> u64 {
+        self.writer.file = None;
+        self.writer.content_size
     }
 }
 
@@ -492,12 +416,10 @@ impl Drop for Writer {
             self.buffer.clear();
             SPARE.set(std::mem::take(&mut self.buffer));
         }
-        let directory = match &self.file {
-            Some((_, Place::Incoming)) => &self.places.incoming,
-            Some((_, Place::Hold)) => &self.places.hold,
-            Some((_, Place::Nowhere)) | None => return,
-        };
-        // What cannot be removed stays with its mode of 0600, is ignored, and goes with the next recovery.
-        let _ = directory.unlink(self.id);
+        if let Some((_, in_hold)) = &self.file {
+            let directory = if *in_hold { &self.places.hold } else { &self.places.incoming };
+            // What cannot be removed stays with its mode of 0600, is ignored, and goes with the next recovery.
+            let _ = directory.unlink(self.id);
+        }
     }
 }

@@ -7,11 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mail::QueueId;
-use nix::fcntl::OFlag;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 
-use crate::folder::{Folder, open_again};
+use crate::folder::Folder;
 use crate::format::attempt::{Attempt, encode};
 use crate::format::envelope::RecipientState;
 use crate::format::head::Flags;
@@ -31,8 +30,6 @@ pub struct Message {
     lies_in: Folder,
     stored: Stored,
     writer: Option<File>,
-    /// It was taken up without a name.
-    is_nameless: bool,
     /// The number of this queue manager's life.
     life: u32,
     tail: Tail,
@@ -57,12 +54,7 @@ impl Message {
         life: u32,
         tail: Tail,
     ) -> Self {
-        Self { id, folders, lies_in, stored, writer: None, is_nameless: false, life, tail }
-    }
-
-    /// The same, but that no folder has it yet.
-    pub(crate) fn without_a_name(self) -> Self {
-        Self { is_nameless: true, ..self }
+        Self { id, folders, lies_in, stored, writer: None, life, tail }
     }
 
     /// Where it lies unless the operator has moved it: `active/`, or `incoming/`, where [`Active::claim`] has left it.
@@ -227,11 +219,6 @@ impl Message {
     /// recorded there too.
     fn open_writer(&mut self) -> Result<(), QueueError> {
         if self.writer.is_some() {
-            return Ok(());
-        }
-        if self.is_nameless {
-            let writer = open_again(self.stored.reader(), OFlag::O_RDWR);
-            self.writer = Some(writer.map_err(|error| self.stored.failed("open", error))?);
             return Ok(());
         }
         for folder in [Folder::Active, Folder::Hold, Folder::Incoming, Folder::Deferred] {

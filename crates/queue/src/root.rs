@@ -16,7 +16,6 @@ use crate::{Active, Incoming, Maildrop, Operator, QueueError, ReadOnly};
 pub struct Root {
     path: PathBuf,
     name_survives_fsync: bool,
-    may_order_changes: bool,
 }
 
 /// To whom the folders belong, where the instance was started by root.
@@ -43,9 +42,8 @@ impl Root {
         // Not to read it: who works in some of its folders need not list the others.
         let directory =
             File::options().read(true).custom_flags(OFlag::O_PATH.bits()).open(queue_directory)?;
-        let name_survives_fsync = sys::fs::name_survives_fsync(&directory)?;
-        let may_order_changes = sys::fs::may_order_changes(&directory)?;
-        Ok(Self { path: queue_directory.to_owned(), name_survives_fsync, may_order_changes })
+        let name_survives_fsync = sys::fs::name_survives_fsync(directory)?;
+        Ok(Self { path: queue_directory.to_owned(), name_survives_fsync })
     }
 
     /// Makes what is missing of the queue directory, and sets owner and mode of its folders. For master, at start.
@@ -84,7 +82,7 @@ impl Root {
     /// A folder that cannot be opened.
     pub fn incoming(&self) -> Result<Incoming, QueueError> {
         let (incoming, hold) = (self.directory(Folder::Incoming)?, self.directory(Folder::Hold)?);
-        Ok(Incoming::new(incoming, hold, self.name_survives_fsync, self.may_order_changes))
+        Ok(Incoming::new(incoming, hold, self.name_survives_fsync))
     }
 
     /// Pickup's power: to take submissions out of `maildrop/`.

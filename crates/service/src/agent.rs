@@ -1,11 +1,9 @@
 //! Serving qmgr: deliveries that run side by side, each outcome logged, timed and sent back by this shared code.
 
 use std::any::Any;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -39,46 +37,6 @@ pub struct Delivery {
     pub request: Request,
     /// The queue file; `queue::Content` reads it.
     pub file: Arc<File>,
-    /// The way back to the queue manager, if it comes from there.
-    replies: Option<Arc<Replies>>,
-}
-
-/// For how long a message may wait for its name in the queue.
-const NAMED_WITHIN: Duration = Duration::from_secs(5);
-
-impl Delivery {
-    /// A delivery that nobody waits for.
-    #[must_use]
-    pub fn new(request: Request, file: Arc<File>) -> Self {
-        Self { request, file, replies: None }
-    }
-
-    /// Has the queue manager keep a message that was to be delivered before it is in the queue: when this returns, its file has a
-    /// name there. It may be synced then, so that it comes again after whatever happens.
-    ///
-    /// # Errors
-    /// The queue manager cannot be told, or gives it no name in time.
-    pub fn keep(&self) -> io::Result<()> {
-        let has_name = || self.file.metadata().map(|stat| stat.nlink() > 0);
-        let Some(replies) = &self.replies else { return Ok(()) };
-        if has_name()? {
-            return Ok(());
-        }
-        let mut out = Vec::new();
-        frame::push_message(&mut out, &Reply::Keep { delivery: self.request.delivery })?;
-        replies.send(&mut out);
-        let began = Instant::now();
-        while began.elapsed() < NAMED_WITHIN {
-            std::thread::sleep(Duration::from_millis(1));
-            if has_name()? {
-                return Ok(());
-            }
-        }
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the queue manager gives the message no name in the queue",
-        ))
-    }
 }
 
 /// A delivery agent that gives each recipient a treatment of its own.
@@ -206,7 +164,7 @@ fn serve_queue_manager(
         let file = frame::expect_descriptor(&mut receiver)?;
         lifecycle.begin();
         if let Err(error) = workers.run(Job {
-            delivery: Delivery { request, file: file.into(), replies: Some(Arc::clone(&replies)) },
+            delivery: Delivery { request, file: file.into() },
             replies: Arc::clone(&replies),
             rules: Arc::clone(rules),
         }) {
@@ -398,12 +356,6 @@ fn internal_error(relay: &str) -> Outcome {
 
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-impl fmt::Debug for Replies {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replies").field("socket", &self.socket).finish_non_exhaustive()
-    }
 }
 
 impl Replies {

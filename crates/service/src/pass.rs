@@ -1,5 +1,6 @@
 //! A delivery that another agent makes, asked as the queue manager would ask it: `mailbox_transport`, `best_mx_transport`.
 
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -9,8 +10,6 @@ use std::time::Duration;
 use ipc::agent::{Reply, Request};
 use ipc::frame::{self, Receiver};
 use mail::Outcome;
-
-use crate::Delivery;
 
 /// As long as the slowest delivery that the other agent may make.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -24,12 +23,12 @@ pub fn deliver(
     queue_directory: &Path,
     transport: &str,
     request: &Request,
-    delivery: &Delivery,
+    file: &File,
     mut give: impl FnMut(u32, Outcome),
 ) -> io::Result<()> {
     let socket = UnixStream::connect(ipc::socket_path(queue_directory, true, transport))?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    frame::send(&socket, request, Some(delivery.file.as_fd()))?;
+    frame::send(&socket, request, Some(file.as_fd()))?;
     let mut receiver = Receiver::new();
     loop {
         match receiver.next_message::<Reply>(&socket)? {
@@ -37,8 +36,6 @@ pub fn deliver(
             Some(Reply::Outcome { recipient, outcome, .. }) => {
                 give(recipient, Outcome { logged: true, ..outcome });
             }
-            // The other agent waits for that, and says what becomes of the recipient where it fails.
-            Some(Reply::Keep { .. }) => drop(delivery.keep()),
             Some(Reply::Done { .. }) => return Ok(()),
             None => return Err(ErrorKind::UnexpectedEof.into()),
         }

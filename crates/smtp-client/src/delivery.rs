@@ -276,7 +276,7 @@ impl<'a, 'r> Attempt<'a, 'r> {
             &settings.queue_directory,
             transport,
             &request,
-            self.delivery,
+            &self.delivery.file,
             |index, outcome| {
                 let position = all.iter().position(|recipient| recipient.index == index);
                 position.into_iter().for_each(|position| results.give(position, outcome.clone()));

@@ -28,7 +28,7 @@ pub(crate) struct Instance {
 /// What the stand-in for qmgr does with a message that is offered.
 #[derive(Clone, Copy)]
 pub(crate) enum Manner {
-    Delivers,
+    Removes,
     Keeps,
     /// Closes the connection.
     Dies,
@@ -46,7 +46,7 @@ impl Instance {
         let door = Arc::new(Door {
             rules: super::rules(folder.path(), settings),
             incoming,
-            queue_manager: queue_manager.that_offers(move || committing.commit_deliveries()),
+            queue_manager: queue_manager.that_offers(move || committing.commit_removals()),
             early_delivery_concurrency: 1,
             prospects: Prospects::default(),
         });
@@ -98,16 +98,12 @@ fn manage_queue(root: &Root, manner: Arc<Mutex<Manner>>) -> mpsc::Receiver<Word>
                     let offered = if let Word::Offered(id) = word { Some(id) } else { None };
                     let _ = sender.send(word);
                     let manner = *manner.lock().unwrap();
-                    let file = offered.map(|_| ipc::frame::expect_descriptor(&mut frames).unwrap());
-                    let fate = match (offered.zip(file), manner) {
-                        (Some((id, file)), Manner::Delivers) => {
-                            assert_eq!(active.take_nameless(id, &file).unwrap().recipient_count(), 1);
-                            Fate::Delivered
+                    let fate = match (offered, manner) {
+                        (Some(id), Manner::Removes) => {
+                            assert!(active.remove(id, Folder::Incoming).unwrap());
+                            Fate::Removed
                         }
-                        (Some((id, file)), Manner::Keeps) => {
-                            active.name(id, &file).unwrap();
-                            Fate::Kept
-                        }
+                        (Some(_), Manner::Keeps) => Fate::Kept,
                         (Some(_), Manner::Dies) => return,
                         (Some(_), Manner::SaysNothing) | (None, _) => continue,
                     };

@@ -99,7 +99,7 @@ fn held_mail_is_not_told_to_the_queue_manager() {
 #[test]
 fn what_the_queue_manager_has_delivered_and_removed_is_taken() {
     let can_wait = Options { can_wait: true, ..Options::default() };
-    for manner in [Manner::Delivers, Manner::Keeps, Manner::Dies, Manner::SaysNothing] {
+    for manner in [Manner::Removes, Manner::Keeps, Manner::Dies, Manner::SaysNothing] {
         let instance = Instance::new("");
         *instance.manner.lock().unwrap() = manner;
         let (id, committed) = send(&instance.client, b"Subject: x\n\nbody\n", can_wait);
@@ -107,7 +107,7 @@ fn what_the_queue_manager_has_delivered_and_removed_is_taken() {
         // Each word is said once, whatever the answer was.
         assert_eq!(instance.words.recv_timeout(Duration::from_secs(5)), Ok(Word::Offered(id)));
         let queued = instance.messages(Folder::Incoming).iter().any(|(found, ..)| *found == id);
-        assert_eq!(queued, !matches!(manner, Manner::Delivers));
+        assert_eq!(queued, !matches!(manner, Manner::Removes));
     }
     let instance = Instance::new("");
     let hold = Options { hold: true, ..can_wait };

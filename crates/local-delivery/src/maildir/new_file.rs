@@ -7,15 +7,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
 use nix::libc;
-use nix::sys::stat::Mode;
 use nix::unistd::linkat;
+
+/// Whether the kernel gives a file a name by its descriptor alone: Linux 6.10 does, for who opened the file.
+static LINKS_DESCRIPTORS: AtomicBool = AtomicBool::new(true);
 
 /// A file that is being written. Dropped before it has its place, it is gone.
 #[derive(Debug)]
@@ -35,9 +38,15 @@ impl<'a> NewFile<'a> {
     /// # Errors
     /// What the system says: `NotFound` where a folder is missing, `AlreadyExists` for a name that `tmp/` has.
     pub(super) fn make(folder: &'a Path, name: String) -> io::Result<Self> {
-        match sys::fs::make_nameless(AT_FDCWD, &folder.join("new"), Mode::S_IRUSR | Mode::S_IWUSR)? {
-            Some(file) => Ok(Self { folder, file, name, in_tmp: None }),
-            None => Self::in_tmp(folder, name),
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
+        match options.open(folder.join("new")) {
+            Ok(file) => Ok(Self { folder, file, name, in_tmp: None }),
+            // The second is what is said where the flag is not known: who may write to a folder?
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+                Self::in_tmp(folder, name)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -77,7 +86,7 @@ impl<'a> NewFile<'a> {
         let place = if new.is_some() { PathBuf::from(&self.name) } else { self.place() };
         let at = new.unwrap_or(AT_FDCWD);
         match &self.in_tmp {
-            None => sys::fs::give_name(&self.file, at, &place),
+            None => link(self.file.as_fd(), at, &place),
             Some(path) => rename(path, at, &place).map(|()| self.in_tmp = None),
         }
     }
@@ -90,6 +99,25 @@ impl Drop for NewFile<'_> {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Gives a file its first name.
+fn link(file: BorrowedFd<'_>, at: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
+    if LINKS_DESCRIPTORS.load(Ordering::Relaxed) {
+        match linkat(file, "", at, place, AtFlags::AT_EMPTY_PATH) {
+            // A kernel that asks for a right which this thread has not while it acts as a user; or `new/` is gone.
+            Err(Errno::ENOENT) => {}
+            result => return Ok(result?),
+        }
+    }
+    link_by_path(file, at, place)?;
+    LINKS_DESCRIPTORS.store(false, Ordering::Relaxed);
+    Ok(())
+}
+
+fn link_by_path(file: BorrowedFd<'_>, at: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(AT_FDCWD, path.as_str(), at, place, AtFlags::AT_SYMLINK_FOLLOW)?)
 }
 
 /// Renames without ever replacing what is there.
@@ -109,7 +137,6 @@ fn rename(path: &Path, at: BorrowedFd<'_>, place: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -173,5 +200,13 @@ mod tests {
             file.publish(Some(new.as_fd())).unwrap();
             assert!(file.place().is_file());
         }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_link_descriptors_is_asked_by_path() {
+        let home = maildir();
+        let [file, _] = kinds(home.path());
+        link_by_path(file.file.as_fd(), AT_FDCWD, &file.place()).unwrap();
+        assert!(file.place().is_file());
     }
 }

@@ -167,7 +167,7 @@ fn who_waits_is_told_what_became_of_the_message() {
     assert_eq!(site.shard.answered.len(), 2);
     asker.send();
     let mut receiver = Receiver::new();
-    for expected in [Answer { id: removed, fate: Fate::Delivered }, Answer { id: held, fate: Fate::Kept }] {
+    for expected in [Answer { id: removed, fate: Fate::Removed }, Answer { id: held, fate: Fate::Kept }] {
         assert_eq!(receiver.next_message::<Answer>(&there).unwrap(), Some(expected));
     }
 }

@@ -41,7 +41,7 @@ impl EventLoop {
         }
         self.messages.insert(id, Box::new(message));
         if claimed.total > MOST_RECIPIENTS {
-            self.offers.keep(id, &self.disk);
+            self.offers.keep(id);
         }
         self.take_slice(id, claimed.slice);
     }
@@ -81,7 +81,7 @@ impl EventLoop {
                 Ok(way) => {
                     let site = self.deliveries.site(&way, &recipient.address);
                     if !self.deliveries.is_prompt(&site) {
-                        self.offers.keep(id, &self.disk);
+                        self.offers.keep(id);
                     }
                     let place = match places.entry(site) {
                         Entry::Occupied(known) => *known.get(),
@@ -154,7 +154,7 @@ impl EventLoop {
         let mut notify = recipient.notify;
         let is_sent = outcome.status == Status::Sent;
         if !is_sent {
-            self.offers.keep(id, &self.disk);
+            self.offers.keep(id);
         }
         if is_sent && self.settings.confirm_delay_cleared && message.was_told_of_delay(notify) {
             notify = notify.and(Notify::SUCCESS);
@@ -183,7 +183,6 @@ impl EventLoop {
                     }
                 }
                 Verdict::Done { id } => self.go_on(id, false),
-                Verdict::Keep { id } => self.offers.keep(id, &self.disk),
                 Verdict::Abandoned { id, recipients } => self.abandon(id, &recipients),
                 Verdict::PutOff { site, jobs, refusal } => {
                     for job in jobs {
@@ -225,7 +224,7 @@ impl EventLoop {
             }
             Next::Report(kind, recipients) if recorded => self.report(Report { id, kind, recipients }),
             Next::Report(kind, recipients) => {
-                self.offers.keep(id, &self.disk);
+                self.offers.keep(id);
                 // Bounce reads the reasons from the journal: they must be in it first.
                 message.put_back_report(kind, recipients);
                 self.disk.ask(Job::Barrier { id });

@@ -2,8 +2,8 @@
 
 mod crash;
 mod damage;
+mod finished;
 mod maildrop;
-mod nameless;
 mod operator;
 mod round_trips;
 mod way;

@@ -42,7 +42,7 @@ fn job(request: Request, soft_bounce: bool, socket: UnixStream) -> Job {
     let file = File::open("/dev/null").unwrap();
     let replies = Replies::new(socket, Arc::new(Workers::new(Replies::send_later)));
     Job {
-        delivery: Delivery::new(request, file.into()),
+        delivery: Delivery { request, file: file.into() },
         replies: Arc::new(replies),
         rules: Arc::new(OutcomeRules { soft_bounce, ..OutcomeRules::default() }),
     }
@@ -81,7 +81,7 @@ fn each_recipient_has_one_outcome_and_the_end_comes_last() {
         .iter()
         .filter_map(|reply| match reply {
             Reply::Outcome { recipient, outcome, .. } => Some((*recipient, outcome.status)),
-            Reply::Ready | Reply::Keep { .. } | Reply::Done { .. } => None,
+            Reply::Ready | Reply::Done { .. } => None,
         })
         .collect();
     assert_eq!(told, [(2, Status::Sent), (0, Status::Deferred), (1, Status::Deferred)]);
