@@ -126,7 +126,7 @@ fn mail_waits_for_servers_that_die_and_comes_once() {
         .map(|(n, server)| format!("{{ d{n}.example = smtp:[127.0.0.1]:{} }}", server.address.port()))
         .collect();
     let limits = ["helo", "mail", "rcpt", "data_init", "data_xfer", "data_done"]
-        .map(|of| format!("smtp_{of}_timeout = 5s"));
+        .map(|of| format!("smtp_{of}_timeout = 15s"));
     let site = usual()
         .main(&format!("transport_maps = inline:{{ {} }}", routes.join(", ")))
         .main(&limits.join("\n"))

@@ -32,7 +32,7 @@ use queue::Folder;
 use crate::failure::{Delivered, Failure};
 use crate::folder_sync::FolderSync;
 use crate::letter::{Letter, Preamble};
-use new_file::NewFile;
+use new_file::{NewFile, Unmade};
 
 mod new_file;
 
@@ -194,7 +194,7 @@ fn make_folders(folder: &Path, lasting: Lasting) -> Result<(), Failure> {
 fn create<'a>(
     folder: &'a Path,
     lasting: Lasting,
-    make: impl Fn(&'a Path, String) -> io::Result<NewFile<'a>>,
+    make: impl Fn(&'a Path, String) -> Result<NewFile<'a>, Unmade>,
 ) -> Result<NewFile<'a>, Failure> {
     let mut made_folders = false;
     let mut tries = 0;
@@ -202,16 +202,15 @@ fn create<'a>(
         tries += 1;
         match make(folder, unique_name()) {
             Ok(file) => return Ok(file),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < MAX_NAMES => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !made_folders => {
+            Err(error) if error.why.kind() == io::ErrorKind::AlreadyExists && tries < MAX_NAMES => {}
+            Err(error) if error.why.kind() == io::ErrorKind::NotFound && !made_folders => {
                 made_folders = true;
                 make_folders(folder, lasting)?;
             }
             Err(error) => {
-                return Err(Failure::from_io(
-                    &error,
-                    format_args!("create maildir file in {}", folder.display()),
-                ));
+                let within = folder.join(error.folder);
+                let text = format_args!("create maildir file in {}", within.display());
+                return Err(Failure::from_io(&error.why, text));
             }
         }
     }

@@ -32,12 +32,20 @@ pub(super) struct NewFile<'a> {
     in_tmp: Option<PathBuf>,
 }
 
+/// Why there is no file.
+#[derive(Debug)]
+pub(super) struct Unmade {
+    pub(super) why: io::Error,
+    /// In which folder of the Maildir it was to be made.
+    pub(super) folder: &'static str,
+}
+
 impl<'a> NewFile<'a> {
     /// One without a name where the file system knows such, otherwise one in `tmp/`.
     ///
     /// # Errors
     /// What the system says: `NotFound` where a folder is missing, `AlreadyExists` for a name that `tmp/` has.
-    pub(super) fn make(folder: &'a Path, name: String) -> io::Result<Self> {
+    pub(super) fn make(folder: &'a Path, name: String) -> Result<Self, Unmade> {
         let mut options = OpenOptions::new();
         options.write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
         match options.open(folder.join("new")) {
@@ -46,7 +54,7 @@ impl<'a> NewFile<'a> {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
                 Self::in_tmp(folder, name)
             }
-            Err(error) => Err(error),
+            Err(why) => Err(Unmade { why, folder: "new" }),
         }
     }
 
@@ -54,11 +62,12 @@ impl<'a> NewFile<'a> {
     ///
     /// # Errors
     /// As [`NewFile::make`].
-    pub(super) fn in_tmp(folder: &'a Path, name: String) -> io::Result<Self> {
+    pub(super) fn in_tmp(folder: &'a Path, name: String) -> Result<Self, Unmade> {
         let path = folder.join("tmp").join(&name);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        Ok(Self { folder, file: options.open(&path)?, name, in_tmp: Some(path) })
+        let file = options.open(&path).map_err(|why| Unmade { why, folder: "tmp" })?;
+        Ok(Self { folder, file, name, in_tmp: Some(path) })
     }
 
     pub(super) fn is_in_tmp(&self) -> bool {
