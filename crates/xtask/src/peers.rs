@@ -8,8 +8,10 @@ use nix::unistd::Uid;
 use crate::shell::{Result, command, output_of, run, target};
 
 /// A program that tests run, and the package that has it.
-const NEEDED: [(&str, &str); 17] = [
+const NEEDED: [(&str, &str); 19] = [
     ("swaks", "swaks"),
+    ("gsasl", "gsasl"),
+    ("openssl", "openssl"),
     ("postgrey", "postgrey"),
     ("s-nail", "s-nail"),
     ("msmtp", "msmtp"),
@@ -149,4 +151,63 @@ fn is_installed(package: &str) -> bool {
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every Debian has, or comes with the package of another program here.
+    const THERE: [&str; 14] = [
+        "base64",
+        "cat",
+        "cp",
+        "find",
+        "gzip",
+        "ldns-keygen",
+        "modprobe",
+        "nsenter",
+        "readlink",
+        "setpriv",
+        "sh",
+        "sleep",
+        "tar",
+        "unshare",
+    ];
+
+    fn sources(folder: &Path, texts: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("corpus") {
+                sources(&path, texts);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                texts.push(fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn what_tests_run_is_installed_before_them() {
+        let mut texts = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests"), &mut texts);
+        let mut found = 0;
+        let openings = ["peer(\"", "Command::new(\""];
+        for (opening, text) in
+            openings.iter().flat_map(|opening| texts.iter().map(move |text| (opening, text)))
+        {
+            for (at, _) in text.match_indices(opening) {
+                // Programs of Postfix come from its unpacked package.
+                let name = text[at + opening.len()..].split('"').next().unwrap();
+                if text[..at].ends_with('_') || THERE.contains(&name) || name.starts_with('/') {
+                    continue;
+                }
+                assert!(
+                    NEEDED.iter().any(|(program, _)| *program == name),
+                    "tests run {name}, which nothing installs: name its package in NEEDED"
+                );
+                found += 1;
+            }
+        }
+        assert!(found > 30, "only {found} programs were found in the sources of the tests");
+    }
 }
