@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: Postroad and Postfix do the same work in turns, each time on a fresh file system.
 //!
 //! Why a fresh ext4 image for each run: ext4 avoids recently deleted inodes, so that a mail queue on a used file system is
-//! measured up to ten times slower than on a new one, whoever ran before. Ratios of interleaved runs are what to quote.
+//! measured up to ten times slower than on a new one, whoever ran before. What to quote are ratios: each round gives one, of two runs
+//! one after the other, since the machine is another from one minute to the next; the median of those is the ratio.
 
 mod calls;
 mod disk;
@@ -132,12 +133,18 @@ fn medians(work: &'static str, sides: &[Side], figures: &[Vec<Vec<Figure>>]) -> 
         }
     }
     let row = |figure| {
+        // By round, where the side has such a figure.
         let of = |side| {
-            let place = sides.iter().position(|known| *known == side)?;
-            let values = figures[place].iter().flatten().filter(|measured| measured.0 == figure);
-            median(values.map(|measured| measured.1).collect())
+            let rounds =
+                sides.iter().position(|known| *known == side).map_or(&[][..], |place| &figures[place]);
+            let values = rounds.iter().map(|round| round.iter().find(|measured| measured.0 == figure));
+            values.map(|measured| measured.map(|measured| measured.1)).collect::<Vec<_>>()
         };
-        Row { work, figure, ours: of(Side::Postroad), theirs: of(Side::Postfix) }
+        let (ours, theirs) = (of(Side::Postroad), of(Side::Postfix));
+        let pairs = ours.iter().zip(&theirs).filter_map(|(ours, theirs)| Some((*ours)? / (*theirs)?));
+        let ratio = median(pairs.collect());
+        let middle = |values: Vec<Option<f64>>| median(values.into_iter().flatten().collect());
+        Row { work, figure, ours: middle(ours), theirs: middle(theirs), ratio }
     };
     names.into_iter().map(row).collect()
 }
@@ -147,10 +154,9 @@ fn print_table(rows: &[Row]) {
         return;
     }
     println!("  {:<40}{:>12}{:>12}{:>10}", "median", "Postroad", "Postfix", "ratio");
-    for Row { figure, ours, theirs, .. } in rows {
+    for Row { figure, ours, theirs, ratio, .. } in rows {
         let text = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), shown);
-        let ratio = ours.zip(*theirs).map(|(ours, theirs)| ours / theirs);
-        println!("  {figure:<40}{:>12}{:>12}{:>10}", text(*ours), text(*theirs), text(ratio));
+        println!("  {figure:<40}{:>12}{:>12}{:>10}", text(*ours), text(*theirs), text(*ratio));
     }
 }
 
@@ -181,5 +187,17 @@ mod tests {
         assert_eq!(median(vec![3.0, 1.0]), Some(2.0));
         assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
         assert_eq!((median(vec![5.0]), median(Vec::new())), (Some(5.0), None));
+    }
+
+    #[test]
+    fn a_ratio_is_of_what_was_measured_side_by_side() {
+        let side = |values: [f64; 3]| values.map(|value| vec![Figure("rate", value)]).to_vec();
+        // The machine was slower by half in the second round, and by three quarters in the third.
+        let figures = [side([400.0, 200.0, 110.0]), side([100.0, 50.0, 25.0])];
+        let rows = medians("work", &[Side::Postroad, Side::Postfix], &figures);
+        let [Row { ours, theirs, ratio, .. }] = &rows[..] else { panic!("one figure, one row") };
+        assert_eq!((*ours, *theirs, *ratio), (Some(200.0), Some(50.0), Some(4.0)));
+        let alone = medians("work", &[Side::Postroad], &figures[..1]);
+        assert_eq!((alone[0].theirs, alone[0].ratio), (None, None));
     }
 }
