@@ -82,76 +82,118 @@ pub(crate) fn deliver(
     limit: u64,
     lasting: Lasting,
 ) -> Delivered {
+    begin(folder, letter, preamble, limit, lasting)?.finish(letter)
+}
+
+/// A message that is written, and neither on the disk for sure nor seen by anybody. Dropped, it is gone.
+pub(crate) struct Begun<'a> {
+    folder: &'a Path,
+    file: NewFile<'a>,
+    headers: Vec<u8>,
+    /// What deliveries of this process may rely on.
+    lasting: Lasting,
+    /// `new/`, where it is to be synced when it has the message.
+    new: Option<(File, Metadata)>,
+}
+
+/// The first part of [`deliver`]: all but the waiting for the disk.
+///
+/// # Errors
+/// As [`deliver`].
+pub(crate) fn begin<'a>(
+    folder: &'a Path,
+    letter: &Letter<'_>,
+    preamble: &Preamble<'_>,
+    limit: u64,
+    lasting: Lasting,
+) -> Result<Begun<'a>, Failure> {
     let headers = preamble.headers();
     if limit > 0 && letter.size() + headers.len() as u64 > limit {
         let text =
             format!("maildir delivery failed: message is larger than the mailbox limit of {limit} bytes");
         return Err(Failure::bounce(Dsn::new(5, 2, 2), text));
     }
-    store(folder, letter, &headers, lasting)
-        .map_err(|failure| failure.within("maildir delivery failed: "))?;
-    Ok("delivered to maildir".to_owned())
+    create(folder, lasting, NewFile::make)
+        .and_then(|file| Begun::write(folder, file, letter, headers, lasting))
+        .map_err(in_maildir)
 }
 
-fn store(folder: &Path, letter: &Letter<'_>, headers: &[u8], lasting: Lasting) -> Result<(), Failure> {
-    let file = create(folder, lasting, NewFile::make)?;
-    if fill(file, letter, headers, lasting)? {
-        return Ok(());
+fn in_maildir(failure: Failure) -> Failure {
+    failure.within("maildir delivery failed: ")
+}
+
+fn writing_failed(error: &io::Error) -> Failure {
+    Failure::from_io(error, "error writing message")
+}
+
+impl<'a> Begun<'a> {
+    fn write(
+        folder: &'a Path,
+        mut file: NewFile<'a>,
+        letter: &Letter<'_>,
+        headers: Vec<u8>,
+        lasting: Lasting,
+    ) -> Result<Self, Failure> {
+        // A file moves within its file system only: that of `new/` is the same.
+        let of_file = lasting.within(&file.file.metadata().map_err(|error| writing_failed(&error))?);
+        let new = match of_file {
+            Lasting::Synced => Some(open_new(folder, of_file)?),
+            Lasting::Ordered(_) => None,
+        };
+        letter.write_to(&mut file.file, &headers).map_err(|error| writing_failed(&error))?;
+        Ok(Self { folder, file, headers, lasting, new })
     }
-    let file = create(folder, lasting, NewFile::in_tmp)?;
-    fill(file, letter, headers, lasting).map(|_| ())
-}
 
-/// Writes the message, and gives it its place in `new/`. That is false where a file needs a name in `tmp/` to get there.
-fn fill(
-    mut file: NewFile<'_>,
-    letter: &Letter<'_>,
-    headers: &[u8],
-    lasting: Lasting,
-) -> Result<bool, Failure> {
-    let new = write(&mut file, letter, headers, lasting)?;
-    let folder_of_place = new.as_ref().map(|(new, _)| new.as_fd());
-    let published = match file.publish(folder_of_place) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && file.is_in_tmp() => {
-            make_folders(file.folder, lasting)?;
-            file.publish(folder_of_place)
-        }
-        result => result,
-    };
-    match published {
-        Ok(()) => {}
-        Err(error) if file.needs_tmp(&error) => return Ok(false),
-        Err(error) => {
-            let place = file.place();
-            return Err(Failure::from_io(&error, format_args!("move maildir file to {}", place.display())));
-        }
+    /// Has the disk begin with it, for who begins others before this one is finished.
+    ///
+    /// # Errors
+    /// As [`deliver`].
+    pub(crate) fn write_out(&self) -> Result<(), Failure> {
+        sys::fs::begin_write_out(&self.file.file).map_err(|error| in_maildir(writing_failed(&error)))
     }
-    new.map_or(Ok(()), |(new, stat)| make_durable(&new, &stat, &file.place())).map(|()| true)
-}
 
-/// Writes the message. Gives `new/`, where that is to be synced when it has the message.
-fn write(
-    file: &mut NewFile<'_>,
-    letter: &Letter<'_>,
-    headers: &[u8],
-    lasting: Lasting,
-) -> Result<Option<(File, Metadata)>, Failure> {
-    let failed = |error: io::Error| Failure::from_io(&error, "error writing message");
-    // A file moves within its file system only: that of `new/` is the same.
-    let lasting = lasting.within(&file.file.metadata().map_err(failed)?);
-    let new = match lasting {
-        Lasting::Synced => Some(open_new(file.folder, lasting)?),
-        Lasting::Ordered(_) => None,
-    };
-    let file = &mut file.file;
-    letter
-        .write_to(file, headers)
-        .and_then(|()| match lasting {
-            Lasting::Synced => file.sync_data(),
-            Lasting::Ordered(_) => sys::fs::write_out(file),
-        })
-        .map_err(failed)?;
-    Ok(new)
+    /// The second part of [`deliver`]: waits for the disk, and gives the message its place in `new/`.
+    ///
+    /// # Errors
+    /// As [`deliver`].
+    pub(crate) fn finish(self, letter: &Letter<'_>) -> Delivered {
+        self.publish_anyhow(letter).map_err(in_maildir)?;
+        Ok("delivered to maildir".to_owned())
+    }
+
+    fn publish_anyhow(mut self, letter: &Letter<'_>) -> Result<(), Failure> {
+        if self.publish()? {
+            return Ok(());
+        }
+        let file = create(self.folder, self.lasting, NewFile::in_tmp)?;
+        Self::write(self.folder, file, letter, self.headers, self.lasting)?.publish().map(drop)
+    }
+
+    /// That is false where a file needs a name in `tmp/` to get there.
+    fn publish(&mut self) -> Result<bool, Failure> {
+        let file = &mut self.file;
+        let written = if self.new.is_some() { file.file.sync_data() } else { sys::fs::write_out(&file.file) };
+        written.map_err(|error| writing_failed(&error))?;
+        let new = self.new.as_ref().map(|(new, _)| new.as_fd());
+        let published = match file.publish(new) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file.is_in_tmp() => {
+                make_folders(self.folder, self.lasting)?;
+                file.publish(new)
+            }
+            result => result,
+        };
+        match published {
+            Ok(()) => {}
+            Err(error) if file.needs_tmp(&error) => return Ok(false),
+            Err(error) => {
+                let place = file.place();
+                let text = format_args!("move maildir file to {}", place.display());
+                return Err(Failure::from_io(&error, text));
+            }
+        }
+        let durable = self.new.as_ref().map(|(new, stat)| make_durable(new, stat, &file.place()));
+        durable.unwrap_or(Ok(())).map(|()| true)
+    }
 }
 
 /// Opens `new/` before anything is delivered: a folder that cannot be synced later takes no mail now.
@@ -294,6 +336,28 @@ mod tests {
             files(&folder.join("new")).iter().map(|file| std::fs::read(file).unwrap()).collect();
         assert!(texts.len() == 3 && texts.iter().all(|text| *text == texts[0] && text.ends_with(TEXT)));
         assert!(files(&folder.join("tmp")).is_empty());
+    }
+
+    #[test]
+    fn what_was_begun_and_not_finished_is_no_mail() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("Maildir");
+        let (sender, address) = (Address::null(), Address::new("d@x").unwrap());
+        let preamble = Preamble { sender: &sender, original: None, delivered: Some(&address) };
+        let letter = Letter::open(&TEXT).unwrap();
+        for lasting in [Lasting::Synced, Lasting::Ordered(home.path().metadata().unwrap().dev())] {
+            let begun = [(); 3].map(|()| begin(&folder, &letter, &preamble, 0, lasting).unwrap());
+            begun.iter().for_each(|one| one.write_out().unwrap());
+            let [first, second, third] = begun;
+            assert!(files(&folder.join("new")).is_empty());
+            second.finish(&letter).unwrap();
+            drop(first);
+            third.finish(&letter).unwrap();
+            let finished = files(&folder.join("new"));
+            assert_eq!(finished.len(), 2);
+            finished.into_iter().for_each(|file| std::fs::remove_file(file).unwrap());
+            assert!(files(&folder.join("tmp")).is_empty());
+        }
     }
 
     #[test]

@@ -26,13 +26,41 @@ use crate::{maildir, mbox};
 /// What `relay=` says.
 const RELAY: &str = "virtual";
 
+/// Maildirs that the disk is at on behalf of one delivery. Twice as many are no faster, half as many a tenth slower.
+const MOST_AT_A_TIME: usize = 16;
+
+/// Files that the process may have open for each of them: twice as many as it has deliveries, mostly.
+const FILES_FOR_EACH: u64 = 256;
+
 /// The program `virtual`.
 ///
 /// # Errors
 /// A table cannot be opened, a setting makes no sense, or the skeleton's.
 pub fn run(service: Service) -> Result<(), Fatal> {
-    let agent = VirtualAgent::new(&service.config)?;
+    let files = service.allow_most_files().unwrap_or(0);
+    let agent = VirtualAgent { at_a_time: at_a_time(files), ..VirtualAgent::new(&service.config)? };
     service.serve_deliveries(agent)
+}
+
+/// A mailbox, by what the tables say.
+struct Place {
+    path: String,
+    /// uid and gid.
+    owner: (u32, u32),
+}
+
+impl Place {
+    fn is_maildir(&self) -> bool {
+        self.path.ends_with('/')
+    }
+}
+
+/// A message for one of several recipients.
+struct Addressed<'a> {
+    /// Which of them.
+    number: usize,
+    place: Place,
+    preamble: Preamble<'a>,
 }
 
 struct VirtualAgent {
@@ -48,6 +76,7 @@ struct VirtualAgent {
     enable_original_recipient: bool,
     instance: Instance,
     lasting: Lasting,
+    at_a_time: usize,
 }
 
 impl VirtualAgent {
@@ -69,13 +98,13 @@ impl VirtualAgent {
             enable_original_recipient: config.get(param::ENABLE_ORIGINAL_RECIPIENT),
             instance: Instance::current(),
             lasting: Lasting::from_config(config),
+            at_a_time: 1,
         })
     }
 
-    fn attempt(&self, delivery: &Delivery, content: &Content, recipient: &DeliveryRecipient) -> Delivered {
+    /// Where the mail of this recipient goes, and whose that is.
+    fn place(&self, recipient: &DeliveryRecipient) -> Result<Place, Failure> {
         let address = &recipient.address;
-        let letter =
-            Letter::open(content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
         let key = Address::new(lookup::fold(address.as_str()).into_owned());
         let key = key.map_err(|error| Failure::bounce(Dsn::new(5, 1, 3), error.to_string()))?;
         let Some(mailbox) = self.find(&self.mailboxes, &key)? else {
@@ -83,24 +112,49 @@ impl VirtualAgent {
         };
         let uid = self.id(&self.uids, "virtual_uid_maps", &key, self.minimum_uid)?;
         let gid = self.id(&self.gids, "virtual_gid_maps", &key, 1)?;
-        let original = recipient.original.as_ref().unwrap_or(address);
-        let preamble = Preamble {
+        Ok(Place { path: self.path(&mailbox)?, owner: (uid, gid) })
+    }
+
+    fn preamble<'a>(&self, delivery: &'a Delivery, recipient: &'a DeliveryRecipient) -> Preamble<'a> {
+        let original = recipient.original.as_ref().unwrap_or(&recipient.address);
+        Preamble {
             sender: &delivery.request.sender,
             original: self.enable_original_recipient.then_some(original),
-            delivered: Some(address),
+            delivered: Some(&recipient.address),
+        }
+    }
+
+    /// Delivers into mailboxes of one owner. Maildirs first: all are written before the disk is waited for, and what waits
+    /// for the lock of an mbox holds none of them up.
+    fn deliver_to_owner(
+        &self,
+        (uid, gid): (u32, u32),
+        letter: &Letter<'_>,
+        letters: &[Addressed<'_>],
+    ) -> Vec<(usize, Delivered)> {
+        let mut results = Vec::with_capacity(letters.len());
+        let _guard = match self.instance.act_as(Uid::from_raw(uid), Gid::from_raw(gid)) {
+            Ok(guard) => guard,
+            Err(failure) => return letters.iter().map(|to| (to.number, Err(failure.clone()))).collect(),
         };
-        let path = self.path(&mailbox)?;
-        if delivery.request.trace.is_probe() {
-            return Ok(
-                if path.ends_with('/') { "delivers to maildir" } else { "delivers to mailbox" }.to_owned()
-            );
+        let mut begun = Vec::with_capacity(letters.len());
+        for to in letters.iter().filter(|to| to.place.is_maildir()) {
+            let folder = Path::new(&to.place.path);
+            let one = maildir::begin(folder, letter, &to.preamble, self.limit, self.lasting);
+            match one.and_then(|one| if letters.len() > 1 { one.write_out().map(|()| one) } else { Ok(one) })
+            {
+                Ok(one) => begun.push((to.number, one)),
+                Err(failure) => results.push((to.number, explained(Err(failure), uid, gid))),
+            }
         }
-        let _guard = self.instance.act_as(Uid::from_raw(uid), Gid::from_raw(gid))?;
-        if path.ends_with('/') {
-            let delivered = maildir::deliver(Path::new(&path), &letter, &preamble, self.limit, self.lasting);
-            return explained(delivered, uid, gid);
+        for (number, one) in begun {
+            results.push((number, explained(one.finish(letter), uid, gid)));
         }
-        self.deliver_mbox(Path::new(&path), &letter, &preamble, uid)
+        for to in letters.iter().filter(|to| !to.place.is_maildir()) {
+            results
+                .push((to.number, self.deliver_mbox(Path::new(&to.place.path), letter, &to.preamble, uid)));
+        }
+        results
     }
 
     fn find(&self, maps: &Maps, address: &Address) -> Result<Option<String>, Failure> {
@@ -151,6 +205,12 @@ impl VirtualAgent {
     }
 }
 
+/// How many messages are open at a time, where this process may have so many files open: all deliveries that there may be
+/// take a part of them.
+fn at_a_time(most_files: u64) -> usize {
+    usize::try_from(most_files / FILES_FOR_EACH).unwrap_or(MOST_AT_A_TIME).clamp(1, MOST_AT_A_TIME)
+}
+
 /// What the log says besides of a Maildir that may not be written in.
 fn explained(delivered: Delivered, uid: u32, gid: u32) -> Delivered {
     if let Err(failure) = &delivered
@@ -170,17 +230,61 @@ impl Agent for VirtualAgent {
     }
 
     fn deliver(&self, delivery: &Delivery, content: &Content, recipient: &DeliveryRecipient) -> Outcome {
-        outcome(RELAY, self.attempt(delivery, content, recipient))
+        let mut became = None;
+        let recipient = std::slice::from_ref(recipient);
+        self.deliver_some(delivery, content, recipient, &mut |_, outcome| became = Some(outcome));
+        // There is one for each.
+        became.unwrap_or_else(|| outcome(RELAY, Err(Failure::defer(Dsn::new(4, 3, 0), "not delivered"))))
     }
 
-    /// The same but for the last step.
-    fn probe(&self, delivery: &Delivery, content: &Content, recipient: &DeliveryRecipient) -> Outcome {
-        self.deliver(delivery, content, recipient)
+    fn at_a_time(&self) -> usize {
+        self.at_a_time
+    }
+
+    fn deliver_some(
+        &self,
+        delivery: &Delivery,
+        content: &Content,
+        recipients: &[DeliveryRecipient],
+        give: &mut dyn FnMut(usize, Outcome),
+    ) {
+        let mut letters = Vec::with_capacity(recipients.len());
+        for (number, recipient) in recipients.iter().enumerate() {
+            match self.place(recipient) {
+                Ok(place) => {
+                    let preamble = self.preamble(delivery, recipient);
+                    letters.push(Addressed { number, place, preamble });
+                }
+                Err(failure) => give(number, outcome(RELAY, Err(failure))),
+            }
+        }
+        let letter = match Letter::open(content) {
+            Ok(letter) => letter,
+            Err(error) => {
+                let failure = Failure::from_io(&error, "read the queue file");
+                return letters.iter().for_each(|to| give(to.number, outcome(RELAY, Err(failure.clone()))));
+            }
+        };
+        for of_owner in letters.chunk_by(|one, next| one.place.owner == next.place.owner) {
+            // What is said of them is said as who this process is: it may start a thread.
+            for (number, delivered) in self.deliver_to_owner(of_owner[0].place.owner, &letter, of_owner) {
+                give(number, outcome(RELAY, delivered));
+            }
+        }
+    }
+
+    fn probe(&self, _: &Delivery, _: &Content, recipient: &DeliveryRecipient) -> Outcome {
+        let delivers = |place: Place| match place.is_maildir() {
+            true => "delivers to maildir".to_owned(),
+            false => "delivers to mailbox".to_owned(),
+        };
+        outcome(RELAY, self.place(recipient).map(delivers))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeSet, HashMap};
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::PathBuf;
 
@@ -238,6 +342,60 @@ mod tests {
         assert!(text.contains("\nDelivered-To: Jane+other@Example.COM\nSubject: x\n"), "{text}");
         deliver(&agent, "jane+x@example.com");
         only_file(folder.path().join("jane/.x/new"));
+    }
+
+    #[test]
+    fn each_of_several_recipients_gets_the_message_or_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = site(folder.path(), "");
+        std::fs::create_dir(folder.path().join("mail")).unwrap();
+        std::os::unix::fs::chown(folder.path().join("mail"), Some(ids().0), Some(ids().1)).unwrap();
+        let names = ["jane", "box", "nobody", "jane+x", "odd", "jane+other"];
+        let recipients = names.map(|name| scratch::recipient(&format!("{name}@example.com")));
+        let queue = tempfile::tempdir().unwrap();
+        let delivery = scratch::delivery(queue.path(), scratch::id(), b"Subject: x\n\nbody\n");
+        let content = agent.open(&delivery).unwrap();
+        let mut outcomes = HashMap::new();
+        agent.deliver_some(&delivery, &content, &recipients, &mut |number, outcome| {
+            assert!(outcomes.insert(names[number], outcome.text).is_none(), "one outcome for each");
+            assert!(sys::credentials::file_user() == Uid::effective(), "said as who this process is");
+        });
+        assert_eq!(outcomes.len(), names.len());
+        assert_eq!([outcomes["jane"].as_str(), &outcomes["jane+x"]], ["delivered to maildir"; 2]);
+        assert_eq!(outcomes["box"], "delivered to mailbox");
+        assert_eq!(outcomes["nobody"], "unknown user: \"nobody@example.com\"");
+        assert!(outcomes["odd"].contains("bad number"));
+        only_file(folder.path().join("jane/.x/new"));
+        let to = |file: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(file.path()).unwrap();
+            text.lines().find_map(|line| line.strip_prefix("Delivered-To: ")).unwrap().to_owned()
+        };
+        let files = std::fs::read_dir(folder.path().join("jane/new")).unwrap();
+        let both: BTreeSet<String> = files.map(|file| to(file.unwrap())).collect();
+        assert!(both.into_iter().eq(["jane+other@example.com", "jane@example.com"]));
+    }
+
+    #[test]
+    fn one_mailbox_that_takes_no_mail_keeps_none_from_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = site(folder.path(), "");
+        std::fs::write(folder.path().join("jane"), "where the maildir should be").unwrap();
+        let recipients = ["jane@example.com", "jane@example.com", "jane@example.com", "box@example.com"];
+        let recipients = recipients.map(scratch::recipient);
+        let queue = tempfile::tempdir().unwrap();
+        let delivery = scratch::delivery(queue.path(), scratch::id(), b"Subject: x\n\nbody\n");
+        let content = agent.open(&delivery).unwrap();
+        let mut statuses = [None; 4];
+        agent.deliver_some(&delivery, &content, &recipients, &mut |number, outcome| {
+            statuses[number] = Some(outcome.status);
+        });
+        assert_eq!(statuses[..3], [Some(Status::Deferred); 3]);
+        assert!(statuses[3].is_some());
+    }
+
+    #[test]
+    fn who_may_open_few_files_has_few_open() {
+        assert_eq!([0, 1024, 20_000, u64::MAX].map(at_a_time), [1, 4, MOST_AT_A_TIME, MOST_AT_A_TIME]);
     }
 
     #[test]

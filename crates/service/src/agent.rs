@@ -50,11 +50,30 @@ pub trait Agent: Send + Sync + 'static {
     /// What becomes of each recipient if that cannot be done.
     fn open(&self, delivery: &Delivery) -> Result<Self::Message, Box<Outcome>>;
 
-    /// Delivers to one recipient. Called once for each recipient of a delivery, on one thread per delivery.
+    /// Delivers to one recipient. All recipients of a delivery are delivered to on one thread.
     ///
     /// The outcome is all that leaves it: logging, recording and notifying are shared code. A panic is a deferral.
     fn deliver(&self, delivery: &Delivery, message: &Self::Message, recipient: &DeliveryRecipient)
     -> Outcome;
+
+    /// To how many recipients [`Agent::deliver_some`] delivers at most.
+    fn at_a_time(&self) -> usize {
+        1
+    }
+
+    /// Delivers to several recipients, and says what became of which of them. An agent that waits for a disk may wait
+    /// for all of them at a time.
+    fn deliver_some(
+        &self,
+        delivery: &Delivery,
+        message: &Self::Message,
+        recipients: &[DeliveryRecipient],
+        give: &mut dyn FnMut(usize, Outcome),
+    ) {
+        for (place, recipient) in recipients.iter().enumerate() {
+            give(place, self.deliver(delivery, message, recipient));
+        }
+    }
 
     /// Finds out what would become of the message, and does nothing ([`mail::Trace::is_probe`]): `sent`, with words such
     /// as "delivers to maildir", where it would be delivered. An agent that cannot tell leaves this as it is.
@@ -303,7 +322,7 @@ impl<'a> Results<'a> {
     }
 }
 
-/// Gives an agent its recipients one by one; the panic of one leaves the others alone.
+/// Gives an agent its recipients, as many as it wants at a time; a panic leaves alone who has an outcome, and who comes later.
 struct OneByOne<A> {
     agent: A,
     relay: String,
@@ -317,22 +336,27 @@ impl<A: Agent> SiteAgent for OneByOne<A> {
     fn deliver(&self, delivery: &Delivery, results: &mut Results<'_>) -> Option<SiteFailure> {
         let is_probe = delivery.request.trace.is_probe();
         let mut opened = None;
-        for (position, recipient) in delivery.request.recipients.iter().enumerate() {
+        let mut first = 0;
+        for some in delivery.request.recipients.chunks(self.agent.at_a_time()) {
             results.begin_next();
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let delivered = catch_unwind(AssertUnwindSafe(|| {
+                let mut give = |place: usize, outcome| results.give(first + place, outcome);
                 match opened.get_or_insert_with(|| self.agent.open(delivery)) {
-                    Ok(message) if is_probe => self.agent.probe(delivery, message, recipient),
-                    Ok(message) => self.agent.deliver(delivery, message, recipient),
-                    Err(outcome) => Outcome::clone(outcome),
+                    Ok(message) if is_probe => some.iter().enumerate().for_each(|(place, recipient)| {
+                        give(place, self.agent.probe(delivery, message, recipient));
+                    }),
+                    Ok(message) => self.agent.deliver_some(delivery, message, some, &mut give),
+                    Err(outcome) => {
+                        (0..some.len()).for_each(|place| give(place, Outcome::clone(outcome)));
+                    }
                 }
             }));
-            results.give(
-                position,
-                outcome.unwrap_or_else(|panic| {
-                    log_panic(delivery.request.id, panic.as_ref());
-                    internal_error(&self.relay)
-                }),
-            );
+            if let Err(panic) = delivered {
+                log_panic(delivery.request.id, panic.as_ref());
+                // Of those that have an outcome it is the first that counts.
+                (0..some.len()).for_each(|place| results.give(first + place, internal_error(&self.relay)));
+            }
+            first += some.len();
         }
         None
     }

@@ -60,10 +60,21 @@ fn has_journal(device: u64) -> bool {
 /// # Errors
 /// What `sync_file_range` says, which is also what writing the data has come to.
 pub fn write_out(file: impl AsFd) -> io::Result<()> {
-    let all =
-        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    sync_file_range(file, wait | libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Has the disk begin with what [`write_out`] waits for, so that it can be at several files at a time.
+///
+/// # Errors
+/// What `sync_file_range` says. What writing the data comes to later is [`write_out`]'s to say.
+pub fn begin_write_out(file: impl AsFd) -> io::Result<()> {
+    sync_file_range(file, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+fn sync_file_range(file: impl AsFd, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: no memory is handed over, and the descriptor is open as long as the borrow lasts.
-    let result = unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, all) };
+    let result = unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, flags) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -99,9 +110,11 @@ mod tests {
     fn data_is_written_out_of_files_and_not_of_pipes() {
         let path = std::env::temp_dir().join(format!("sys-fs-{}", std::process::id()));
         fs::write(&path, "x").unwrap();
-        write_out(File::open(&path).unwrap()).unwrap();
+        let file = File::open(&path).unwrap();
+        begin_write_out(&file).unwrap();
+        write_out(&file).unwrap();
         fs::remove_file(&path).unwrap();
         let (read, _write) = nix::unistd::pipe().unwrap();
-        assert!(write_out(read).is_err());
+        assert!(begin_write_out(&read).is_err() && write_out(&read).is_err());
     }
 }

@@ -121,6 +121,53 @@ fn the_panic_of_one_recipient_leaves_the_others_alone() {
     );
 }
 
+/// One that delivers to three at a time, and has said something of the second when it panics at the first of them.
+struct InThrees;
+
+impl Agent for InThrees {
+    type Message = ();
+
+    fn open(&self, _: &Delivery) -> Result<(), Box<Outcome>> {
+        Ok(())
+    }
+
+    fn deliver(&self, _: &Delivery, (): &(), _: &DeliveryRecipient) -> Outcome {
+        Outcome::sent("x", "by itself")
+    }
+
+    fn at_a_time(&self) -> usize {
+        3
+    }
+
+    fn deliver_some(
+        &self,
+        _: &Delivery,
+        (): &(),
+        recipients: &[DeliveryRecipient],
+        give: &mut dyn FnMut(usize, Outcome),
+    ) {
+        for (place, recipient) in recipients.iter().enumerate().rev() {
+            assert!(recipient.index != 0, "told to");
+            give(place, Outcome::sent("x", format!("one of {}", recipients.len())));
+        }
+    }
+}
+
+#[test]
+fn an_agent_gets_some_recipients_at_a_time_and_a_panic_takes_none_of_its_words_back() {
+    let replies = replies(&OneByOne { agent: InThrees, relay: "threes".into() }, 5);
+    let told: Vec<(u32, &str)> = replies
+        .iter()
+        .filter_map(|reply| match reply {
+            Reply::Outcome { recipient, outcome, .. } => Some((*recipient, outcome.text.as_str())),
+            Reply::Ready | Reply::Done { .. } => None,
+        })
+        .collect();
+    assert_eq!(told[..2], [(2, "one of 3"), (1, "one of 3")]);
+    assert!(told[2].0 == 0 && told[2].1.contains("internal error"), "{told:?}");
+    assert_eq!(told[3..], [(4, "one of 2"), (3, "one of 2")]);
+}
+
 /// One whose second recipient takes until the other end has heard of the first.
 struct Slow(Mutex<mpsc::Receiver<()>>);
 
