@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use net::tls::client::Policy;
+
 use crate::conversation::Conversation;
 use crate::settings::CacheSettings;
 
@@ -22,8 +24,18 @@ const MAX_RECENT: usize = 1000;
 pub(crate) struct Key {
     /// The next hop as it is written.
     pub(crate) destination: String,
-    /// Whom the server knows this host as, and how the connection is protected.
-    pub(crate) identity: String,
+    /// What a session must have in common with it to serve, whatever next hop it was made for.
+    pub(crate) identity: Identity,
+}
+
+/// Whom the server knows this host as, and what was asked of its TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// What its login was looked up by; empty where there is none.
+    pub(crate) login: String,
+    /// The name of the next hop, where the certificate may have to have that; empty otherwise.
+    pub(crate) nexthop: String,
+    pub(crate) policy: Policy,
 }
 
 /// Where a session is looked for.

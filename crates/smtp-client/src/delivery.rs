@@ -13,7 +13,7 @@ use service::{Delivery, Results};
 use smtp_proto::client::Protocol;
 
 use crate::agent::Client;
-use crate::cache::{Key, Sought as Cached};
+use crate::cache::{Identity, Key, Sought as Cached};
 use crate::conversation::Conversation;
 use crate::destination::Destination;
 use crate::failure::Failure;
@@ -79,7 +79,14 @@ impl<'a, 'r> Attempt<'a, 'r> {
             }
             last = number;
             self.final_place = number + 1 == places.len();
-            if let Err(failure) = self.try_place(place) {
+            let tried = match place {
+                Ok(place) => self.try_place(place),
+                Err(fault) => {
+                    log::warning!("next hop {}: {}; {}", self.request().nexthop, fault.what, fault.remedy);
+                    Err(Failure::local(Dsn::new(4, 3, 5), fault.what.clone()))
+                }
+            };
+            if let Err(failure) = tried {
                 self.unreachable(failure);
             }
         }
@@ -120,7 +127,7 @@ impl<'a, 'r> Attempt<'a, 'r> {
         if self.is_decided() {
             return Ok(());
         }
-        let service = port.as_deref().unwrap_or(&self.client.settings.port);
+        let service = port.as_ref().map_or(&self.client.settings.port, |port| &port.written);
         let sought = Sought { name: host, literal: *literal, service, port: target.port };
         match self.client.hosts.find(&sought) {
             Ok(hosts) => {
@@ -138,11 +145,7 @@ impl<'a, 'r> Attempt<'a, 'r> {
     fn target<'d>(&self, destination: &'d Destination) -> Result<Target<'d>, Failure> {
         let client = self.client;
         let port = match destination {
-            Destination::Inet { port: Some(port), .. } => config::port_number(port).ok_or_else(|| {
-                let text = format!("unknown port \"{port}\" in destination {destination}");
-                log::warning!("{text}");
-                Failure::local(Dsn::new(4, 3, 5), text)
-            })?,
+            Destination::Inet { port: Some(port), .. } => port.number,
             Destination::Inet { port: None, .. } => client.settings.port_number,
             Destination::Unix(_) => 0,
         };
@@ -167,13 +170,13 @@ impl<'a, 'r> Attempt<'a, 'r> {
         Ok(Target { destination, name, port, policy, key, keeps })
     }
 
-    /// Whom the server knows this host as, and what was asked of its TLS: sessions are shared where both are equal.
-    fn identity(&self, policy: &Policy, name: &str, destination: &str) -> String {
+    fn identity(&self, policy: &Policy, name: &str, destination: &str) -> Identity {
         let login =
             self.client.logins.as_ref().map(|logins| logins.scope(&self.request().sender, destination));
         // Names that a certificate must have may be those of the next hop.
         let nexthop = if policy.level.must_match() { name } else { "" };
-        format!("{} {nexthop} {policy:?}", login.unwrap_or_default())
+        let (login, nexthop) = (login.unwrap_or_default(), nexthop.to_owned());
+        Identity { login, nexthop, policy: policy.clone() }
     }
 
     /// The server itself failed all recipients that have no answer.

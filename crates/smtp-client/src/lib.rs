@@ -9,6 +9,7 @@
 //! - `opening`: from a connection to a server that listens: greeting, EHLO, STARTTLS, AUTH.
 //! - `login`, `token`: who this host is to a server.
 //! - `transaction`: one message to one server: which reply decides about whom.
+//! - `check`: what can be said of next hops before there is mail for them.
 //! - `conversation`, `stream`, `connect`: bytes and time limits.
 //! - `cache`: sessions that are kept for the next message.
 //! - `content`: what is changed on the way out.
@@ -17,6 +18,7 @@
 
 mod agent;
 mod cache;
+mod check;
 mod connect;
 mod content;
 mod conversation;
@@ -39,12 +41,14 @@ use config::{Config, Diagnostic, Severity};
 use service::{Fatal, Service};
 use smtp_proto::client::Protocol;
 
-/// What `postroad check` says of the TLS of a service: `prefix` is `smtp` or `lmtp`.
+/// What `postroad check` says of the TLS and the next hops of a service: `prefix` is `smtp` or `lmtp`.
 #[must_use]
 pub fn verify(config: &Config, prefix: &str) -> Vec<Diagnostic> {
+    let protocol = if prefix == "lmtp" { Protocol::Lmtp } else { Protocol::Smtp };
+    let next_hops = check::next_hops(&settings::Own { config, protocol });
     let file = config.directory().join("main.cf");
     let diagnostic = |severity, text| Diagnostic { severity, file: file.clone(), line: 0, text };
-    let warnings = net::tls::warnings(config, prefix).into_iter();
+    let warnings = net::tls::warnings(config, prefix).into_iter().chain(next_hops);
     let errors = net::tls::client::Context::new(config, prefix, None).err().into_iter();
     warnings
         .map(|text| diagnostic(Severity::Warning, text))
