@@ -116,6 +116,34 @@ fn check_names_what_has_no_effect_yet() {
     }
 }
 
+/// A slip of the pen must not return mail: no server is asked for a host of that name.
+#[test]
+fn mail_for_a_next_hop_that_is_none_waits_and_the_start_says_so() {
+    let site = usual()
+        .main("relayhost = [mx.example.net:587")
+        .main("default_transport = smtp")
+        .master("smtp unix - - n - - smtp")
+        .prepare();
+    let line = 1 + line_of(&site, "relayhost = ");
+    let output = site.postroad(&["start"]).ok();
+    let told = format!(
+        "main.cf:{line}: relayhost = [mx.example.net:587: the bracket of “[mx.example.net:587” is not closed, "
+    );
+    assert!(output.stdout.contains(&told), "{output:?}");
+    assert!(output.stdout.contains("write [mx.example.net]:587"), "{output:?}");
+    let id = send(&site, "jane@client.example", &["ann@elsewhere.example"], NOTE);
+    site.wait_for_log(&[
+        &id,
+        "dsn=4.3.5, status=deferred (the bracket of “[mx.example.net:587” is not closed)",
+    ]);
+}
+
+/// Where main.cf has a line that begins so, counted from zero.
+fn line_of(site: &Instance, start: &str) -> usize {
+    let text = std::fs::read_to_string(site.path("etc/main.cf")).unwrap();
+    text.lines().position(|line| line.starts_with(start)).expect("the line")
+}
+
 #[test]
 fn a_table_that_was_made_anew_counts_for_the_next_message() {
     let site = usual().start();
