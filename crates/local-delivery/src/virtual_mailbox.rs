@@ -14,12 +14,13 @@ use mail::{Address, Dsn, Outcome};
 use nix::unistd::{Gid, Uid};
 use queue::Content;
 use service::{Agent, Delivery, DeliveryRecipient, Fatal, Service};
+use sys::credentials::AsUser;
 
 use crate::failure::{Delivered, Failure, outcome};
 use crate::letter::{self, Letter, Preamble};
 use crate::local::settings::{locking, open_maps};
 use crate::lock::Locking;
-use crate::maildir::Lasting;
+use crate::maildir::{Begun, Lasting};
 use crate::rights::Instance;
 use crate::{maildir, mbox};
 
@@ -28,6 +29,10 @@ const RELAY: &str = "virtual";
 
 /// Maildirs that the disk is at on behalf of one delivery. Twice as many are no faster, half as many a tenth slower.
 const MOST_AT_A_TIME: usize = 16;
+
+/// How much of a message is written before the disk is waited for, but for the first one: what there is room for only one
+/// after another is not to fill a disk at once.
+const MOST_BYTES: u64 = 1024 * 1024;
 
 /// Files that the process may have open for each of them: twice as many as it has deliveries, mostly.
 const FILES_FOR_EACH: u64 = 256;
@@ -61,6 +66,24 @@ struct Addressed<'a> {
     number: usize,
     place: Place,
     preamble: Preamble<'a>,
+}
+
+/// As whom this thread acts.
+struct Acting {
+    instance: Instance,
+    now: Option<((u32, u32), AsUser)>,
+}
+
+impl Acting {
+    /// Acts as the owner of a mailbox until the next one, or the end.
+    fn become_owner(&mut self, owner: (u32, u32)) -> Result<(), Failure> {
+        if self.now.as_ref().is_none_or(|(now, _)| *now != owner) {
+            // Only who is root again becomes somebody else.
+            self.now = None;
+            self.now = Some((owner, self.instance.act_as(Uid::from_raw(owner.0), Gid::from_raw(owner.1))?));
+        }
+        Ok(())
+    }
 }
 
 struct VirtualAgent {
@@ -124,37 +147,43 @@ impl VirtualAgent {
         }
     }
 
-    /// Delivers into mailboxes of one owner. Maildirs first: all are written before the disk is waited for, and what waits
-    /// for the lock of an mbox holds none of them up.
-    fn deliver_to_owner(
-        &self,
-        (uid, gid): (u32, u32),
-        letter: &Letter<'_>,
-        letters: &[Addressed<'_>],
-    ) -> Vec<(usize, Delivered)> {
+    /// Delivers to several, one after another as each owner. Maildirs first: all are written before the disk is waited for,
+    /// and what waits for the lock of an mbox holds none of them up.
+    fn deliver_together(&self, letter: &Letter<'_>, letters: &[Addressed<'_>]) -> Vec<(usize, Delivered)> {
+        let (maildirs, mboxes): (Vec<_>, Vec<_>) = letters.iter().partition(|to| to.place.is_maildir());
+        let mut acting = Acting { instance: self.instance, now: None };
         let mut results = Vec::with_capacity(letters.len());
-        let _guard = match self.instance.act_as(Uid::from_raw(uid), Gid::from_raw(gid)) {
-            Ok(guard) => guard,
-            Err(failure) => return letters.iter().map(|to| (to.number, Err(failure.clone()))).collect(),
-        };
-        let mut begun = Vec::with_capacity(letters.len());
-        for to in letters.iter().filter(|to| to.place.is_maildir()) {
-            let folder = Path::new(&to.place.path);
-            let one = maildir::begin(folder, letter, &to.preamble, self.limit, self.lasting);
-            match one.and_then(|one| if letters.len() > 1 { one.write_out().map(|()| one) } else { Ok(one) })
-            {
-                Ok(one) => begun.push((to.number, one)),
-                Err(failure) => results.push((to.number, explained(Err(failure), uid, gid))),
+        let mut begun = Vec::with_capacity(maildirs.len());
+        for to in &maildirs {
+            match acting.become_owner(to.place.owner).and_then(|()| self.begin(to, letter, maildirs.len())) {
+                Ok(one) => begun.push((to, one)),
+                Err(failure) => results.push((to.number, explained(Err(failure), to.place.owner))),
             }
         }
-        for (number, one) in begun {
-            results.push((number, explained(one.finish(letter), uid, gid)));
+        for (to, one) in begun {
+            let delivered = acting.become_owner(to.place.owner).and_then(|()| one.finish(letter));
+            results.push((to.number, explained(delivered, to.place.owner)));
         }
-        for to in letters.iter().filter(|to| !to.place.is_maildir()) {
-            results
-                .push((to.number, self.deliver_mbox(Path::new(&to.place.path), letter, &to.preamble, uid)));
+        for to in mboxes {
+            let owner = acting.become_owner(to.place.owner);
+            results.push((to.number, owner.and_then(|()| self.deliver_mbox(to, letter))));
         }
         results
+    }
+
+    /// Begins with one of so many Maildirs.
+    fn begin<'a>(
+        &self,
+        to: &'a Addressed<'_>,
+        letter: &Letter<'_>,
+        count: usize,
+    ) -> Result<Begun<'a>, Failure> {
+        let folder = Path::new(&to.place.path);
+        let begun = maildir::begin(folder, letter, &to.preamble, self.limit, self.lasting)?;
+        if count > 1 {
+            begun.write_out()?;
+        }
+        Ok(begun)
     }
 
     fn find(&self, maps: &Maps, address: &Address) -> Result<Option<String>, Failure> {
@@ -188,17 +217,18 @@ impl VirtualAgent {
         Ok(path)
     }
 
-    fn deliver_mbox(&self, path: &Path, letter: &Letter<'_>, preamble: &Preamble<'_>, uid: u32) -> Delivered {
+    fn deliver_mbox(&self, to: &Addressed<'_>, letter: &Letter<'_>) -> Delivered {
+        let path = Path::new(&to.place.path);
         let rules = mbox::Rules {
             locking: &self.locking,
-            owner: self.strict_ownership.then_some(uid),
+            owner: self.strict_ownership.then_some(to.place.owner.0),
             regular_only: true,
             refuse_executable: false,
             named_by_user: false,
             chown: None,
             limit: self.limit,
         };
-        mbox::deliver(path, letter, preamble, &rules).map_err(|failure| {
+        mbox::deliver(path, letter, &to.preamble, &rules).map_err(|failure| {
             failure.within(format_args!("delivery failed to mailbox {}: ", path.display()))
         })?;
         Ok("delivered to mailbox".to_owned())
@@ -212,7 +242,7 @@ fn at_a_time(most_files: u64) -> usize {
 }
 
 /// What the log says besides of a Maildir that may not be written in.
-fn explained(delivered: Delivered, uid: u32, gid: u32) -> Delivered {
+fn explained(delivered: Delivered, (uid, gid): (u32, u32)) -> Delivered {
     if let Err(failure) = &delivered
         && failure.text.ends_with("Permission denied")
     {
@@ -265,9 +295,10 @@ impl Agent for VirtualAgent {
                 return letters.iter().for_each(|to| give(to.number, outcome(RELAY, Err(failure.clone()))));
             }
         };
-        for of_owner in letters.chunk_by(|one, next| one.place.owner == next.place.owner) {
-            // What is said of them is said as who this process is: it may start a thread.
-            for (number, delivered) in self.deliver_to_owner(of_owner[0].place.owner, &letter, of_owner) {
+        let together = MOST_BYTES.checked_div(letter.size()).and_then(|count| usize::try_from(count).ok());
+        for some in letters.chunks(together.unwrap_or(usize::MAX).max(1)) {
+            // What becomes of them is said as who this process is: a thread that is started for it must not be a user's.
+            for (number, delivered) in self.deliver_together(&letter, some) {
                 give(number, outcome(RELAY, delivered));
             }
         }
@@ -391,6 +422,44 @@ mod tests {
         });
         assert_eq!(statuses[..3], [Some(Status::Deferred); 3]);
         assert!(statuses[3].is_some());
+    }
+
+    #[test]
+    fn mailboxes_of_several_owners_are_each_written_as_theirs_however_large_the_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, gid) = ids();
+        let other = if Uid::effective().is_root() { own + 1 } else { own };
+        let uids = format!(
+            "virtual_uid_maps = inline:{{jane@example.com={own}, jane+x@example.com={other}, odd@example.com={own}}}"
+        );
+        let agent = site(folder.path(), &uids);
+        // The second owner needs what the first one makes.
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        for (name, owner) in [("jane", own), ("jane/.x", other)] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            std::os::unix::fs::chown(folder.path().join(name), Some(owner), Some(gid)).unwrap();
+        }
+        let text = [b"Subject: x\n\n".as_slice(), &b"a line\n".repeat(100_000)].concat();
+        assert!(2 * text.len() as u64 > MOST_BYTES);
+        for text in [b"Subject: x\n\nbody\n".as_slice(), &text] {
+            let queue = tempfile::tempdir().unwrap();
+            let delivery = scratch::delivery(queue.path(), scratch::id(), text);
+            let content = agent.open(&delivery).unwrap();
+            let recipients =
+                ["jane", "jane+x", "odd"].map(|name| scratch::recipient(&format!("{name}@example.com")));
+            let mut sent = 0;
+            agent.deliver_some(&delivery, &content, &recipients, &mut |_, outcome| {
+                assert_eq!((outcome.status, outcome.text.as_str()), (Status::Sent, "delivered to maildir"));
+                sent += 1;
+            });
+            assert_eq!(sent, 3);
+            for (name, owner) in [("jane", own), ("jane/.x", other), ("odd", own)] {
+                let file = only_file(folder.path().join(name).join("new"));
+                let stat = std::fs::metadata(&file).unwrap();
+                assert!(stat.uid() == owner && stat.len() > text.len() as u64, "{name}");
+                std::fs::remove_file(file).unwrap();
+            }
+        }
     }
 
     #[test]
