@@ -69,7 +69,6 @@ pub(super) struct Rules {
 impl Rules {
     pub(super) fn new(config: &Config, prefix: &str) -> Result<Self, String> {
         let text = |rest: &str| config.text(&format!("{prefix}_{rest}")).unwrap_or_default();
-        let uses_dns = config::split_list(&text("host_lookup")).iter().any(|word| word == "dns");
         let insecure_mx = match config.text("smtp_tls_dane_insecure_mx_policy").as_deref() {
             Some("may") => Level::May,
             Some("encrypt") => Level::Encrypt,
@@ -81,15 +80,39 @@ impl Rules {
                 ));
             }
         };
-        let obstacle = if !uses_dns || text("dns_support_level") != "dnssec" {
-            Some("dnssec lookups disabled")
-        } else if config.text("ignore_mx_lookup_error").as_deref() == Some("yes") {
-            Some("MX lookup errors ignored")
-        } else {
-            None
-        };
+        let obstacle = obstacle(config, prefix).map(|(why, _)| why);
         Ok(Self { obstacle, insecure_mx, force_lookup: text("tls_force_insecure_host_tlsa_lookup") == "yes" })
     }
+}
+
+/// Why DANE cannot be had with this configuration, and the setting with which it can.
+fn obstacle(config: &Config, prefix: &str) -> Option<(&'static str, String)> {
+    let text = |rest: &str| config.text(&format!("{prefix}_{rest}")).unwrap_or_default();
+    let uses_dns = config::split_list(&text("host_lookup")).iter().any(|word| word == "dns");
+    if !uses_dns {
+        Some(("dnssec lookups disabled", format!("{prefix}_host_lookup = dns")))
+    } else if text("dns_support_level") != "dnssec" {
+        Some(("dnssec lookups disabled", format!("{prefix}_dns_support_level = dnssec")))
+    } else if config.text("ignore_mx_lookup_error").as_deref() == Some("yes") {
+        Some(("MX lookup errors ignored", "ignore_mx_lookup_error = no".to_owned()))
+    } else {
+        None
+    }
+}
+
+/// That `…_tls_security_level` asks for DANE where it cannot be had.
+pub(super) fn warning(config: &Config, prefix: &str) -> Option<String> {
+    let name = format!("{prefix}_tls_security_level");
+    let level = Level::from_name(&config.text(&name)?).ok().filter(|level| level.uses_dane())?;
+    let (why, remedy) = obstacle(config, prefix)?;
+    let instead = match level {
+        Level::DaneOnly => "all mail waits",
+        _ => "it counts as may",
+    };
+    Some(format!(
+        "{name} = {}: no TLSA records are looked up ({why}), and {instead}; set {remedy}",
+        level.name()
+    ))
 }
 
 impl Context {
@@ -220,6 +243,37 @@ mod tests {
     const HOST: Host<'_> =
         Host { name: "mx.test", canonical: "mx.test", name_secure: true, address_secure: true, port: 25 };
     const DNSSEC: &str = "smtp_dns_support_level = dnssec\n";
+
+    #[test]
+    fn dane_that_cannot_be_had_is_told_with_what_helps() {
+        let told = |main_cf: &str, prefix: &str| {
+            let main_cf = format!("myhostname = a.example\n{main_cf}").into_bytes();
+            let snapshot = config::Snapshot { main_cf, master_cf: Vec::new() };
+            crate::tls::warnings(&Config::inspect(Path::new("/nowhere"), &snapshot, &[]).0, prefix)
+        };
+        let dane = "smtp_tls_security_level = dane\n";
+        assert_eq!(
+            told(dane, "smtp"),
+            [
+                "smtp_tls_security_level = dane: no TLSA records are looked up (dnssec lookups disabled), and it counts as \
+              may; set smtp_dns_support_level = dnssec"
+            ]
+        );
+        assert_eq!(
+            told("lmtp_tls_security_level = dane-only\nsmtp_dns_support_level = enabled\n", "lmtp"),
+            [
+                "lmtp_tls_security_level = dane-only: no TLSA records are looked up (dnssec lookups disabled), and all mail \
+              waits; set lmtp_dns_support_level = dnssec"
+            ]
+        );
+        let only = |more: &str| told(&format!("{dane}{DNSSEC}{more}"), "smtp").join("");
+        assert_eq!(only(""), "");
+        assert!(only("smtp_host_lookup = native\n").ends_with("; set smtp_host_lookup = dns"));
+        assert!(only("ignore_mx_lookup_error = yes\n").ends_with("; set ignore_mx_lookup_error = no"));
+        assert_eq!(told("smtp_tls_security_level = may\n", "smtp"), [""; 0]);
+        assert_eq!(told(dane, "lmtp"), [""; 0]);
+        assert_eq!(told("smtpd_tls_security_level = may\n", "smtpd"), [""; 0]);
+    }
 
     #[test]
     fn the_records_decide() {

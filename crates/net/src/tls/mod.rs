@@ -40,6 +40,7 @@ pub fn warnings(config: &config::Config, prefix: &str) -> Vec<String> {
             ));
         }
     }
+    found.extend(dane_host::warning(config, prefix));
     if prefix == "smtpd"
         && settings.flag("tls_req_ccert")
         && server::Level::from_config(config) == Ok(server::Level::May)
