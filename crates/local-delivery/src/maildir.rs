@@ -14,6 +14,9 @@
 //!   make it longer by the mark that the recipient has the message ([`queue::Message::append`]). The data is written out
 //!   before the name is made. Nothing is waited for but that data, and mail that a power cut would deliver twice is
 //!   little: mostly the name in `new/` and the end of the queue file are committed together.
+//!
+//! Who delivers to many begins several deliveries before the first is finished ([`begin`], [`Begun::finish`]), so that the disk
+//! is at all of them at a time.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
