@@ -138,6 +138,26 @@ fn mail_for_a_next_hop_that_is_none_waits_and_the_start_says_so() {
     ]);
 }
 
+/// It may come later, as with a package that is still to be installed.
+#[test]
+fn a_program_that_is_not_there_is_told_with_its_service() {
+    let site = usual()
+        .master("filter unix - n n - - pipe user=$user argv=/no/such/program -f ${sender}")
+        .master("policy unix - n n - - spawn user=$user argv=$root/etc/main.cf")
+        .prepare();
+    let text = std::fs::read_to_string(site.path("etc/master.cf")).unwrap();
+    let line = |start: &str| 1 + text.lines().position(|line| line.starts_with(start)).expect("the service");
+    let output = site.postroad(&["check"]).ok();
+    for (service, program, what) in [
+        ("filter", "/no/such/program", "there is no such program; "),
+        ("policy", &site.path("etc/main.cf").display().to_string(), "nobody may execute it; "),
+    ] {
+        let told = format!("master.cf:{}: {service}: argv={program}: {what}", line(service));
+        let warned = output.stdout.lines().any(|line| line.starts_with("warning: ") && line.contains(&told));
+        assert!(warned, "{told}: {output:?}");
+    }
+}
+
 /// Where main.cf has a line that begins so, counted from zero.
 fn line_of(site: &Instance, start: &str) -> usize {
     let text = std::fs::read_to_string(site.path("etc/main.cf")).unwrap();

@@ -18,6 +18,7 @@ mod lock;
 mod maildir;
 mod mbox;
 pub mod pipe;
+mod program;
 mod rights;
 #[cfg(test)]
 mod scratch;

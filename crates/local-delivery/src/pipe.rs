@@ -24,6 +24,7 @@ use crate::command_user::{CommandUsers, Unusable};
 use crate::failure::{Delivered, Failure, outcome};
 use crate::letter::{self, Letter};
 use crate::local::settings::exported;
+use crate::program::Place;
 use arguments::Values;
 use attributes::Attributes;
 use content::Content;
@@ -57,7 +58,10 @@ pub fn judge(asked: &Asked) -> Vec<Diagnostic> {
                 Err(Unusable::Forbidden(text)) => say(Severity::Error, text),
                 // The services that come with a distribution name users who need not exist.
                 Err(Unusable::Unknown(text)) => say(Severity::Warning, text),
-                Ok(_) => {}
+                Ok(_) => {
+                    let agent = PipeAgent::with(&asked.config, &asked.service, attributes);
+                    warnings.extend(agent.missing_program());
+                }
             }
         }
     }
@@ -80,7 +84,11 @@ impl PipeAgent {
         let warn = |text: String| log::warning!("master.cf: service {service}: {text}");
         let attributes = Attributes::parse(arguments, warn)
             .map_err(|text| Fatal::new(format!("master.cf: service {service}: {text}")))?;
-        Ok(Self {
+        Ok(Self::with(config, service, attributes))
+    }
+
+    fn with(config: &Config, service: &str, attributes: Attributes) -> Self {
+        Self {
             service: service.to_owned(),
             attributes,
             users: CommandUsers::new(config),
@@ -92,7 +100,26 @@ impl PipeAgent {
             environment: exported(config),
             queue_directory: config.get(param::QUEUE_DIRECTORY),
             time_limit: config.for_transport(service, "_time_limit", param::COMMAND_TIME_LIMIT),
-        })
+        }
+    }
+
+    /// That the program cannot be run. One that is named by the message is known with the message only.
+    fn missing_program(&self) -> Option<String> {
+        let program = self.attributes.command.first()?.fixed()?;
+        let (chroot, directory) = self.place();
+        let place = Place { chroot, directory, environment: &self.environment };
+        place.trouble_with(program).map(|text| format!("{text}; until then mail for it waits"))
+    }
+
+    /// The folder that is the root of all for the program, and the one it runs in.
+    fn place(&self) -> (Option<&Path>, &Path) {
+        let chroot = self.attributes.chroot.as_deref().map(Path::new);
+        let directory = match (&self.attributes.directory, chroot) {
+            (Some(directory), _) => Path::new(directory),
+            (None, Some(_)) => Path::new("/"),
+            (None, None) => &self.queue_directory,
+        };
+        (chroot, directory)
     }
 
     fn attempt(&self, delivery: &Delivery) -> Delivered {
@@ -158,12 +185,7 @@ impl PipeAgent {
                 log::warning!("master.cf: service {}: {text}", self.service);
                 Failure::defer(Dsn::new(4, 3, 5), "mail system configuration error")
             })?;
-        let chroot = attributes.chroot.as_deref().map(Path::new);
-        let directory = match (&attributes.directory, chroot) {
-            (Some(directory), _) => Path::new(directory),
-            (None, Some(_)) => Path::new("/"),
-            (None, None) => &self.queue_directory,
-        };
+        let (chroot, directory) = self.place();
         let invocation = Invocation {
             program: Program::Words(words),
             chroot,

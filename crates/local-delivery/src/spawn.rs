@@ -24,6 +24,7 @@ use crate::command::DEFAULT_PATH;
 use crate::command_user::{CommandUsers, Unusable};
 use crate::failure::describe;
 use crate::local::settings::exported;
+use crate::program::Place;
 
 /// How often a running program is compared with the wishes of master.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -45,16 +46,25 @@ pub fn run(service: Service) -> Result<(), Fatal> {
 pub fn judge(asked: &Asked) -> Vec<Diagnostic> {
     let mut found = service::judge(&asked.config);
     let usable = Attributes::parse(&asked.arguments).map_err(Unusable::Forbidden).and_then(|attributes| {
-        CommandUsers::new(&asked.config).find(&attributes.user, attributes.group.as_deref())
+        CommandUsers::new(&asked.config).find(&attributes.user, attributes.group.as_deref())?;
+        Ok(missing_program(&asked.config, &attributes))
     });
     let (severity, text) = match usable {
-        Ok(_) => return found,
+        Ok(None) => return found,
+        Ok(Some(text)) | Err(Unusable::Unknown(text)) => (Severity::Warning, text),
         Err(Unusable::Forbidden(text)) => (Severity::Error, text),
-        Err(Unusable::Unknown(text)) => (Severity::Warning, text),
     };
     let file = asked.config.directory().join("master.cf");
     found.push(Diagnostic { severity, file, line: 0, text: format!("{}: {text}", asked.service) });
     found
+}
+
+/// That the program cannot be run.
+fn missing_program(config: &Config, attributes: &Attributes) -> Option<String> {
+    let (directory, environment): (PathBuf, _) = (config.get(param::QUEUE_DIRECTORY), exported(config));
+    let place = Place { chroot: None, directory: &directory, environment: &environment };
+    let text = place.trouble_with(attributes.command.first()?)?;
+    Some(format!("{text}; until then connections are closed"))
 }
 
 /// What master.cf says behind `spawn`.

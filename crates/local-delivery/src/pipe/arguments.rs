@@ -124,6 +124,14 @@ impl Template {
         self.0.is_empty()
     }
 
+    /// The text of an argument that names nothing.
+    pub(super) fn fixed(&self) -> Option<&str> {
+        match &self.0[..] {
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     fn is_per_recipient(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::Name(name) if name.is_per_recipient()))
     }
