@@ -70,6 +70,7 @@ fn a_reload_with_an_error_changes_nothing_and_says_where_it_is() {
     assert_ne!(output.status, 0);
     let place = format!("main.cf:{line}: ");
     assert!(output.stderr.contains(&place) && output.stderr.contains("message_size_limit"), "{output:?}");
+    assert!(output.stderr.starts_with("postroad: error: "), "{output:?}");
     send(&site, "jane@client.example", &["ann@box.example.com"], NOTE);
     only_mail(&site, "ann");
     // A signal asks for the same, and the log is told.
@@ -104,6 +105,18 @@ fn a_second_start_is_refused() {
     wait_for("the end of the second master", || (site.pids("master").len() == 1).then_some(()));
     send(&site, "jane@client.example", &["ann@box.example.com"], NOTE);
     only_mail(&site, "ann");
+}
+
+#[test]
+fn a_reload_says_what_check_says_and_in_the_same_words() {
+    let site = usual().start();
+    // A former name is worth a note in the log, not a warning.
+    add(&site, "strict_8bitmime = yes\nsmtpd_client_connection_limit_exceptions =");
+    let check = site.postroad(&["check"]).ok().stdout;
+    let reload = site.postroad(&["reload"]).ok().stdout;
+    assert!(check.starts_with("warning: ") && check.contains("strict_8bitmime"), "{check}");
+    assert_eq!(reload, format!("{check}reloaded\n"));
+    site.wait_for_log(&["warning: ", "strict_8bitmime"]);
 }
 
 #[test]

@@ -17,6 +17,16 @@ pub enum Severity {
     Error,
 }
 
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
 /// One remark about a configuration file. Its text says what is wrong and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
@@ -28,6 +38,14 @@ pub struct Diagnostic {
     pub line: u32,
     /// What is wrong, and what would be right.
     pub text: String,
+}
+
+impl Diagnostic {
+    /// As an operator's command says it: how grave it is, where it is, what it is.
+    #[must_use]
+    pub fn told(&self) -> String {
+        format!("{}: {self}", self.severity)
+    }
 }
 
 impl fmt::Display for Diagnostic {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use config::{Presence, ServiceEntry, ServiceKind};
+use config::{Diagnostic, Presence, ServiceEntry, ServiceKind, Severity};
 use ipc::control::{ToChild, ToMaster};
 use ipc::log;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -65,6 +65,12 @@ enum Source {
     Client(usize),
     /// By its process: what is done for one source may take children off the lists before the next is attended to.
     Child(Pid),
+}
+
+/// Why a reload changes nothing.
+enum Refusal {
+    Configuration(Vec<Diagnostic>),
+    System(io::Error),
 }
 
 impl Supervisor {
@@ -238,29 +244,41 @@ impl Supervisor {
         self.notifier.reloading();
         let outcome = self.try_reload();
         self.notifier.ready();
-        match &outcome {
-            Ok(_) => log::info!("reload -- version {}", env!("CARGO_PKG_VERSION")),
-            Err(problems) => {
-                problems.iter().for_each(|problem| log::error!("{problem}"));
+        match outcome {
+            Ok(problems) => {
+                log::info!("reload -- version {}", env!("CARGO_PKG_VERSION"));
+                // As `postroad check` and the start have it: what is merely worth knowing is for the log.
+                let told = problems.iter().filter(|problem| problem.severity > Severity::Note);
+                Ok(told.map(Diagnostic::told).collect())
+            }
+            Err(refusal) => {
+                let told = match refusal {
+                    Refusal::Configuration(problems) => {
+                        problems.iter().for_each(startup::log_diagnostic);
+                        problems.iter().map(Diagnostic::told).collect()
+                    }
+                    Refusal::System(error) => {
+                        log::error!("{error}");
+                        vec![format!("{}: {error}", Severity::Error)]
+                    }
+                };
                 log::error!("reload: the configuration has errors; the running configuration is kept");
+                Err(told)
             }
         }
-        outcome
     }
 
-    fn try_reload(&mut self) -> Result<Vec<String>, Vec<String>> {
-        let lines = |e: io::Error| vec![e.to_string()];
+    fn try_reload(&mut self) -> Result<Vec<Diagnostic>, Refusal> {
         let read = startup::read_generation(&self.options.directory);
-        let (generation, problems) =
-            read.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let services = services_of(&generation).map_err(lines)?;
+        let (generation, problems) = read.map_err(Refusal::Configuration)?;
+        let services = services_of(&generation).map_err(Refusal::System)?;
         let wanted = endpoints(&services);
-        self.sockets.open(&wanted).map_err(lines)?;
+        self.sockets.open(&wanted).map_err(Refusal::System)?;
         problems.iter().for_each(startup::log_diagnostic);
         self.sockets.keep(&wanted);
         self.generation = generation;
         self.replace_services(services);
-        Ok(problems.iter().map(ToString::to_string).collect())
+        Ok(problems)
     }
 
     /// Hands each service of the new generation the programs of its predecessor, which drain.

@@ -63,12 +63,7 @@ fn about(config: &Config, parameter: &str, text: impl Display) -> String {
 }
 
 fn lines(problems: &[config::Diagnostic]) -> Vec<String> {
-    let word = |severity| match severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
-        Severity::Note => "note",
-    };
-    problems.iter().map(|problem| format!("{}: {problem}", word(problem.severity))).collect()
+    problems.iter().map(Diagnostic::told).collect()
 }
 
 fn folders(config: &Config) -> Result<(), String> {
