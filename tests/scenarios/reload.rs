@@ -120,6 +120,18 @@ fn a_reload_says_what_check_says_and_in_the_same_words() {
 }
 
 #[test]
+fn check_says_what_it_has_put_right() {
+    let site = usual().prepare();
+    site.postroad(&["check"]).ok();
+    let hold = site.path("queue/hold");
+    std::fs::set_permissions(&hold, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let said = |site: &Instance| site.postroad(&["check"]).ok().stdout;
+    let told = format!("note: {}: put right: mode 0755 is now 0700", hold.display());
+    assert_eq!(said(&site).lines().filter(|line| line.contains("put right")).collect::<Vec<_>>(), [&told]);
+    assert!(!said(&site).contains("put right"));
+}
+
+#[test]
 fn check_names_what_has_no_effect_yet() {
     let site = usual().main("strict_8bitmime = yes").main("smtpd_milters = inet:127.0.0.1:9").prepare();
     let output = site.postroad(&["check"]).ok();

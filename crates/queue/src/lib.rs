@@ -60,7 +60,7 @@ pub use listing::{ReadOnly, Submission};
 pub use maildrop::{Dropped, Maildrop};
 pub use message::Message;
 pub use operator::{Operator, Repaired};
-pub use root::{Owner, Ownership, Root};
+pub use root::{Mended, Owner, Ownership, Root};
 pub use stored::{Stored, StoredRecipient};
 
 #[cfg(test)]

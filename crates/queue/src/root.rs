@@ -29,6 +29,17 @@ pub struct Owner {
     pub submission_gid: u32,
 }
 
+/// A folder that had another owner or mode than it must have, and has no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mended {
+    /// The folder.
+    pub path: PathBuf,
+    /// User and group before and now, where they differ.
+    pub owner: Option<[(u32, u32); 2]>,
+    /// The mode before and now, where they differ.
+    pub mode: Option<[u32; 2]>,
+}
+
 /// Says that this process alone takes up messages, as long as it lives.
 #[derive(Debug)]
 pub struct Ownership(#[expect(dead_code, reason = "held for its lock")] File);
@@ -46,28 +57,43 @@ impl Root {
         Ok(Self { path: queue_directory.to_owned(), name_survives_fsync })
     }
 
-    /// Makes what is missing of the queue directory, and sets owner and mode of its folders. For master, at start.
+    /// Makes what is missing of the queue directory, and sets owner and mode of its folders. For who has nothing to tell of it.
+    ///
+    /// # Errors
+    /// As [`Root::mend`].
+    pub fn prepare(queue_directory: &Path, owner: Option<Owner>) -> Result<Self, QueueError> {
+        Self::mend(queue_directory, owner).map(|(root, _)| root)
+    }
+
+    /// Makes what is missing of the queue directory, and sets owner and mode of its folders; what of those that were there
+    /// was not as it must be. For master, at start.
     ///
     /// # Errors
     /// The operation and the path that failed.
-    pub fn prepare(queue_directory: &Path, owner: Option<Owner>) -> Result<Self, QueueError> {
+    pub fn mend(queue_directory: &Path, owner: Option<Owner>) -> Result<(Self, Vec<Mended>), QueueError> {
         let user = owner.map(|owner| (owner.uid, owner.gid));
         let submission = owner.map(|owner| (owner.uid, owner.submission_gid));
-        make(queue_directory, 0o755, None)?;
+        let mut folders = vec![(queue_directory.to_owned(), 0o755, None)];
         for folder in Folder::ALL {
-            make(&queue_directory.join(folder.as_str()), 0o700, user)?;
-            for slot in 0..folder.slots() {
-                make(&queue_directory.join(folder.slot_path(slot)), 0o700, user)?;
-            }
+            folders.push((queue_directory.join(folder.as_str()), 0o700, user));
+            let slots = (0..folder.slots()).map(|slot| queue_directory.join(folder.slot_path(slot)));
+            folders.extend(slots.map(|slot| (slot, 0o700, user)));
         }
-        // Anybody of the set-gid group may put a file into maildrop/ and none may list it or remove another's.
-        make(&queue_directory.join("maildrop"), 0o1730, submission)?;
-        make(&queue_directory.join("public"), 0o710, submission)?;
-        // Every user's way to pickup. Nobody but master makes sockets there, so that no other process is taken for it.
-        make(&queue_directory.join(mail::submission::SOCKET_FOLDER), 0o755, None)?;
-        make(&queue_directory.join("private"), 0o700, user)?;
-        make(&queue_directory.join("pid"), 0o755, None)?;
-        Self::open(queue_directory).map_err(|e| QueueError::new("open", queue_directory.to_owned(), e))
+        folders.extend([
+            // Anybody of the set-gid group may put a file into maildrop/ and none may list it or remove another's.
+            (queue_directory.join("maildrop"), 0o1730, submission),
+            (queue_directory.join("public"), 0o710, submission),
+            // Every user's way to pickup. Nobody but master makes sockets there, so that no other process is taken for it.
+            (queue_directory.join(mail::submission::SOCKET_FOLDER), 0o755, None),
+            (queue_directory.join("private"), 0o700, user),
+            (queue_directory.join("pid"), 0o755, None),
+        ]);
+        let mut mended = Vec::new();
+        for (path, mode, owner) in folders {
+            mended.extend(make(&path, mode, owner)?);
+        }
+        let root = Self::open(queue_directory);
+        root.map(|root| (root, mended)).map_err(|e| QueueError::new("open", queue_directory.to_owned(), e))
     }
 
     /// Where it is.
@@ -165,28 +191,34 @@ impl Folders {
     }
 }
 
-/// Makes a folder unless it is there, and gives it the right mode and owner either way.
-fn make(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), QueueError> {
+/// Makes a folder unless it is there, and gives it the right mode and owner either way; what was not right of one that was
+/// there.
+fn make(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<Option<Mended>, QueueError> {
     let failed = |operation| move |error| QueueError::new(operation, path.to_owned(), error);
-    match fs::DirBuilder::new().recursive(false).mode(mode).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        result => result.map_err(failed("make the folder"))?,
-    }
+    let is_new = match fs::DirBuilder::new().recursive(false).mode(mode).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        result => result.map(|()| true).map_err(failed("make the folder"))?,
+    };
     // By a descriptor: a name could lead elsewhere a moment later.
     let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let folder = File::options().read(true).custom_flags(flags.bits()).open(path).map_err(failed("open"))?;
-    let found = folder.metadata().map_err(failed("stat"))?;
+    let before = folder.metadata().map_err(failed("stat"))?;
+    let mut mended = Mended { path: path.to_owned(), owner: None, mode: None };
     if let Some((uid, gid)) = owner
-        && (found.uid(), found.gid()) != (uid, gid)
+        && (before.uid(), before.gid()) != (uid, gid)
     {
         fchown(&folder, Some(uid), Some(gid)).map_err(failed("change the owner of"))?;
+        mended.owner = Some([(before.uid(), before.gid()), (uid, gid)]);
     }
     // After fchown, which clears the set-gid bit; not where the mode is right, so that a second start changes nothing.
     let found = folder.metadata().map_err(failed("stat"))?;
     if found.permissions().mode() & 0o7777 != mode {
         folder.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed("change the mode of"))?;
     }
-    Ok(())
+    let mode_before = before.permissions().mode() & 0o7777;
+    mended.mode = Some([mode_before, mode]).filter(|[before, now]| before != now);
+    let is_mended = !is_new && (mended.owner.is_some() || mended.mode.is_some());
+    Ok(is_mended.then_some(mended))
 }
 
 #[cfg(test)]
@@ -225,6 +257,20 @@ mod tests {
             is_over.store(true, Ordering::Relaxed);
         });
         assert_eq!(fs::metadata(&victim).unwrap().permissions().mode() & 0o777, 0o711);
+    }
+
+    #[test]
+    fn a_folder_that_was_put_right_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mend = || Root::mend(folder.path(), None).unwrap().1;
+        // What was missing is made without a word.
+        assert_eq!(mend(), []);
+        let hold = folder.path().join("hold");
+        fs::set_permissions(&hold, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(mend(), [Mended { path: hold.clone(), owner: None, mode: Some([0o777, 0o700]) }]);
+        assert_eq!(fs::metadata(&hold).unwrap().permissions().mode() & 0o7777, 0o700);
+        assert_eq!(mend(), []);
     }
 
     #[test]

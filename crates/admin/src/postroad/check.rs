@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use config::{Config, Diagnostic, Severity, Snapshot, param};
 use nix::errno::Errno;
 use nix::unistd::{Group, Uid, User};
-use queue::{Owner, Root};
+use queue::{Mended, Owner, Root};
 
 use super::Failure;
 
@@ -24,7 +25,9 @@ pub(super) fn check(directory: &Path) -> Result<Vec<String>, Failure> {
     problems.retain(|problem| problem.severity > Severity::Note);
     let is_wrong = problems.iter().any(|problem| problem.severity == Severity::Error);
     let mut told = lines(&problems);
-    if let Err(error) = folders(&config).and_then(|()| log_file(&config)) {
+    let mended = folders(&config);
+    told.extend(mended.iter().flatten().map(put_right));
+    if let Err(error) = mended.and_then(|_| log_file(&config)) {
         told.push(format!("error: {error}"));
         return Err(told);
     }
@@ -66,23 +69,48 @@ fn lines(problems: &[config::Diagnostic]) -> Vec<String> {
     problems.iter().map(Diagnostic::told).collect()
 }
 
-fn folders(config: &Config) -> Result<(), String> {
+/// Makes what is missing of the folders, and gives them the owners and modes that they must have: what was put right.
+fn folders(config: &Config) -> Result<Vec<Mended>, String> {
     let queue_directory: PathBuf = config.get(param::QUEUE_DIRECTORY);
     let data_directory: PathBuf = config.get(param::DATA_DIRECTORY);
     let owner = if Uid::effective().is_root() { Some(owner(config)?) } else { None };
-    let made = match std::fs::metadata(&data_directory) {
-        Ok(found) if found.is_dir() => Ok(()),
+    let wrong =
+        |what: &str, e| about(config, "data_directory", format!("{what} {}: {e}", data_directory.display()));
+    let is_new = match std::fs::metadata(&data_directory) {
+        Ok(found) if found.is_dir() => false,
         // Whoever cannot look would say that there is such a file.
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => std::fs::create_dir_all(&data_directory),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(wrong("create", error)),
+        _ => std::fs::create_dir_all(&data_directory).map(|()| true).map_err(|e| wrong("create", e))?,
     };
-    made.map_err(|e| about(config, "data_directory", format!("create {}: {e}", data_directory.display())))?;
+    let mut mended = Vec::new();
     if let Some(owner) = owner {
-        std::os::unix::fs::chown(&data_directory, Some(owner.uid), Some(owner.gid)).map_err(|e| {
-            about(config, "data_directory", format!("chown {}: {e}", data_directory.display()))
-        })?;
+        let found = std::fs::metadata(&data_directory).map_err(|e| wrong("look at", e))?;
+        let [before, now] = [(found.uid(), found.gid()), (owner.uid, owner.gid)];
+        chown(&data_directory, Some(owner.uid), Some(owner.gid)).map_err(|e| wrong("chown", e))?;
+        if !is_new && before != now {
+            mended.push(Mended { path: data_directory.clone(), owner: Some([before, now]), mode: None });
+        }
     }
-    Root::prepare(&queue_directory, owner).map(drop).map_err(|error| about(config, "queue_directory", error))
+    let queue =
+        Root::mend(&queue_directory, owner).map_err(|error| about(config, "queue_directory", error))?;
+    mended.extend(queue.1);
+    Ok(mended)
+}
+
+/// What was put right of a folder, in the words of ls(1) and chmod(1).
+fn put_right(mended: &Mended) -> String {
+    let owner = mended.owner.map(|owners| {
+        let [before, now] = owners.map(|(uid, gid)| {
+            let user = User::from_uid(uid.into()).ok().flatten().map_or(uid.to_string(), |user| user.name);
+            let group =
+                Group::from_gid(gid.into()).ok().flatten().map_or(gid.to_string(), |group| group.name);
+            format!("{user}:{group}")
+        });
+        format!("owner {before} is now {now}")
+    });
+    let mode = mended.mode.map(|[before, now]| format!("mode {before:04o} is now {now:04o}"));
+    let changes: Vec<String> = [owner, mode].into_iter().flatten().collect();
+    format!("note: {}: put right: {}", mended.path.display(), changes.join(", "))
 }
 
 /// The users that master.cf's programs become.
