@@ -96,6 +96,27 @@ fn a_misspelt_parameter_refuses_the_start() {
 }
 
 #[test]
+fn an_interface_that_is_not_there_refuses_the_start_and_says_what_helps() {
+    let site = usual().main("inet_interfaces = 127.0.0.1, no..such").prepare();
+    let line = 1 + line_of(&site, "inet_interfaces = 127.0.0.1, no");
+    let told = format!("main.cf:{line}: inet_interfaces = 127.0.0.1, no..such: host no..such not found: ");
+    for command in ["check", "start"] {
+        let output = site.postroad(&[command]);
+        assert_ne!(output.status, 0);
+        assert!(output.stderr.contains("postroad: error: ") && output.stderr.contains(&told), "{output:?}");
+        assert!(
+            output.stderr.contains("; write addresses of this host, all or loopback-only, "),
+            "{output:?}"
+        );
+    }
+    let site = usual().master("192.0.2.77:2525 inet n - n - - smtpd").prepare();
+    let output = site.postroad(&["start"]);
+    let told =
+        "bind 192.0.2.77:2525: Cannot assign requested address (no interface has it; inet_interfaces and ";
+    assert!(output.stderr.contains(told), "{output:?}");
+}
+
+#[test]
 fn a_second_start_is_refused() {
     let site = usual().start();
     let output = site.postroad(&["start"]);

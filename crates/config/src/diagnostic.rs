@@ -64,6 +64,13 @@ pub fn cause(error: &std::io::Error) -> String {
     without_numbers(&error.to_string()).into_owned()
 }
 
+/// Why a host is not found, in the resolver's words alone.
+#[must_use]
+pub fn resolver_cause(error: &std::io::Error) -> String {
+    let text = cause(error);
+    text.strip_prefix("failed to lookup address information: ").map(str::to_owned).unwrap_or(text)
+}
+
 /// A text without the numbers that the standard library appends to the system's words: ` (os error 2)`.
 #[must_use]
 pub fn without_numbers(text: &str) -> Cow<'_, str> {

@@ -24,7 +24,7 @@ mod transport;
 mod value;
 
 pub use config::{Config, Snapshot};
-pub use diagnostic::{Diagnostic, Severity, cause, without_numbers};
+pub use diagnostic::{Diagnostic, Severity, cause, resolver_cause, without_numbers};
 pub use expand::ExpandError;
 pub use master_cf::{PROGRAMS, Presence, ServiceEntry, ServiceKind, Wakeup, port_number};
 pub use near::nearest;

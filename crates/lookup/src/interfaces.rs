@@ -1,7 +1,9 @@
 //! The addresses of this host: `inet_interfaces` and `proxy_interfaces` as numbers.
 
+use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 
+use config::param;
 use nix::sys::socket::SockaddrStorage;
 
 use crate::OpenError;
@@ -41,7 +43,10 @@ pub fn addresses(parameter: &str, items: &[String], protocols: Protocols) -> Res
             "loopback-only" => {
                 found.extend(own_addresses(parameter)?.into_iter().filter(IpAddr::is_loopback))
             }
-            name => found.extend(host_addresses(parameter, name)?),
+            name => {
+                let addresses = host_addresses(name);
+                found.extend(addresses.map_err(|error| not_found(parameter, items, name, &error))?);
+            }
         }
     }
     found.retain(|ip| protocols.use_of(*ip));
@@ -62,15 +67,23 @@ fn numeric(address: SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
-fn host_addresses(parameter: &str, name: &str) -> Result<Vec<IpAddr>, OpenError> {
+fn host_addresses(name: &str) -> io::Result<Vec<IpAddr>> {
     let bare = name.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(name);
-    if let Ok(ip) = bare.parse() {
-        return Ok(vec![ip]);
+    match bare.parse() {
+        Ok(ip) => Ok(vec![ip]),
+        Err(_) => Ok((bare, 0).to_socket_addrs()?.map(|socket| socket.ip()).collect()),
     }
-    match (bare, 0).to_socket_addrs() {
-        Ok(found) => Ok(found.map(|socket| socket.ip()).collect()),
-        Err(error) => Err(unavailable(parameter, &format!("host {name} not found: {error}"))),
+}
+
+/// Without the addresses it listens at the mail system does not start, as Postfix does not; those of a proxy may come later.
+fn not_found(parameter: &str, items: &[String], name: &str, error: &io::Error) -> OpenError {
+    let cause = config::resolver_cause(error);
+    let what = format!("{parameter} = {}: host {name} not found: {cause}", items.join(", "));
+    if parameter == param::INET_INTERFACES.name() {
+        let remedy = "write addresses of this host, all or loopback-only, or the name into /etc/hosts";
+        return OpenError::Configuration(format!("{what}; {remedy}"));
     }
+    OpenError::Unavailable(format!("{what}; write addresses, or the name into /etc/hosts"))
 }
 
 fn unavailable(parameter: &str, cause: &str) -> OpenError {
@@ -92,6 +105,25 @@ mod tests {
         assert_eq!(of(&["192.0.2.1", "[2001:db8::1]", "192.0.2.1"], &["all"]), ["192.0.2.1", "2001:db8::1"]);
         assert_eq!(of(&["192.0.2.1", "::1"], &["ipv4"]), ["192.0.2.1"]);
         assert_eq!(of(&["192.0.2.1", "::1"], &["ipv6"]), ["::1"]);
+    }
+
+    #[test]
+    fn a_host_that_is_not_found_is_told_with_its_parameter() {
+        let items = ["127.0.0.1".to_owned(), "no..such".to_owned()];
+        let told =
+            |parameter: &str| addresses(parameter, &items, Protocols { v4: true, v6: true }).unwrap_err();
+        let OpenError::Configuration(text) = told("inet_interfaces") else {
+            panic!("nothing can start on it")
+        };
+        assert!(
+            text.starts_with("inet_interfaces = 127.0.0.1, no..such: host no..such not found: "),
+            "{text}"
+        );
+        assert!(
+            !text.contains("failed to lookup") && text.ends_with("or the name into /etc/hosts"),
+            "{text}"
+        );
+        assert!(matches!(told("proxy_interfaces"), OpenError::Unavailable(_)));
     }
 
     #[test]

@@ -59,6 +59,9 @@ impl Endpoint {
                 let hint = match e.kind() {
                     io::ErrorKind::AddrInUse => " (does another mail system run here?)",
                     io::ErrorKind::PermissionDenied => " (ports below 1024 are root's)",
+                    io::ErrorKind::AddrNotAvailable => {
+                        " (no interface has it; inet_interfaces and column 1 of master.cf name addresses of this host)"
+                    }
                     _ => "",
                 };
                 io::Error::new(e.kind(), format!("bind {address}: {e}{hint}"))
@@ -173,7 +176,11 @@ fn interface_addresses(interface: &str, service: &str) -> io::Result<Vec<IpAddr>
         host => {
             let host = host.trim_start_matches('[').trim_end_matches(']');
             let failed = |e: io::Error| {
-                io::Error::new(e.kind(), format!("service {service}: look up {host} (inet_interfaces): {e}"))
+                let (cause, remedy) = (config::resolver_cause(&e), "write an address of this host");
+                io::Error::new(
+                    e.kind(),
+                    format!("service {service}: host {host} not found: {cause}; {remedy}"),
+                )
             };
             Ok((host, 0).to_socket_addrs().map_err(failed)?.map(|address| address.ip()).collect())
         }
