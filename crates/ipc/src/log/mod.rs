@@ -3,7 +3,11 @@
 //! A daemon's lines are gathered by a thread of their own that writes what has come together in one call, so that a
 //! message never waits for its log. A command writes at once, to standard error and syslog. Lines have the form of
 //! Postfix's: `Mmm dd hh:mm:ss host syslog_name/program[pid]: text`.
+//!
+//! What log tools need of the order of a message's lines, which many programs write, is kept by time ([`order`]): who says
+//! something later in a message's life holds its lines back for a while.
 
+mod order;
 mod sink;
 mod verbs;
 mod zone;
@@ -14,12 +18,13 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::Instant;
 
 pub use sink::Facility;
 pub use verbs::*;
 pub use zone::{now, zone};
 
+use order::{Gathered, Held};
 use sink::{Pending, Sinks};
 
 /// How bad a line is; the word before its text, and the syslog severity.
@@ -75,7 +80,8 @@ pub struct Destination {
 struct Log {
     pending: Mutex<Pending>,
     arrived: Condvar,
-    sinks: Mutex<Sinks>,
+    /// Lines that wait for their time, and where they go then.
+    sinks: Mutex<(Held, Sinks)>,
     /// A thread writes; otherwise each line is written where it is made.
     gathered: AtomicBool,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -140,7 +146,7 @@ pub fn init_command(program: &str) {
 pub fn replace_file(file: File) {
     if let Some(log) = LOG.get() {
         flush();
-        log.sinks.lock().unwrap_or_else(PoisonError::into_inner).replace_file(file);
+        log.sinks.lock().unwrap_or_else(PoisonError::into_inner).1.replace_file(file);
     }
 }
 
@@ -170,6 +176,11 @@ pub fn speaker() -> Option<Arc<str>> {
 
 /// Logs one line. Control characters in it are shown as `?`, so that no peer can forge a line.
 pub fn line(level: Level, text: fmt::Arguments<'_>) {
+    say(level, text, false);
+}
+
+/// `is_last`: the last line of a message.
+fn say(level: Level, text: fmt::Arguments<'_>, is_last: bool) {
     let Some(log) = LOG.get() else {
         // Before the log is set up, or in a test: standard error.
         sink::to_stderr(level, text);
@@ -178,7 +189,7 @@ pub fn line(level: Level, text: fmt::Arguments<'_>) {
     let wake = SPEAKER.with(|speaker| {
         let speaker = speaker.try_borrow().ok();
         let name = speaker.as_ref().and_then(|speaker| speaker.as_deref());
-        log.pending.lock().unwrap_or_else(PoisonError::into_inner).push(level, name, text)
+        log.pending.lock().unwrap_or_else(PoisonError::into_inner).push(level, name, text, is_last)
     });
     if !log.gathered.load(Ordering::Relaxed) || matches!(level, Level::Fatal | Level::Panic) {
         log.write_pending();
@@ -189,11 +200,11 @@ pub fn line(level: Level, text: fmt::Arguments<'_>) {
 
 impl Log {
     fn new(destination: Destination, gathered: bool) -> Self {
-        let pending = Pending::new(&destination);
+        let (pending, held) = (Pending::new(&destination), Held::new(&destination.name));
         Self {
             pending: Mutex::new(pending),
             arrived: Condvar::new(),
-            sinks: Mutex::new(Sinks::new(destination)),
+            sinks: Mutex::new((held, Sinks::new(destination))),
             gathered: AtomicBool::new(gathered),
             writer: Mutex::new(None),
         }
@@ -202,21 +213,44 @@ impl Log {
     /// The writer thread's life. It pauses a moment after each write: lines of the next few milliseconds then share
     /// one call instead of waking it one by one.
     fn write_as_they_come(&self) {
-        const PAUSE: Duration = Duration::from_millis(20);
+        let mut next = None;
         loop {
             let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
             pending.set_asleep(true);
-            let waited = self.arrived.wait_while(pending, |pending| pending.is_empty());
-            waited.unwrap_or_else(PoisonError::into_inner).set_asleep(false);
-            self.write_pending();
-            std::thread::sleep(PAUSE);
+            let is_empty = |pending: &mut Pending| pending.is_empty();
+            let mut pending = match next {
+                None => self.arrived.wait_while(pending, is_empty).unwrap_or_else(PoisonError::into_inner),
+                Some(due) => {
+                    let left = Instant::saturating_duration_since(&due, Instant::now());
+                    let waited = self.arrived.wait_timeout_while(pending, left, is_empty);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            pending.set_asleep(false);
+            drop(pending);
+            next = self.write_due();
+            std::thread::sleep(order::STEP);
         }
+    }
+
+    /// Takes all lines, and writes those whose time has come; when the next one's does.
+    fn write_due(&self) -> Option<Instant> {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let (held, sinks) = &mut *sinks;
+        let due = held.due(self.take(sinks), Instant::now());
+        due.into_iter().for_each(|batch| sinks.write(batch));
+        held.next()
     }
 
     /// Takes all lines and writes them; the sinks' lock is taken first so that batches keep their order.
     fn write_pending(&self) {
         let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
-        let batch = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take(sinks.spare());
-        sinks.write(batch);
+        let (held, sinks) = &mut *sinks;
+        let all = held.end(self.take(sinks));
+        all.into_iter().for_each(|batch| sinks.write(batch));
+    }
+
+    fn take(&self, sinks: &mut Sinks) -> Gathered {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).take(sinks.spare())
     }
 }

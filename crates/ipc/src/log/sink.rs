@@ -9,6 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::order::Gathered;
 use super::{Destination, Level};
 
 /// What is kept in memory at most while the disk or syslog does not take it; beyond it lines are counted, not kept.
@@ -61,10 +62,28 @@ pub(super) struct Batch {
     lost: usize,
 }
 
+impl Batch {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.marks.is_empty() && self.lost == 0
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(text: &str) -> Self {
+        let marks =
+            if text.is_empty() { Vec::new() } else { vec![Mark { severity: 6, end: text.len(), tag: 0 }] };
+        Self { text: text.to_owned(), marks, lost: 0 }
+    }
+
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
 /// The gathering side: formats lines as they are made.
 #[derive(Debug)]
 pub(super) struct Pending {
-    batch: Batch,
+    gathered: Gathered,
     host: String,
     /// `name[pid]: `
     tag: String,
@@ -85,7 +104,7 @@ impl Pending {
         let zone = super::zone();
         let name_length = destination.name.len();
         Self {
-            batch: Batch::default(),
+            gathered: Gathered::default(),
             host,
             tag,
             name_length,
@@ -96,8 +115,8 @@ impl Pending {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.batch.marks.is_empty()
+    pub(super) const fn is_empty(&self) -> bool {
+        self.gathered.usual.is_empty() && self.gathered.last.is_empty()
     }
 
     /// The writer waits from now on, or works again.
@@ -106,14 +125,22 @@ impl Pending {
     }
 
     /// Adds a line; tells whether the writer waits for it and must be woken.
-    /// `name` stands for the process's own.
-    pub(super) fn push(&mut self, level: Level, name: Option<&str>, text: fmt::Arguments<'_>) -> bool {
-        if self.batch.text.len() > MAX_PENDING {
-            self.batch.lost += 1;
+    /// `name` stands for the process's own. `is_last`: it is the last one of a message.
+    pub(super) fn push(
+        &mut self,
+        level: Level,
+        name: Option<&str>,
+        text: fmt::Arguments<'_>,
+        is_last: bool,
+    ) -> bool {
+        self.stamp_now();
+        let Gathered { usual, last } = &mut self.gathered;
+        let batch = if is_last { last } else { usual };
+        if batch.text.len() > MAX_PENDING {
+            batch.lost += 1;
             return false;
         }
-        self.stamp_now();
-        let out = &mut self.batch.text;
+        let out = &mut batch.text;
         out.push_str(&self.stamp);
         out.push_str(&self.host);
         out.push(' ');
@@ -133,13 +160,13 @@ impl Pending {
             out.replace_range(begin.., &readable);
         }
         out.push('\n');
-        self.batch.marks.push(Mark { severity: level.severity(), end: out.len(), tag });
+        batch.marks.push(Mark { severity: level.severity(), end: out.len(), tag });
         std::mem::take(&mut self.asleep)
     }
 
     /// Hands over what there is and goes on with the emptied batch.
-    pub(super) fn take(&mut self, emptied: Batch) -> Batch {
-        std::mem::replace(&mut self.batch, emptied)
+    pub(super) fn take(&mut self, emptied: Batch) -> Gathered {
+        std::mem::replace(&mut self.gathered, Gathered { usual: emptied, last: Batch::default() })
     }
 
     fn stamp_now(&mut self) {
@@ -300,11 +327,11 @@ mod tests {
         let destination = Destination { name, file: None, facility: Facility::MAIL, stderr: false };
         let mut pending = Pending::new(&destination);
         pending.set_asleep(true);
-        assert!(pending.push(Level::Warning, None, format_args!("{} said {:?}", "peer", "x")));
-        assert!(!pending.push(Level::Info, None, format_args!("evil\nline\x1b {}", "y".repeat(5000))));
+        assert!(pending.push(Level::Warning, None, format_args!("{} said {:?}", "peer", "x"), false));
+        assert!(!pending.push(Level::Info, None, format_args!("evil\nline\x1b {}", "y".repeat(5000)), false));
         let missing = std::io::Error::from_raw_os_error(2);
-        assert!(!pending.push(Level::Info, None, format_args!("open x: {missing}; y")));
-        let batch = pending.take(Batch::default());
+        assert!(!pending.push(Level::Info, None, format_args!("open x: {missing}; y"), false));
+        let batch = pending.take(Batch::default()).usual;
         let lines: Vec<&str> = batch.text.lines().collect();
         let expected = format!("postroad/smtpd[{}]: warning: peer said \"x\"", std::process::id());
         assert!(lines[0].ends_with(&expected), "{}", lines[0]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mail::{Address, Outcome, QueueId, Status};
 
-use super::{Level, line};
+use super::{Level, line, say};
 
 /// smtpd: a client connected; here and below it is shown as `name[address]`, with `:port` behind it if so asked.
 pub fn connected(client: &impl fmt::Display) {
@@ -64,7 +64,7 @@ pub fn active(id: QueueId, sender: &Address, size: u64, recipients: usize) {
 
 /// qmgr: a message is done with.
 pub fn removed(id: QueueId) {
-    line(Level::Info, format_args!("{id}: removed"));
+    say(Level::Info, format_args!("{id}: removed"), true);
 }
 
 /// qmgr: a message was given up after `maximal_queue_lifetime`.
