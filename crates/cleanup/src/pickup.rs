@@ -134,7 +134,6 @@ fn options(overrides: &[String]) -> Options {
     Options {
         filter: !has("no_header_body_checks"),
         map_addresses: !has("no_address_mappings"),
-        can_wait: true,
         ..Options::default()
     }
 }

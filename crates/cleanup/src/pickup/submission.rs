@@ -46,21 +46,31 @@ pub(super) enum Failure {
 impl Submitter {
     /// Submits the message in a file. It is in the queue when this returns, or its sender has been told why not.
     pub(super) fn submit(&self, found: &Found) -> Result<(), Failure> {
-        self.bring(&open(found)?, found.uid, found.modified)
+        // Were it delivered before, its file would bring it once more after a crash, besides the one in the queue.
+        let options = Options { can_wait: false, ..self.options };
+        self.bring(&open(found)?, found.uid, found.modified, options)
     }
 
     /// The same for a message that this user has handed over as a whole.
     pub(super) fn submit_handed(&self, arrived: Arriving, uid: u32) -> Result<(), Failure> {
         let (head, content) = arrived.open().map_err(|error| Failure::Malformed(error.to_string()))?;
-        self.bring(&Opened { head, content, rest: None }, uid, SystemTime::now())
+        // He waits for a moment.
+        let options = Options { can_wait: true, ..self.options };
+        self.bring(&Opened { head, content, rest: None }, uid, SystemTime::now(), options)
     }
 
-    fn bring(&self, opened: &Opened<'_>, uid: u32, arrival: SystemTime) -> Result<(), Failure> {
+    fn bring(
+        &self,
+        opened: &Opened<'_>,
+        uid: u32,
+        arrival: SystemTime,
+        options: Options,
+    ) -> Result<(), Failure> {
         let id = QueueId::generate(SystemTime::now());
         log::submitted(id, uid, &opened.head.sender);
         let content_filter = self.content_filter.clone();
         let envelope = Envelope { content_filter, ..envelope(&opened.head, uid, arrival) };
-        match self.transmit(id, &envelope, opened) {
+        match self.transmit(id, &envelope, opened, options) {
             Ok(()) => Ok(()),
             Err(Failed::Torn) => Err(Failure::Malformed("a part of it was lost".into())),
             Err(Failed::Reading(error)) => Err(Failure::Later(format!("read: {error}"))),
@@ -71,8 +81,14 @@ impl Submitter {
         }
     }
 
-    fn transmit(&self, id: QueueId, envelope: &Envelope, opened: &Opened<'_>) -> Result<(), Failed> {
-        let mut submission = self.cleanup.begin_as(&opened.head.full_name, id, envelope, self.options)?;
+    fn transmit(
+        &self,
+        id: QueueId,
+        envelope: &Envelope,
+        opened: &Opened<'_>,
+        options: Options,
+    ) -> Result<(), Failed> {
+        let mut submission = self.cleanup.begin_as(&opened.head.full_name, id, envelope, options)?;
         // The head was understood, so that nothing of it is lost.
         let mut lost = LostBlock::default();
         let mut write = |bytes: &[u8]| {

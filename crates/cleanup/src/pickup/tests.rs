@@ -3,10 +3,11 @@
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
-use ipc::cleanup::{Client, Options};
+use ipc::cleanup::{Begin, Client, Options};
+use ipc::frame::Receiver;
 use mail::submission::{Head, NOT_TAKEN, TAKEN, handed, trailer};
 use mail::{Address, Origin, Recipient};
 use queue::Folder;
@@ -173,6 +174,25 @@ fn what_is_handed_over_is_in_the_queue_when_it_is_answered() {
         assert_eq!(envelope.origin, Origin::Local { uid: nix::unistd::getuid().as_raw() });
         assert!(queued.contains("\nFrom: Joe Doe <joe@example.com>\n"), "{queued}");
     }
+}
+
+#[test]
+fn only_what_somebody_waits_with_may_be_delivered_before_it_is_in_the_queue() {
+    let instance = Instance::new("");
+    let bytes = submission(1, b"Subject: x\n\nbody\n");
+    put(&instance, "found", &bytes);
+    let path = instance.folder.path().join("public/deaf");
+    let listener = UnixListener::bind(&path).unwrap();
+    let begun = std::thread::spawn(move || {
+        [(); 2].map(|()| {
+            let (socket, _) = listener.accept().unwrap();
+            let begin: Option<Begin> = Receiver::new().next_message(&socket).unwrap();
+            begin.unwrap().options.can_wait
+        })
+    });
+    round(&instance, Client::new(path.clone()));
+    assert_eq!(answer(&desk(Client::new(path)), &handed(&bytes).unwrap(), true), Some(NOT_TAKEN));
+    assert_eq!(begun.join().unwrap(), [false, true]);
 }
 
 #[test]
