@@ -7,6 +7,7 @@ pub mod clock;
 pub mod credentials;
 pub mod descriptors;
 pub mod fs;
+pub mod lent;
 pub mod map;
 pub mod memory;
 pub mod process;
