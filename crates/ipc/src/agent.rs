@@ -1,12 +1,13 @@
 //! qmgr ↔ delivery agents: requests multiplexed over one lasting connection, each with a read-only descriptor of the
-//! queue file; one outcome comes back for each recipient as soon as it is known.
+//! queue file, or of the same in memory; one outcome comes back for each recipient as soon as it is known.
 
 use std::time::Duration;
 
 use mail::{Address, Body, Client, Dsn, DsnReturn, Notify, Outcome, QueueId, Trace};
 use serde::{Deserialize, Serialize};
 
-/// One delivery: a message, a next hop, some of its recipients. A read-only descriptor of the queue file goes with it.
+/// One delivery: a message, a next hop, some of its recipients. A read-only descriptor of the queue file goes with it, or
+/// of a file in memory that holds the same and cannot be changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// qmgr's number for this delivery, repeated in each [`Reply`].
@@ -80,6 +81,12 @@ pub enum Reply {
         delivery: u64,
         /// Set where the destination itself could not be reached or would not talk, whoever the recipients are.
         site: Option<SiteFailure>,
+    },
+    /// The agent is about to do what a crash may leave half done: the message must come again then, and is not yet in the
+    /// queue for good. The agent waits until its file says that it is (`sys::lent`).
+    Keep {
+        /// The delivery's number.
+        delivery: u64,
     },
 }
 

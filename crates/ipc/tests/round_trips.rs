@@ -25,12 +25,16 @@ fn reply() -> impl Strategy<Value = Reply> {
     let text = || option::of("\\PC{0,40}");
     let said = ("\\PC{0,40}", "\\PC{0,200}", text(), text());
     let address = option::of("\\PC{0,40}".prop_map(|text| Address::new(text).unwrap()));
-    (any::<u64>(), any::<u32>(), said, address).prop_map(|(delivery, recipient, said, final_recipient)| {
-        let (relay, text, remote_mta, diagnostic) = said;
-        let outcome = Outcome::deferred(&relay, Dsn::new(4, 4, 1), text);
-        let outcome = Outcome { remote_mta, diagnostic, final_recipient, ..outcome };
-        Reply::Outcome { delivery, recipient, outcome }
-    })
+    let keep = any::<u64>().prop_map(|delivery| Reply::Keep { delivery });
+    let outcome = (any::<u64>(), any::<u32>(), said, address).prop_map(
+        |(delivery, recipient, said, final_recipient)| {
+            let (relay, text, remote_mta, diagnostic) = said;
+            let outcome = Outcome::deferred(&relay, Dsn::new(4, 4, 1), text);
+            let outcome = Outcome { remote_mta, diagnostic, final_recipient, ..outcome };
+            Reply::Outcome { delivery, recipient, outcome }
+        },
+    );
+    prop_oneof![4 => outcome, 1 => keep]
 }
 
 fn received(socket: &UnixStream) -> Vec<Part> {

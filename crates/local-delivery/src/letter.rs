@@ -78,21 +78,28 @@ pub(crate) struct Letter<'a> {
     beginning: Cow<'a, [u8]>,
 }
 
-impl Source for Content {
+/// Content of a message that is in the queue, or will be as soon as that matters.
+pub(crate) struct Queued<'a> {
+    pub(crate) content: &'a Content,
+    pub(crate) delivery: &'a Delivery,
+}
+
+impl Source for Queued<'_> {
     fn size(&self) -> u64 {
-        Self::size(self)
+        self.content.size()
     }
 
     fn beginning(&self) -> &[u8] {
-        Self::beginning(self)
+        self.content.beginning()
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        Self::read_at(self, buffer, offset)
+        self.content.read_at(buffer, offset)
     }
 
     fn sync(&self) -> io::Result<()> {
-        Self::sync(self)
+        self.delivery.keep()?;
+        self.content.sync()
     }
 }
 

@@ -22,7 +22,7 @@ use service::{Delivery, Fatal, Results, Service, SiteAgent};
 use crate::command::{self, Invocation, Program};
 use crate::command_user::{CommandUsers, Unusable};
 use crate::failure::{Delivered, Failure, outcome};
-use crate::letter::{self, Letter};
+use crate::letter::{self, Letter, Queued};
 use crate::local::settings::exported;
 use crate::program::Place;
 use arguments::Values;
@@ -133,8 +133,9 @@ impl PipeAgent {
             return Ok(format!("delivers to command: {}", command.first().map_or("", String::as_str)));
         }
         let content = letter::content_of(delivery)?;
+        let queued = Queued { content: &content, delivery };
         let letter =
-            Letter::open(&content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
+            Letter::open(&queued).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
         let Some(first) = request.recipients.first() else { return Ok(String::new()) };
         if attributes.content.delivered_to {
             let address = &first.address;

@@ -1,7 +1,9 @@
 //! What the tests of both agents deliver.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipc::agent::Request;
@@ -52,5 +54,16 @@ pub(crate) fn delivery(folder: &Path, id: QueueId, text: &[u8]) -> Delivery {
         is_local: true,
         recipients: Vec::new(),
     };
-    Delivery { request, file: File::open(folder.join("hold").join(file_id.as_str())).unwrap().into() }
+    Delivery::new(request, File::open(folder.join("hold").join(file_id.as_str())).unwrap().into())
+}
+
+/// The same in memory, as cleanup lends it, and its file.
+pub(crate) fn delivery_from_memory(text: &[u8]) -> (Delivery, Arc<File>) {
+    let folder = tempfile::tempdir().unwrap();
+    let Delivery { request, file, .. } = delivery(folder.path(), id(), text);
+    let mut lent = sys::lent::make("message").unwrap();
+    io::copy(&mut &*file, &mut lent).unwrap();
+    sys::lent::seal(&lent).unwrap();
+    let lent = Arc::new(lent);
+    (Delivery::new(request, Arc::clone(&lent)), lent)
 }

@@ -17,7 +17,7 @@ use service::{Agent, Delivery, DeliveryRecipient, Fatal, Service};
 use sys::credentials::AsUser;
 
 use crate::failure::{Delivered, Failure, outcome};
-use crate::letter::{self, Letter, Preamble};
+use crate::letter::{self, Letter, Preamble, Queued};
 use crate::local::settings::{locking, open_maps};
 use crate::lock::Locking;
 use crate::maildir::{Begun, Lasting};
@@ -288,7 +288,8 @@ impl Agent for VirtualAgent {
                 Err(failure) => give(number, outcome(RELAY, Err(failure))),
             }
         }
-        let letter = match Letter::open(content) {
+        let queued = Queued { content, delivery };
+        let letter = match Letter::open(&queued) {
             Ok(letter) => letter,
             Err(error) => {
                 let failure = Failure::from_io(&error, "read the queue file");
@@ -404,6 +405,28 @@ mod tests {
         let files = std::fs::read_dir(folder.path().join("jane/new")).unwrap();
         let both: BTreeSet<String> = files.map(|file| to(file.unwrap())).collect();
         assert!(both.into_iter().eq(["jane+other@example.com", "jane@example.com"]));
+    }
+
+    #[test]
+    fn a_message_in_memory_goes_into_a_maildir_and_waits_for_the_queue_before_an_mbox() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = site(folder.path(), "");
+        std::fs::create_dir(folder.path().join("mail")).unwrap();
+        std::os::unix::fs::chown(folder.path().join("mail"), Some(ids().0), Some(ids().1)).unwrap();
+        // Whoever asks to keep it fails, since nobody hears that.
+        let (delivery, lent) = scratch::delivery_from_memory(b"Subject: x\n\nbody\n");
+        let content = agent.open(&delivery).unwrap();
+        let to = |name| agent.deliver(&delivery, &content, &scratch::recipient(name));
+        assert_eq!(to("jane@example.com").text, "delivered to maildir");
+        let text = std::fs::read_to_string(only_file(folder.path().join("jane/new"))).unwrap();
+        assert!(text.ends_with("\nSubject: x\n\nbody\n"), "{text}");
+        let mailbox = folder.path().join("mail/box");
+        let refused = to("box@example.com");
+        assert!(refused.status == Status::Deferred && refused.text.contains("in memory only"), "{refused:?}");
+        assert_eq!(std::fs::read(&mailbox).unwrap(), b"");
+        sys::lent::note_stored(&lent).unwrap();
+        assert_eq!(to("box@example.com").text, "delivered to mailbox");
+        assert!(std::fs::read_to_string(&mailbox).unwrap().ends_with("\nSubject: x\n\nbody\n\n"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Serving qmgr: deliveries that run side by side, each outcome logged, timed and sent back by this shared code.
 
 use std::any::Any;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -30,13 +31,64 @@ const KEPT_BACK_FOR: Duration = Duration::from_millis(5);
 /// A recipient of a delivery.
 pub type DeliveryRecipient = RequestRecipient;
 
-/// A message and where it shall go. The file is the queue file, open for reading.
+/// For how long an agent waits until a message is in the queue that was only in memory.
+const KEPT_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often it looks whether it is.
+const LOOKED_AFTER: Duration = Duration::from_millis(1);
+
+/// A message and where it shall go. The file is the queue file, open for reading, or the same in memory.
 #[derive(Debug)]
 pub struct Delivery {
     /// What qmgr asked for.
     pub request: Request,
     /// The queue file; `queue::Content` reads it.
     pub file: Arc<File>,
+    /// The way back to the queue manager, if it comes from there.
+    replies: Option<Arc<Replies>>,
+}
+
+impl Delivery {
+    /// One that nobody waits for.
+    #[must_use]
+    pub fn new(request: Request, file: Arc<File>) -> Self {
+        Self { request, file, replies: None }
+    }
+
+    /// Has the message kept that may be in memory only, since it may be delivered before it is in the queue: when this
+    /// returns, it is in the queue and comes again after whatever happens. Asked before anything is done that a crash may
+    /// leave half done.
+    ///
+    /// # Errors
+    /// There is nobody to be asked, or the message is not in the queue in time; what the system says of its file.
+    pub fn keep(&self) -> io::Result<()> {
+        self.keep_within(KEPT_WITHIN)
+    }
+
+    fn keep_within(&self, patience: Duration) -> io::Result<()> {
+        if !sys::lent::is_only_here(&self.file)? {
+            return Ok(());
+        }
+        let Some(replies) = &self.replies else {
+            return Err(io::Error::other("the message is in memory only, and there is nobody to keep it"));
+        };
+        let mut out = Vec::new();
+        frame::push_message(&mut out, &Reply::Keep { delivery: self.request.delivery })?;
+        // A queue manager that is gone is no reason to give up: whoever lent the file sees that, and keeps the message.
+        replies.send(&mut out);
+        let began = Instant::now();
+        while began.elapsed() < patience {
+            std::thread::sleep(LOOKED_AFTER);
+            if !sys::lent::is_only_here(&self.file)? {
+                return Ok(());
+            }
+        }
+        let text = format!(
+            "the message is in memory only, and was not put into the queue within {} seconds",
+            patience.as_secs()
+        );
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    }
 }
 
 /// A delivery agent that gives each recipient a treatment of its own.
@@ -183,7 +235,7 @@ fn serve_queue_manager(
         let file = frame::expect_descriptor(&mut receiver)?;
         lifecycle.begin();
         if let Err(error) = workers.run(Job {
-            delivery: Delivery { request, file: file.into() },
+            delivery: Delivery { request, file: file.into(), replies: Some(Arc::clone(&replies)) },
             replies: Arc::clone(&replies),
             rules: Arc::clone(rules),
         }) {
@@ -382,6 +434,12 @@ fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+impl fmt::Debug for Replies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replies").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
 impl Replies {
     fn new(socket: UnixStream, senders: Arc<Workers<Arc<Self>>>) -> Self {
         Self { socket, outbox: Outbox::default(), senders, is_waited_for: AtomicBool::new(false) }
@@ -428,4 +486,4 @@ impl Replies {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@
 
 use ipc::agent::{Request, SiteFailure};
 use ipc::log;
-use mail::Dsn;
+use mail::{Dsn, Outcome};
 use net::dns::mail_hosts::Place as Sought;
 use net::tls::client::{Level, Policy};
 use service::transcript::{Ended, PROTOCOL, Transcript};
@@ -275,16 +275,14 @@ impl<'a, 'r> Attempt<'a, 'r> {
             log::info!("{}: passing <{}> to transport={transport}", request.id, recipient.address);
         }
         let results = &mut *self.results;
-        let passed = service::pass::deliver(
-            &settings.queue_directory,
-            transport,
-            &request,
-            &self.delivery.file,
-            |index, outcome| {
-                let position = all.iter().position(|recipient| recipient.index == index);
-                position.into_iter().for_each(|position| results.give(position, outcome.clone()));
-            },
-        );
+        let give = |index, outcome: Outcome| {
+            let position = all.iter().position(|recipient| recipient.index == index);
+            position.into_iter().for_each(|position| results.give(position, outcome.clone()));
+        };
+        // A mailbox may rely on the order of a journal, which the queue manager reckons with for local transports only.
+        let passed = self.delivery.keep().and_then(|()| {
+            service::pass::deliver(&settings.queue_directory, transport, &request, self.delivery, give)
+        });
         if let Err(error) = passed {
             let reason = config::cause(&error);
             let failure = Failure::local(

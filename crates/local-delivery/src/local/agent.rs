@@ -13,7 +13,7 @@ use super::routing::Routing;
 use super::served::Served;
 use super::settings::Settings;
 use crate::failure::{Failure, outcome};
-use crate::letter::{self, Letter};
+use crate::letter::{self, Letter, Queued};
 use crate::maildir::Lasting;
 use crate::rights::{Instance, SystemUsers, Users};
 
@@ -68,8 +68,9 @@ impl LocalAgent {
         content: &Content,
         recipient: &DeliveryRecipient,
     ) -> Result<Outcome, Failure> {
+        let queued = Queued { content, delivery };
         let letter =
-            Letter::open(content).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
+            Letter::open(&queued).map_err(|error| Failure::from_io(&error, "read the queue file"))?;
         Ok(Attempt::new(self, delivery, recipient, &letter).conclude_with_outcome())
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn deliver(
         recipients: vec![recipient],
         ..delivery.request.clone()
     };
-    service::pass::deliver(queue_directory, transport, &request, &delivery.file, |_, outcome| {
+    service::pass::deliver(queue_directory, transport, &request, delivery, |_, outcome| {
         found = Some(outcome)
     })
     .map_err(|error| failed(&error))?;

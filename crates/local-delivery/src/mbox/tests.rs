@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -104,6 +105,39 @@ impl Source for Broken {
         buffer.fill(b'x');
         Ok(buffer.len())
     }
+}
+
+/// Content that tells how long the mailbox is when it is made to last.
+struct Watching {
+    mailbox: PathBuf,
+    seen: Cell<Option<u64>>,
+}
+
+impl Source for Watching {
+    fn size(&self) -> u64 {
+        7
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        b"A: b\n\nc".as_slice().read_at(buffer, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.seen.set(Some(self.mailbox.metadata()?.len()));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_message_lasts_in_the_queue_before_the_first_byte_of_it_is_appended() {
+    let (scratch, locking) = (Scratch::new(), locking());
+    let source = Watching { mailbox: scratch.path("box"), seen: Cell::default() };
+    std::fs::write(&source.mailbox, "From a\n\nold\n\n").unwrap();
+    let sender = Address::null();
+    let preamble = Preamble { sender: &sender, original: None, delivered: None };
+    deliver(&source.mailbox, &Letter::open(&source).unwrap(), &preamble, &rules(&locking)).unwrap();
+    assert_eq!(source.seen.get(), Some(13));
+    assert!(source.mailbox.metadata().unwrap().len() > 13);
 }
 
 #[test]

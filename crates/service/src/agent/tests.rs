@@ -5,7 +5,7 @@ use mail::{Address, Notify, Status};
 
 use super::*;
 
-fn request(recipients: u32) -> Request {
+pub(crate) fn request(recipients: u32) -> Request {
     let recipient = |index| RequestRecipient {
         index,
         address: Address::new(format!("r{index}@example.com")).unwrap(),
@@ -38,11 +38,27 @@ fn replies(agent: &impl SiteAgent, recipients: u32) -> Vec<Reply> {
     replies_to(agent, request(recipients), false)
 }
 
+/// What cleanup lends to the queue manager, and that to an agent.
+fn in_memory() -> File {
+    let mut file = sys::lent::make("message").unwrap();
+    file.write_all(b"all of it").unwrap();
+    sys::lent::seal(&file).unwrap();
+    file
+}
+
+/// A delivery of a message that is in memory only, and the queue manager's end of its way back.
+pub(crate) fn delivery_from_memory() -> (Delivery, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let replies = Replies::new(ours, Arc::new(Workers::new(Replies::send_later)));
+    let replies = Some(Arc::new(replies));
+    (Delivery { request: request(1), file: in_memory().into(), replies }, theirs)
+}
+
 fn job(request: Request, soft_bounce: bool, socket: UnixStream) -> Job {
     let file = File::open("/dev/null").unwrap();
     let replies = Replies::new(socket, Arc::new(Workers::new(Replies::send_later)));
     Job {
-        delivery: Delivery { request, file: file.into() },
+        delivery: Delivery::new(request, file.into()),
         replies: Arc::new(replies),
         rules: Arc::new(OutcomeRules { soft_bounce, ..OutcomeRules::default() }),
     }
@@ -81,7 +97,7 @@ fn each_recipient_has_one_outcome_and_the_end_comes_last() {
         .iter()
         .filter_map(|reply| match reply {
             Reply::Outcome { recipient, outcome, .. } => Some((*recipient, outcome.status)),
-            Reply::Ready | Reply::Done { .. } => None,
+            Reply::Ready | Reply::Keep { .. } | Reply::Done { .. } => None,
         })
         .collect();
     assert_eq!(told, [(2, Status::Sent), (0, Status::Deferred), (1, Status::Deferred)]);
@@ -160,7 +176,7 @@ fn an_agent_gets_some_recipients_at_a_time_and_a_panic_takes_none_of_its_words_b
         .iter()
         .filter_map(|reply| match reply {
             Reply::Outcome { recipient, outcome, .. } => Some((*recipient, outcome.text.as_str())),
-            Reply::Ready | Reply::Done { .. } => None,
+            Reply::Ready | Reply::Keep { .. } | Reply::Done { .. } => None,
         })
         .collect();
     assert_eq!(told[..2], [(2, "one of 3"), (1, "one of 3")]);
@@ -271,4 +287,54 @@ fn soft_bounce_turns_failures_into_delays() {
     let outcome = only_outcome(Knowing, mail::Trace::None, true);
     assert_eq!((outcome.status, outcome.dsn), (Status::Deferred, Dsn::new(4, 1, 1)));
     assert_eq!(only_outcome(Knowing, mail::Trace::None, false).status, Status::Bounced);
+}
+
+#[test]
+fn a_message_in_the_queue_is_kept_without_a_word() {
+    let (in_memory, theirs) = delivery_from_memory();
+    let delivery = Delivery { file: File::open("Cargo.toml").unwrap().into(), ..in_memory };
+    delivery.keep().unwrap();
+    drop(delivery);
+    assert_eq!((&theirs).read(&mut [0]).unwrap(), 0);
+    let nobody = Delivery::new(request(1), File::open("Cargo.toml").unwrap().into());
+    nobody.keep().unwrap();
+}
+
+#[test]
+fn a_message_in_memory_is_asked_for_and_waited_for_until_it_is_stored() {
+    let (delivery, theirs) = delivery_from_memory();
+    let lent = delivery.file.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        let agent =
+            scope.spawn(|| delivery.keep().map(|()| sys::lent::is_only_here(&delivery.file).unwrap()));
+        let asked = Receiver::new().next_message::<Reply>(&theirs).unwrap();
+        assert_eq!(asked, Some(Reply::Keep { delivery: 7 }));
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!agent.is_finished());
+        sys::lent::note_stored(&lent).unwrap();
+        assert!(!agent.join().unwrap().unwrap());
+    });
+    // Once is enough.
+    delivery.keep().unwrap();
+    drop(delivery);
+    assert_eq!((&theirs).read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_message_in_memory_that_nobody_keeps_is_an_error() {
+    let nobody = Delivery::new(request(1), in_memory().into());
+    let error = nobody.keep().unwrap_err().to_string();
+    assert_eq!(error, "the message is in memory only, and there is nobody to keep it");
+    let (delivery, theirs) = delivery_from_memory();
+    let error = delivery.keep_within(Duration::from_millis(5)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(error.to_string().contains("was not put into the queue"), "{error}");
+    // A queue manager that is gone is not the one who stores it.
+    drop(theirs);
+    let lent = delivery.file.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        let agent = scope.spawn(|| delivery.keep());
+        sys::lent::note_stored(&lent).unwrap();
+        agent.join().unwrap().unwrap();
+    });
 }
