@@ -42,7 +42,7 @@ pub fn run(service: Service) -> Result<(), Fatal> {
     let concurrency: u64 = service.config.get(param::EARLY_DELIVERY_CONCURRENCY);
     let early_delivery_concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
     let committing = incoming.clone();
-    let queue_manager = service.queue_manager().that_offers(move || committing.commit_removals());
+    let queue_manager = service.queue_manager().that_offers(move || committing.commit_journal());
     let prospects = Prospects::default();
     let door = session::Door { rules, incoming, queue_manager, early_delivery_concurrency, prospects };
     let door = Arc::new(door);

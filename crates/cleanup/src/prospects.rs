@@ -26,7 +26,7 @@ impl Prospects {
     /// Notes what became of one.
     pub(crate) fn note(&self, fate: Fate) {
         let step = match fate {
-            Fate::Removed => 0,
+            Fate::Delivered { .. } => 0,
             Fate::Kept => (2 * self.step.load(Ordering::Relaxed)).clamp(1, LONGEST),
         };
         self.step.store(step, Ordering::Relaxed);
@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(offered[..9], [0, 2, 5, 10, 19, 36, 69, 134, 199]);
         // One that is delivered at once makes up for all that.
         assert!((0..=LONGEST).any(|_| prospects.are_good()));
-        prospects.note(Fate::Removed);
+        prospects.note(Fate::Delivered { relies_on_order: true });
         assert!((0..10).all(|_| prospects.are_good()));
     }
 }

@@ -17,9 +17,9 @@ use crate::message::{Buffers, Given, Message, Sink};
 use crate::prospects::Prospects;
 use crate::rules::Rules;
 
-/// The longest that a client waits for its message to be delivered instead of synced. It is qmgr who knows what takes long,
-/// and says so at once; this is for a queue manager that says nothing.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// The longest that a client waits for its message to be delivered instead of stored. It is qmgr who knows what takes long,
+/// and says so; this is for a queue manager that says nothing.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What all sessions share.
 pub(crate) struct Door {
@@ -75,13 +75,14 @@ impl Session<'_> {
         while let Some(begin) = self.receiver.next_message::<Begin>(self.socket)? {
             let id = begin.id;
             let can_wait = begin.options.can_wait;
-            let mut draft = Draft { door: self.door, id, writer: None, held: false, can_wait, untold: false };
+            let mut draft = Draft { door: self.door, id, writer: None, held: false, can_wait, untold: None };
             let Some(answer) = self.take(begin, &mut draft)? else { continue };
-            self.answer(&answer)?;
-            if draft.untold {
+            let answered = self.answer(&answer);
+            if let Some(word) = draft.untold.take() {
                 // A queue manager that is not there finds the message when it starts.
-                let _ = self.door.queue_manager.say(&Word::Arrived(id));
+                let _ = self.door.queue_manager.say(&word);
             }
+            answered?;
         }
         Ok(())
     }
@@ -138,17 +139,21 @@ struct Draft<'a> {
     id: QueueId,
     writer: Option<Writer>,
     held: bool,
-    /// It may be offered to qmgr before it is synced.
+    /// It may be offered to qmgr before it is in the queue.
     can_wait: bool,
-    /// It is in `incoming/`, and qmgr does not know.
-    untold: bool,
+    /// What qmgr does not know: that it is in `incoming/`.
+    untold: Option<Word>,
 }
 
 impl Sink for Draft<'_> {
     fn open(&mut self, envelope: &Envelope, hold: bool) -> Result<(), Refusal> {
         self.held = hold;
         let writer = self.door.incoming.create(self.id, envelope, hold);
-        self.writer = Some(writer.map_err(|error| refusal(self.id, &error))?);
+        let mut writer = writer.map_err(|error| refusal(self.id, &error))?;
+        if self.can_wait && !hold && self.door.is_to_offer() {
+            writer.write_to_memory();
+        }
+        self.writer = Some(writer);
         Ok(())
     }
 
@@ -175,28 +180,30 @@ impl Draft<'_> {
         let Some(writer) = self.writer.take() else {
             return Err(Refusal::Temporary("the message was never begun".into()));
         };
-        if self.can_wait && !self.held && self.door.is_to_offer() {
+        if writer.is_in_memory() {
             return self.offer(writer);
         }
         let size = writer.commit().map_err(|error| refusal(self.id, &error))?;
-        self.untold = !self.held;
+        self.untold = (!self.held).then_some(Word::Arrived(self.id));
         Ok(size)
     }
 
     /// Has the message delivered before it is acknowledged, where that takes a moment only: what nobody waits for any more
-    /// when it is acknowledged need not be written to the disk.
-    fn offer(&self, writer: Writer) -> Result<u64, Refusal> {
-        let finished = writer.finish().map_err(|error| refusal(self.id, &error))?;
-        let fate = self.door.queue_manager.offer(self.id, PATIENCE);
+    /// when it is acknowledged need not be in the queue.
+    fn offer(&mut self, writer: Writer) -> Result<u64, Refusal> {
+        let lent = writer.lend().map_err(|error| refusal(self.id, &error))?;
+        let fate = self.door.queue_manager.offer(self.id, lent.file(), PATIENCE);
         self.door.prospects.note(fate.clone().unwrap_or(Fate::Kept));
         match fate {
-            Ok(Fate::Kept) => finished.sync().map_err(|error| refusal(self.id, &error)),
-            Ok(Fate::Removed) => Ok(finished.removed()),
+            Ok(Fate::Kept) => {
+                let stored = lent.store();
+                let word = if stored.is_ok() { Word::Stored } else { Word::Withdrawn };
+                self.untold = Some(word(self.id));
+                stored.map_err(|error| refusal(self.id, &error))
+            }
+            Ok(Fate::Delivered { .. }) => Ok(lent.delivered()),
             Err(error) => {
-                log::warning!(
-                    "{}: commit of its removal after its delivery: {error}; it may come again",
-                    self.id
-                );
+                log::warning!("{}: commit of its delivery: {error}; it may come again", self.id);
                 Err(Refusal::Temporary(error))
             }
         }

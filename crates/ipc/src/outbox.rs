@@ -16,31 +16,51 @@ const MOST_LEFT: usize = 16 * 1024;
 /// Memory that is kept between words.
 const MOST_KEPT: usize = 4096;
 
+/// What is said: bytes, or bytes and what goes with them.
+pub trait Words: Default {
+    /// How many bytes wait.
+    fn size(&self) -> usize;
+
+    /// Forgets all, and keeps memory for the next ones unless that is much.
+    fn reuse(&mut self);
+}
+
+impl Words for Vec<u8> {
+    fn size(&self) -> usize {
+        self.len()
+    }
+
+    fn reuse(&mut self) {
+        self.clear();
+        self.shrink_to(MOST_KEPT);
+    }
+}
+
 /// Words on their way to a connection. Shared by reference.
 #[derive(Debug, Default)]
-pub struct Outbox {
-    state: Mutex<State>,
+pub struct Outbox<W = Vec<u8>> {
+    state: Mutex<State<W>>,
     taken: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    waiting: Vec<u8>,
+struct State<W> {
+    waiting: W,
     /// A thread is sending, and looks for more when it is done.
     sending: bool,
     /// A thread waits for room.
     is_full: bool,
 }
 
-impl Outbox {
+impl<W: Words> Outbox<W> {
     /// Adds what `put` appends, which goes out with what is said next. `true`: that should be at once, since much waits.
     ///
     /// # Errors
     /// What `put` says.
-    pub fn leave(&self, put: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<bool> {
+    pub fn leave(&self, put: impl FnOnce(&mut W) -> io::Result<()>) -> io::Result<bool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         put(&mut state.waiting)?;
-        Ok(state.waiting.len() > MOST_LEFT)
+        Ok(state.waiting.size() > MOST_LEFT)
     }
 
     /// Adds what `put` appends; where no other thread is at it, has `send` called until all is gone.
@@ -49,11 +69,11 @@ impl Outbox {
     /// What `put` says, and what `send` said last to this thread: the words may have been another's.
     pub fn say(
         &self,
-        put: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
-        mut send: impl FnMut(&[u8]) -> io::Result<()>,
+        put: impl FnOnce(&mut W) -> io::Result<()>,
+        mut send: impl FnMut(&W) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.sending && state.waiting.len() > MOST_WAITING {
+        while state.sending && state.waiting.size() > MOST_WAITING {
             state.is_full = true;
             state = self.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -62,8 +82,8 @@ impl Outbox {
             return Ok(());
         }
         state.sending = true;
-        let (mut result, mut words) = (Ok(()), Vec::new());
-        while !state.waiting.is_empty() {
+        let (mut result, mut words) = (Ok(()), W::default());
+        while state.waiting.size() > 0 {
             std::mem::swap(&mut state.waiting, &mut words);
             if std::mem::take(&mut state.is_full) {
                 self.taken.notify_all();
@@ -72,14 +92,11 @@ impl Outbox {
             if let Err(error) = send(&words) {
                 result = Err(error);
             }
-            words.clear();
+            words.reuse();
             state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         }
         state.sending = false;
-        // The memory serves again, unless it was much.
-        if words.capacity() <= MOST_KEPT {
-            state.waiting = words;
-        }
+        state.waiting = words;
         result
     }
 }
@@ -99,7 +116,7 @@ mod tests {
             let mut all = Vec::new();
             there.read_to_end(&mut all).map(|_| all)
         });
-        let outbox = Outbox::default();
+        let outbox = Outbox::<Vec<u8>>::default();
         std::thread::scope(|scope| {
             for thread in 0..4_u8 {
                 let (outbox, here) = (&outbox, &here);
@@ -128,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_was_left_goes_first_when_something_is_said() {
-        let (outbox, mut sent) = (Outbox::default(), Vec::new());
+        let (outbox, mut sent) = (Outbox::<Vec<u8>>::default(), Vec::new());
         let put = |text: &'static [u8]| {
             move |out: &mut Vec<u8>| {
                 out.extend_from_slice(text);
@@ -137,7 +154,7 @@ mod tests {
         };
         assert!(!outbox.leave(put(b"first ")).unwrap());
         assert!(!outbox.leave(put(b"second ")).unwrap());
-        let send = |words: &[u8]| {
+        let send = |words: &Vec<u8>| {
             sent.extend_from_slice(words);
             Ok(())
         };
@@ -148,7 +165,7 @@ mod tests {
 
     #[test]
     fn an_error_is_told_and_the_next_words_are_sent() {
-        let (outbox, sent) = (Outbox::default(), Mutex::new(Vec::new()));
+        let (outbox, sent) = (Outbox::<Vec<u8>>::default(), Mutex::new(Vec::new()));
         let put = |out: &mut Vec<u8>| {
             out.push(b'x');
             Ok(())

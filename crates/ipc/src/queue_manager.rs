@@ -1,7 +1,8 @@
 //! cleanup, postqueue, postsuper and `postroad flush` → qmgr, over `public/qmgr`.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -10,10 +11,11 @@ use std::time::Duration;
 
 use mail::QueueId;
 use serde::{Deserialize, Serialize};
+use sys::descriptors::send_with_descriptors;
 
 use crate::frame;
 use crate::offers::Offers;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Words};
 
 /// What qmgr is told. Only an offer is answered: what a lost word would have started, the next scan does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +30,13 @@ pub enum Word {
     FlushSite(String),
     /// The operator moved files into `incoming/` (`postsuper -H`, `-r`): look there.
     Rescan,
-    /// This message is whole in `incoming/`, and not synced: who brought it waits for an [`Answer`], for a moment.
+    /// The file that comes with this word is this message, whole, in memory only ([`sys::lent`]): who brought it waits for an
+    /// [`Answer`], for a moment.
     Offered(QueueId),
+    /// This message was offered and stays: now it is in `incoming/`, durable.
+    Stored(QueueId),
+    /// This message was offered and stays, but could not be stored: nobody was told that it is taken.
+    Withdrawn(QueueId),
 }
 
 /// What qmgr says of a message that was offered.
@@ -44,20 +51,40 @@ pub struct Answer {
 /// What became of a message that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fate {
-    /// Nothing is owed to any recipient, and the queue has it no more. Where its delivery relies on the order of a journal,
-    /// it lasts when the removal does.
-    Removed,
-    /// It stays for now, or nobody knows: it lasts when its file is synced.
+    /// Nothing is owed to any recipient, and the queue never had it.
+    Delivered {
+        /// That lasts when something lasts which is changed later, in a journal that keeps the order of changes. Otherwise it lasts.
+        relies_on_order: bool,
+    },
+    /// It stays for now, or nobody knows: who brought it stores it, and says so ([`Word::Stored`]).
     Kept,
 }
 
 /// A lasting connection to qmgr, shared by the threads of a process.
 pub struct Client {
     socket: PathBuf,
-    outbox: Outbox,
+    outbox: Outbox<Said>,
     connection: Mutex<Option<UnixStream>>,
     /// Of a client that offers messages, and so listens to answers.
     offers: Option<Arc<Offers>>,
+}
+
+/// Words, and the files that go with them.
+#[derive(Default)]
+struct Said {
+    words: Vec<u8>,
+    files: Vec<Arc<File>>,
+}
+
+impl Words for Said {
+    fn size(&self) -> usize {
+        self.words.size()
+    }
+
+    fn reuse(&mut self) {
+        self.words.reuse();
+        self.files.clear();
+    }
 }
 
 /// A queue manager that is stuck must not hold mail back at the door.
@@ -71,25 +98,35 @@ impl Client {
     }
 
     /// The same, but that it may offer messages. `commit` makes all last that was changed on the file system until it is
-    /// called; it is called for what qmgr has removed, before who waits is told.
+    /// called; it is called for what was delivered, before who waits is told.
     #[must_use]
     pub fn that_offers(self, commit: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self { offers: Some(Arc::new(Offers::new(Box::new(commit)))), ..self }
     }
 
-    /// Offers a message that is whole in `incoming/` and not synced, and waits until it is known what becomes of it, or
-    /// for so long. What is said to be removed lasts where it was delivered.
+    /// Offers a message that is whole and in memory only, and waits until it is known what becomes of it, or for so long. What
+    /// is said to be delivered lasts.
     ///
     /// # Errors
-    /// What `commit` says of a message that is removed: it is not known whether it lasts.
-    pub fn offer(&self, id: QueueId, patience: Duration) -> Result<Fate, String> {
-        let Some(offers) = &self.offers else { return Ok(Fate::Kept) };
-        let told = offers.expect(id);
+    /// What `commit` says of a message that is delivered: it is not known whether it lasts.
+    pub fn offer(&self, id: QueueId, file: &Arc<File>, patience: Duration) -> Result<Fate, String> {
+        let Some((offers, told)) = self.offers.as_ref().and_then(|offers| Some((offers, offers.expect(id)?)))
+        else {
+            return Ok(Fate::Kept);
+        };
+        let put = |said: &mut Said| {
+            frame::push_message(&mut said.words, &Word::Offered(id))?;
+            said.files.push(Arc::clone(file));
+            Ok(())
+        };
         // What could not be said may have been another's word; who waits for an answer to it is told that there is none.
-        let said = self.say(&Word::Offered(id));
-        let told = said.ok().and_then(|()| told.recv_timeout(patience).ok());
-        offers.forget(id);
-        told.unwrap_or(Ok(Fate::Kept))
+        match self.say_all(put) {
+            Ok(()) => offers.wait(id, &told, patience),
+            Err(_) => {
+                offers.forget(id);
+                Ok(Fate::Kept)
+            }
+        }
     }
 
     /// Says a word, on a new connection if the old one is gone.
@@ -98,27 +135,29 @@ impl Client {
     /// What connect or write say, to one of the threads whose words were to be sent. Cleanup takes no notice: a queued
     /// message waits for the scan at qmgr's start.
     pub fn say(&self, word: &Word) -> io::Result<()> {
-        self.outbox.say(
-            |out| frame::push_message(out, word),
-            |words| {
-                // Who sends is alone: the lock is free.
-                let mut kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-                *kept = Some(self.send(words, kept.take())?);
-                Ok(())
-            },
-        )
+        self.say_all(|said| frame::push_message(&mut said.words, word))
+    }
+
+    fn say_all(&self, put: impl FnOnce(&mut Said) -> io::Result<()>) -> io::Result<()> {
+        self.outbox.say(put, |said| {
+            // Who sends is alone: the lock is free.
+            let mut kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+            *kept = Some(self.send(said, kept.take())?);
+            Ok(())
+        })
     }
 
     /// Sends over this connection or, where it is gone, over a new one.
-    fn send(&self, words: &[u8], connection: Option<UnixStream>) -> io::Result<UnixStream> {
-        if let Some(mut socket) = connection {
-            if socket.write_all(words).is_ok() {
+    fn send(&self, said: &Said, connection: Option<UnixStream>) -> io::Result<UnixStream> {
+        let send = |socket: &UnixStream| send_with_descriptors(socket, &said.words, &said.files);
+        if let Some(socket) = connection {
+            if send(&socket).is_ok() {
                 return Ok(socket);
             }
             // Ends the thread that listens at it.
             let _ = socket.shutdown(Shutdown::Both);
         }
-        let connected = self.connect().and_then(|mut socket| match socket.write_all(words) {
+        let connected = self.connect().and_then(|socket| match send(&socket) {
             Ok(()) => Ok(socket),
             Err(error) => {
                 let _ = socket.shutdown(Shutdown::Both);

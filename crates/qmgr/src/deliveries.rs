@@ -30,6 +30,9 @@ const MAX_FAILURES: u32 = 3;
 /// The programs that deliver to mailboxes of this host.
 const MAILBOX_AGENTS: [&str; 2] = ["local", "virtual"];
 
+/// The programs that hand mail to servers, which answer for it then.
+const RELAYING_AGENTS: [&str; 2] = ["smtp", "lmtp"];
+
 /// How long a transport rests after its agent went away or could not be reached; master restarts it meanwhile.
 const REST: Duration = Duration::from_secs(1);
 
@@ -60,6 +63,8 @@ struct Transport {
     deliveries: Option<u32>,
     /// It delivers to mailboxes of this host.
     is_local: bool,
+    /// It hands mail to servers.
+    relays: bool,
 }
 
 /// What main.cf says of agents and feedback.
@@ -93,6 +98,8 @@ pub(crate) enum Verdict {
     Waits { id: QueueId, site: Site },
     /// A delivery of this message ended.
     Done { id: QueueId },
+    /// An agent goes on with this message when it is in the queue for good.
+    Keep { id: QueueId },
     /// The agent went away too often over these recipients.
     Abandoned { id: QueueId, recipients: Vec<RequestRecipient> },
     /// The destination or transport was given up, and this waited for it.
@@ -164,14 +171,19 @@ impl Deliveries {
         true
     }
 
-    /// Whether a delivery takes a moment only, as one to a mailbox of this host mostly does: who brings the message may wait
-    /// for it.
+    /// Whether a delivery takes a moment only, as one to a mailbox of this host or to a server near by mostly does: who brings
+    /// the message may wait for it.
     pub(crate) fn is_prompt(&self, site: &Site) -> bool {
         let transport = &*site.transport;
-        self.services.get(transport).is_some_and(|service| service.is_local)
+        self.services.get(transport).is_some_and(|service| service.is_local || service.relays)
             && self.scheduler.limits(transport).is_none_or(|limits| !limits.are_paced())
             && self.promptness.is_prompt(transport)
             && !self.scheduler.is_behind(site)
+    }
+
+    /// Whether it is for mailboxes of this host.
+    pub(crate) fn is_local(&self, site: &Site) -> bool {
+        self.services.get(&*site.transport).is_some_and(|service| service.is_local)
     }
 
     /// What a recipient's concurrency is counted by: its next hop, or itself where a delivery has one recipient.
@@ -364,6 +376,10 @@ impl Deliveries {
                 let recipient = undecided.remove(place);
                 vec![Verdict::Outcome { id: running.job.message, recipient, outcome }]
             }
+            Reply::Keep { delivery } => {
+                let running = self.running.get(&delivery).filter(|running| running.link == link);
+                running.map(|running| Verdict::Keep { id: running.job.message }).into_iter().collect()
+            }
             Reply::Done { delivery, site } => {
                 let Some(running) = self.end(delivery) else { return Vec::new() };
                 self.answered(link);
@@ -528,6 +544,7 @@ fn services_of(config: &Config) -> HashMap<String, Transport> {
     let transport = |entry: &ServiceEntry| Transport {
         deliveries: entry.maxproc,
         is_local: MAILBOX_AGENTS.contains(&entry.command.as_str()),
+        relays: RELAYING_AGENTS.contains(&entry.command.as_str()),
     };
     agents.map(|entry| (entry.name.clone(), transport(entry))).collect()
 }

@@ -2,6 +2,8 @@
 //!
 //! A message belongs to one thread from claim to removal: what is written about it keeps its order without a lock.
 
+mod borrowed;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -21,6 +23,7 @@ use crate::flush::FlushSites;
 use crate::message::Flags;
 use crate::offers::Asker;
 use crate::routing::{Router, Way};
+use borrowed::Borrowed;
 
 /// Threads: enough to keep several removals in the file system's journal at once.
 const THREADS: usize = 4;
@@ -41,6 +44,16 @@ pub(crate) enum Job {
     /// Take a message up. `verify`: it has lain on the disk, so that its content must be compared with its checksum.
     /// `most`: how many recipients to read.
     Claim { id: QueueId, verify: bool, most: usize },
+    /// Take up a message that is lent: who has offered it waits.
+    Borrow { id: QueueId, file: File, asker: Arc<Asker>, most: usize },
+    /// One that is lent is delivered: forget it, and tell who waits.
+    GiveBack { id: QueueId, asker: Arc<Asker>, fate: Fate },
+    /// One that was lent is in `incoming/` now.
+    Attach { id: QueueId },
+    /// One that was lent could not be stored: forget it.
+    Withdraw { id: QueueId },
+    /// Nothing more is heard of all that this one has lent.
+    Orphan { asker: Arc<Asker> },
     /// A scan of `incoming/` has found it while it is being delivered: see why it is there.
     Settle { id: QueueId },
     /// Read its recipients from this number on.
@@ -55,8 +68,8 @@ pub(crate) enum Job {
     Barrier { id: QueueId },
     /// Put it aside.
     Defer { id: QueueId, until: SystemTime },
-    /// Remove it, and tell who waits for that.
-    Remove { id: QueueId, asker: Option<Arc<Asker>> },
+    /// Remove it.
+    Remove { id: QueueId },
     /// Route by another configuration.
     Configure { router: Arc<Router>, sites: Arc<FlushSites> },
     /// Find out in which domains that may be asked for these have recipients.
@@ -71,6 +84,10 @@ pub(crate) enum Job {
 pub(crate) enum Done {
     /// The message is active.
     Claimed(Box<Claimed>),
+    /// The file of one that was lent.
+    Attached(QueueId, Arc<File>),
+    /// It is in `incoming/`, and is not lent (any more).
+    NotLent(QueueId),
     /// It is no longer there, or was found to be damaged: forget it.
     Gone(QueueId),
     /// It cannot be taken up at this moment: come again.
@@ -157,25 +174,45 @@ impl Disk {
 
     /// Hands a job to the thread of its message; those about the whole queue go to the first, settings to all.
     pub(crate) fn ask(&self, job: Job) {
-        let shard = match &job {
+        match &job {
             Job::Configure { router, sites } => {
                 for shard in &self.shards[1..] {
                     shard.put(Job::Configure { router: Arc::clone(router), sites: Arc::clone(sites) });
                 }
-                0
             }
-            Job::Scan { .. } | Job::Inspect { .. } | Job::End => 0,
-            Job::Claim { id, .. }
-            | Job::Settle { id }
-            | Job::Slice { id, .. }
-            | Job::Resolve { id, .. }
-            | Job::NoteDelay { id }
-            | Job::Record { id, .. }
-            | Job::Barrier { id }
-            | Job::Defer { id, .. }
-            | Job::Remove { id, .. } => usize::from(id.spread()) % self.shards.len(),
-        };
+            Job::Orphan { asker } => {
+                self.shards[1..].iter().for_each(|shard| shard.put(Job::Orphan { asker: Arc::clone(asker) }));
+            }
+            _ => {}
+        }
+        let shard = job.message().map_or(0, |id| usize::from(id.spread()) % self.shards.len());
         self.shards[shard].put(job);
+    }
+}
+
+impl Job {
+    /// The message that it is about.
+    fn message(&self) -> Option<QueueId> {
+        match self {
+            Self::Claim { id, .. }
+            | Self::Borrow { id, .. }
+            | Self::GiveBack { id, .. }
+            | Self::Attach { id }
+            | Self::Withdraw { id }
+            | Self::Settle { id }
+            | Self::Slice { id, .. }
+            | Self::Resolve { id, .. }
+            | Self::NoteDelay { id }
+            | Self::Record { id, .. }
+            | Self::Barrier { id }
+            | Self::Defer { id, .. }
+            | Self::Remove { id } => Some(*id),
+            Self::Orphan { .. }
+            | Self::Configure { .. }
+            | Self::Inspect { .. }
+            | Self::Scan { .. }
+            | Self::End => None,
+        }
     }
 }
 
@@ -186,6 +223,8 @@ struct Shard {
     inbox: Arc<Mailbox<Input>>,
     /// Those that are kept.
     messages: HashMap<QueueId, Box<Message>>,
+    /// Those that are lent.
+    borrowed: HashMap<QueueId, Borrowed>,
     /// Those that were taken up in `incoming/` and lie there still, and since when.
     arrived: HashMap<QueueId, Instant>,
     /// Those that are not kept, and of whose files it is known what lies behind their ends ([`Message::is_clean`]).
@@ -215,6 +254,7 @@ impl Shard {
             sites,
             inbox,
             messages: HashMap::new(),
+            borrowed: HashMap::new(),
             arrived: HashMap::new(),
             clean: HashSet::new(),
             unremoved: HashMap::new(),
@@ -253,7 +293,19 @@ impl Shard {
     }
 
     fn perform(&mut self, job: Job) -> Option<Done> {
+        let job = self.hold_back(job)?;
         match job {
+            Job::Borrow { id, file, asker, most } => Some(self.borrow(id, file, asker, most)),
+            Job::GiveBack { id, asker, fate } => {
+                self.give_back(id, asker, fate);
+                None
+            }
+            Job::Attach { id } => self.attach(id),
+            Job::Withdraw { id } => self.withdraw(id),
+            Job::Orphan { asker } => {
+                self.see_to_orphans(&asker);
+                None
+            }
             Job::Claim { id, verify, most } => Some(self.claim(id, verify, most)),
             Job::Settle { id } if !self.arrived.contains_key(&id) => Some(Done::PutBack(id)),
             Job::Settle { id } => {
@@ -277,7 +329,7 @@ impl Shard {
                 Some(Done::Passed(id))
             }
             Job::Defer { id, until } => self.defer(id, until),
-            Job::Remove { id, asker } => self.remove(id, asker),
+            Job::Remove { id } => self.remove_from(self.place_of(id), id),
             Job::Configure { router, sites } => {
                 (self.router, self.sites) = (router, sites);
                 None
@@ -298,7 +350,7 @@ impl Shard {
 
     fn claim(&mut self, id: QueueId, verify: bool, most: usize) -> Done {
         if let Some(lies_in) = self.unremoved.remove(&id) {
-            return self.remove_from(lies_in, id, None).unwrap_or(Done::Gone(id));
+            return self.remove_from(lies_in, id).unwrap_or(Done::Gone(id));
         }
         // What was known of it when it could not be read or put aside.
         self.messages.remove(&id);
@@ -310,21 +362,8 @@ impl Shard {
             Err(QueueError::NotFound(_)) => self.active.reclaim(id),
             result => result,
         };
-        let claimed = claimed.and_then(|message| {
-            let slice = slice_of(&message, 0, most, &self.router)?;
-            let addressees = message.recipient_count().saturating_sub(message.expanded_count()?);
-            Ok((message, slice, usize::try_from(addressees).unwrap_or(usize::MAX)))
-        });
-        match claimed {
-            Ok((message, slice, addressees)) => {
-                let claimed = Claimed {
-                    file: message.share(),
-                    template: template_of(&message),
-                    total: message.recipient_count(),
-                    addressees,
-                    flags: flags_of(&message),
-                    slice,
-                };
+        match claimed.and_then(|message| Ok((self.read(&message, most)?, message))) {
+            Ok((claimed, message)) => {
                 if message.lies_in() == Folder::Incoming {
                     self.arrived.insert(id, Instant::now());
                 }
@@ -347,6 +386,20 @@ impl Shard {
                 Done::Busy(id)
             }
         }
+    }
+
+    /// What the loop is to know of a message.
+    fn read(&self, message: &Message, most: usize) -> Result<Claimed, QueueError> {
+        let slice = slice_of(message, 0, most, &self.router)?;
+        let addressees = message.recipient_count().saturating_sub(message.expanded_count()?);
+        Ok(Claimed {
+            file: message.share(),
+            template: template_of(message),
+            total: message.recipient_count(),
+            addressees: usize::try_from(addressees).unwrap_or(usize::MAX),
+            flags: flags_of(message),
+            slice,
+        })
     }
 
     /// Where a message lies that was claimed.
@@ -475,18 +528,9 @@ impl Shard {
         }
     }
 
-    fn remove(&mut self, id: QueueId, asker: Option<Arc<Asker>>) -> Option<Done> {
-        self.remove_from(self.place_of(id), id, asker)
-    }
-
     /// Removes a message that is done, or notes that this is left to do.
-    fn remove_from(&mut self, lies_in: Folder, id: QueueId, asker: Option<Arc<Asker>>) -> Option<Done> {
+    fn remove_from(&mut self, lies_in: Folder, id: QueueId) -> Option<Done> {
         let result = self.active.remove(id, lies_in);
-        if let Some(asker) = asker {
-            let removed = matches!(result, Ok(true));
-            asker.leave(id, if removed { Fate::Removed } else { Fate::Kept });
-            self.answered.push(asker);
-        }
         match result {
             Ok(true) => {
                 // Marks that were not written yet would be for nobody.

@@ -6,6 +6,7 @@ mod settings;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -54,6 +55,9 @@ const PEAK: usize = 1000;
 /// How far a flush and a reload may be apart that belong together; the flush may have overtaken the reload before it.
 const OVERTAKEN: Duration = Duration::from_secs(30);
 
+/// How long cleanup may take at the end to bring into the queue what it has offered.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
+
 pub(crate) struct EventLoop {
     /// Held as long as this queue manager lives.
     _ownership: Ownership,
@@ -86,6 +90,8 @@ pub(crate) struct EventLoop {
     once_more: HashSet<QueueId>,
     next_scan: Instant,
     next_clog_warning: Instant,
+    /// At the end, until when cleanup may bring into the queue what stays.
+    settled_by: Option<Instant>,
 }
 
 /// What can happen.
@@ -94,8 +100,10 @@ pub(crate) enum Input {
     Event(Event),
     /// Cleanup or an operator's command said something.
     Word(Word),
-    /// Cleanup has offered a message, and waits to hear by this connection what becomes of it.
-    Offered(QueueId, Arc<Asker>),
+    /// Cleanup has offered a message by its file, and waits to hear by this connection what becomes of it.
+    Offered(QueueId, File, Arc<Asker>),
+    /// Nothing more is heard by this connection.
+    Left(Arc<Asker>),
     /// A disk thread has done something.
     Done(Done),
     /// An agent's connection, by number, has something to say.
@@ -174,6 +182,7 @@ impl EventLoop {
             once_more: HashSet::new(),
             next_scan: now + settings.scan_interval,
             next_clog_warning: now,
+            settled_by: None,
             settings,
             config,
         })
@@ -183,7 +192,8 @@ impl EventLoop {
     pub(crate) fn run(mut self) -> Result<(), Fatal> {
         let mut inputs = Vec::new();
         loop {
-            self.inbox.take(&mut inputs, self.pause());
+            let pause = self.pause();
+            self.inbox.take(&mut inputs, pause);
             inputs.drain(..).for_each(|input| self.take(input));
             self.wake();
             self.take_up_more();
@@ -191,7 +201,10 @@ impl EventLoop {
             self.show_state();
             self.rest();
             if self.lifecycle.draining() && self.deliveries.running() == 0 && self.reports.is_idle() {
-                return self.finish();
+                // What was delivered of a message that is on its way into the queue is written down when it is there.
+                if self.offers.are_settled() || self.settled_by.is_some_and(|time| time <= Instant::now()) {
+                    return self.finish();
+                }
             }
         }
     }
@@ -200,7 +213,11 @@ impl EventLoop {
         match input {
             Input::Event(event) => self.obey(event),
             Input::Word(word) => self.hear(word),
-            Input::Offered(id, asker) => self.take_offer(id, asker),
+            Input::Offered(id, file, asker) => self.take_offer(id, file, asker),
+            Input::Left(asker) => {
+                self.offers.leave(&asker);
+                self.disk.ask(Job::Orphan { asker });
+            }
             Input::Done(done) => self.take_done(done),
             Input::Agent(link, heard) => {
                 let verdicts = self.deliveries.take(link, heard, Instant::now());
@@ -211,14 +228,15 @@ impl EventLoop {
     }
 
     /// How long nothing will happen by itself.
-    fn pause(&self) -> Option<Duration> {
+    fn pause(&mut self) -> Option<Duration> {
         let now = Instant::now();
         // What is due and does not fit waits for a message to end, or for the next queue manager.
         let takes = self.may_claim() && !self.lifecycle.draining();
         let due = self.deferred.next_in(SystemTime::now()).filter(|_| takes);
         let wake = self.deliveries.next_wake(now).map(|time| time.saturating_duration_since(now));
-        let scan = Some(self.next_scan.saturating_duration_since(now));
-        due.into_iter().chain(wake).chain(scan).min()
+        let times = [Some(self.next_scan), self.offers.next_overdue(), self.settled_by];
+        let times = times.into_iter().flatten().map(|time| time.saturating_duration_since(now));
+        due.into_iter().chain(wake).chain(times).min()
     }
 
     fn obey(&mut self, event: Event) {
@@ -239,6 +257,7 @@ impl EventLoop {
             Event::Drain => {
                 self.intake.clear();
                 self.offers.keep_all();
+                self.settled_by = Some(Instant::now() + SETTLED_WITHIN);
             }
         }
     }
@@ -277,8 +296,16 @@ impl EventLoop {
 
     fn hear(&mut self, word: Word) {
         match word {
-            // An offer comes with the connection by which it is answered.
+            // An offer comes with a file, and the connection by which it is answered.
             Word::Arrived(id) | Word::Offered(id) => self.claim(id, Reason::Arrived),
+            Word::Stored(id) => {
+                self.offers.settle(id);
+                self.disk.ask(Job::Attach { id });
+            }
+            Word::Withdrawn(id) => {
+                self.offers.settle(id);
+                self.disk.ask(Job::Withdraw { id });
+            }
             Word::Flush => {
                 self.flushed = Some(Instant::now());
                 if self.reloaded.is_some_and(|at| at.elapsed() < OVERTAKEN) {
@@ -305,12 +332,14 @@ impl EventLoop {
     }
 
     /// Takes up a message that cleanup waits for; one that must wait itself is not waited for.
-    fn take_offer(&mut self, id: QueueId, asker: Arc<Asker>) {
-        self.offers.add(id, asker);
-        self.claim(id, Reason::Arrived);
-        if !self.claiming.contains_key(&id) && !self.messages.contains_key(&id) {
-            self.offers.keep(id);
+    fn take_offer(&mut self, id: QueueId, file: File, asker: Arc<Asker>) {
+        self.offers.add(id, Arc::clone(&asker), Instant::now());
+        if !self.may_claim() || self.lifecycle.draining() {
+            return self.offers.keep(id);
         }
+        self.claiming.insert(id, Reason::Arrived);
+        let most = self.recipients_to_read();
+        self.disk.ask(Job::Borrow { id, file, asker, most });
     }
 
     /// Has the domains of messages looked at.
@@ -376,6 +405,7 @@ impl EventLoop {
             self.next_scan = now + self.settings.scan_interval;
             self.disk.ask(Job::Scan { folder: Folder::Incoming });
         }
+        self.offers.keep_overdue(now);
         let (revived, verdicts) = self.deliveries.wake(now);
         for site in revived {
             // One finds out whether the destination is back; the others follow if it is.
@@ -394,6 +424,12 @@ impl EventLoop {
             }
             Done::Passed(id) => self.go_on(id, true),
             Done::Waits(id, domains) => self.deferred.set_domains(id, &domains),
+            Done::Attached(id, file) => {
+                if let Some(message) = self.messages.get_mut(&id) {
+                    message.file = file;
+                }
+            }
+            Done::NotLent(id) => self.claim(id, Reason::Arrived),
             Done::Gone(id) => self.forget(id),
             Done::Busy(id) | Done::Stuck(id) => {
                 self.forget(id);

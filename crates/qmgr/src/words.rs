@@ -4,7 +4,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipc::frame::Receiver;
+use ipc::frame::{Receiver, expect_descriptor};
 use ipc::log;
 use ipc::queue_manager::Word;
 use service::Mailbox;
@@ -54,7 +54,14 @@ fn listen_to(client: &Arc<Asker>, inbox: &Mailbox<Input>) {
     let mut receiver = Receiver::new();
     loop {
         match receiver.next_message(client.socket()) {
-            Ok(Some(Word::Offered(id))) => inbox.put(Input::Offered(id, Arc::clone(client))),
+            Ok(Some(Word::Offered(id))) => match expect_descriptor(&mut receiver) {
+                Ok(file) => inbox.put(Input::Offered(id, file, Arc::clone(client))),
+                // Who offered hears nothing, and sees to it.
+                Err(error) => {
+                    log::warning!("{id}: offered to the queue manager: {error}; the connection is closed");
+                    break;
+                }
+            },
             Ok(Some(word)) => inbox.put(Input::Word(word)),
             Ok(None) => break,
             Err(error) => {
@@ -64,4 +71,5 @@ fn listen_to(client: &Arc<Asker>, inbox: &Mailbox<Input>) {
         }
     }
     client.close();
+    inbox.put(Input::Left(Arc::clone(client)));
 }

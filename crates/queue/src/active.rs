@@ -1,5 +1,6 @@
 //! Qmgr's side: messages are found, taken up, and recovered after a crash.
 
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::iter;
 use std::sync::Arc;
@@ -60,6 +61,24 @@ impl Active {
     /// As [`Active::claim`].
     pub fn claim_verified(&self, id: QueueId) -> Result<Message, QueueError> {
         self.claim_checked(id, true)
+    }
+
+    /// Takes up a message that is lent ([`crate::Lent`]) and has no name in the queue: it is only read.
+    ///
+    /// # Errors
+    /// What reading says, or what is wrong with the bytes.
+    pub fn claim_lent(&self, id: QueueId, file: File) -> Result<Message, QueueError> {
+        let path = self.folders.get(Folder::Incoming).path_of(id);
+        let stored = Stored::open(Arc::new(file), path.into())?;
+        Ok(self.message(id, Folder::Incoming, stored, Tail::Clean))
+    }
+
+    /// Takes up the file of a message that was lent, and now is in `incoming/`.
+    ///
+    /// # Errors
+    /// As [`Active::claim`].
+    pub fn attach(&self, id: QueueId) -> Result<Message, QueueError> {
+        self.reopen(id, Folder::Incoming, true)
     }
 
     /// Takes up a message that is in `active/` already: what was put down without [`Message::defer`], or could not be

@@ -21,6 +21,9 @@ const BUFFER_SIZE: usize = 64 * 1024;
 /// A piece of content that is written as it lies rather than copied: a write costs less than that.
 const LARGE_PIECE: usize = 32 * 1024;
 
+/// A message of more content is not lent: memory is for what is gone in a moment.
+const MOST_LENT: u64 = 1024 * 1024;
+
 /// A buffer of this size at most is kept by its thread for the next message: most mail is smaller.
 const KEPT_BUFFER: usize = 8 * 1024;
 
@@ -53,12 +56,11 @@ impl Incoming {
         self.0.writers.load(Ordering::Relaxed)
     }
 
-    /// Makes all removals last that qmgr has done until now, and with them what came before in the journal of the file
-    /// system, as a name in a Maildir does.
+    /// Makes all last that was changed before in the journal of the file system, as a name in a Maildir is.
     ///
     /// # Errors
     /// What the system says: it is not known what lasts.
-    pub fn commit_removals(&self) -> io::Result<()> {
+    pub fn commit_journal(&self) -> io::Result<()> {
         self.0.incoming.commit()
     }
 
@@ -85,6 +87,7 @@ impl Incoming {
             written: 0,
             content_size: 0,
             content_checksum: crc32fast::Hasher::new(),
+            in_memory: false,
             file: None,
             broken: false,
         };
@@ -105,10 +108,19 @@ pub struct Writer {
     written: u64,
     content_size: u64,
     content_checksum: crc32fast::Hasher,
-    /// The file, and whether it was made in `hold/`.
-    file: Option<(File, bool)>,
+    /// It is to be lent, if it may.
+    in_memory: bool,
+    file: Option<(File, Lies)>,
     /// A write failed: what is in the file is not the message.
     broken: bool,
+}
+
+/// Where the file was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lies {
+    Incoming,
+    Hold,
+    Memory,
 }
 
 #[derive(Debug)]
@@ -186,19 +198,26 @@ impl Writer {
             let start = piece_size * if to > from { pieces - 1 - number } else { number };
             let size = usize::try_from((length - start).min(piece_size)).unwrap_or(BUFFER_SIZE);
             if let Some((file, _)) = &self.file {
-                file.read_exact_at(&mut piece[..size], from + start).map_err(|error| {
-                    self.broken = true;
-                    QueueError::new("read", self.directory().path_of(self.id), error)
-                })?;
+                let read = file.read_exact_at(&mut piece[..size], from + start);
+                read.map_err(|error| self.failed("read", error))?;
             }
             self.write_at(&piece[..size], to + start)?;
         }
         // What is left behind the content would be taken for a journal.
         let Some((file, _)) = &self.file else { return Ok(()) };
-        file.set_len(to + length).map_err(|error| {
-            self.broken = true;
-            QueueError::new("truncate", self.directory().path_of(self.id), error)
-        })
+        let cut = file.set_len(to + length);
+        cut.map_err(|error| self.failed("truncate", error))
+    }
+
+    /// Has the message written to memory, from which it may be lent, as long as it is not too large for that.
+    pub fn write_to_memory(&mut self) {
+        self.in_memory = self.file.is_none();
+    }
+
+    /// Whether it may be lent.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.in_memory && !self.hold
     }
 
     /// Sends the message to `hold/` after all: a rule may say so when it sees the content.
@@ -233,6 +252,19 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes the message whole into memory, to be lent to qmgr. Nobody may be told that it is taken.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn lend(mut self) -> Result<Lent, QueueError> {
+        self.complete()?;
+        let Some((file, _)) = self.file.take_if(|(_, lies)| *lies == Lies::Memory) else {
+            return Err(self.failed("lend", io::Error::other("it was not written to memory")));
+        };
+        sys::lent::seal(&file).map_err(|error| self.failed("seal", error))?;
+        Ok(Lent { writer: self, file: Arc::new(file) })
+    }
+
     /// Makes the message durable and hands it to qmgr: the size of its content.
     ///
     /// Five system calls for a message below 32 KiB: create, write, chmod, fsync, close. The order is what a crash
@@ -244,24 +276,63 @@ impl Writer {
     ///
     /// # Errors
     /// What the system says; the file is then removed.
-    pub fn commit(self) -> Result<u64, QueueError> {
-        self.finish()?.sync()
+    pub fn commit(mut self) -> Result<u64, QueueError> {
+        self.leave_memory()?;
+        self.complete()?;
+        self.make_durable()
     }
 
-    /// Writes the message whole and makes it ready, in its folder, but does not wait for the disk: qmgr may have it, and
-    /// nobody may be told that it is taken.
-    ///
-    /// # Errors
-    /// As [`Writer::commit`].
-    pub fn finish(mut self) -> Result<Finished, QueueError> {
+    /// Writes the message whole.
+    fn complete(&mut self) -> Result<(), QueueError> {
         self.lay_out();
         if self.broken {
             let source = io::Error::other("an earlier write to it failed");
             return Err(QueueError::new("commit", self.directory().path_of(self.id), source));
         }
-        self.write_head_last()?;
+        self.write_head_last()
+    }
+
+    /// Makes the message ready, in its folder, and waits for the disk: the size of its content.
+    fn make_durable(&mut self) -> Result<u64, QueueError> {
         let moved = self.make_ready()?;
-        Ok(Finished { writer: self, moved })
+        let (directory, id) = (self.directory(), self.id);
+        let failed = |operation| move |error| QueueError::new(operation, directory.path_of(id), error);
+        let Some((file, _)) = &self.file else { return Ok(self.content_size) };
+        file.sync_all().map_err(failed("sync"))?;
+        // One that qmgr has found and removed meanwhile lasts where it was delivered, if the names last that were changed until then.
+        let removed = || file.metadata().map(|stat| stat.nlink() == 0).map_err(failed("stat"));
+        if moved || !self.places.name_survives_fsync || removed()? {
+            directory.sync(id)?;
+        }
+        self.file = None;
+        Ok(self.content_size)
+    }
+
+    /// From now on the message is on the disk: what was written of it to memory moves there.
+    fn leave_memory(&mut self) -> Result<(), QueueError> {
+        self.in_memory = false;
+        let Some((memory, Lies::Memory)) = &self.file else { return Ok(()) };
+        let memory = memory.try_clone().map_err(|error| self.failed("read", error))?;
+        self.file = None;
+        self.copy(&memory)
+    }
+
+    /// Writes what is in this file, its first piece last: the head comes after all that it vouches for.
+    fn copy(&mut self, memory: &File) -> Result<(), QueueError> {
+        let piece_size = BUFFER_SIZE as u64;
+        let size = memory.metadata().map_err(|error| self.failed("read", error))?.len();
+        let mut piece = vec![0; BUFFER_SIZE.min(usize::try_from(size).unwrap_or(BUFFER_SIZE))];
+        for start in (piece_size..size).step_by(BUFFER_SIZE).chain([0]) {
+            let length = usize::try_from((size - start).min(piece_size)).unwrap_or(BUFFER_SIZE);
+            memory.read_exact_at(&mut piece[..length], start).map_err(|error| self.failed("read", error))?;
+            self.write_at(&piece[..length], start)?;
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, operation: &'static str, error: io::Error) -> QueueError {
+        self.broken = true;
+        QueueError::new(operation, self.directory().path_of(self.id), error)
     }
 
     /// Fixes where everything goes, with an empty head in front. Called once recipients are complete.
@@ -312,11 +383,11 @@ impl Writer {
     /// Ready, and in its place: whether it had to be moved there.
     fn make_ready(&mut self) -> Result<bool, QueueError> {
         let directory = Arc::clone(self.directory());
-        let Some((file, in_hold)) = &mut self.file else { return Ok(false) };
-        let moved = *in_hold != self.hold;
+        let Some((file, lies)) = &mut self.file else { return Ok(false) };
+        let moved = self.hold && *lies == Lies::Incoming;
         if moved {
             self.places.incoming.rename(self.id, &self.places.hold)?;
-            *in_hold = true;
+            *lies = Lies::Hold;
         }
         fchmod(&*file, Mode::S_IRWXU)
             .map_err(|errno| QueueError::new("make ready", directory.path_of(self.id), errno.into()))?;
@@ -334,15 +405,26 @@ impl Writer {
     }
 
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<(), QueueError> {
+        if self.in_memory && offset + bytes.len() as u64 > MOST_LENT {
+            self.leave_memory()?;
+        }
         if self.file.is_none() {
-            self.file =
-                Some((self.directory().create(self.id).inspect_err(|_| self.broken = true)?, self.hold));
+            self.file = Some(self.make().inspect_err(|_| self.broken = true)?);
         }
         let Some((file, _)) = &self.file else { return Ok(()) };
-        file.write_all_at(bytes, offset).map_err(|error| {
-            self.broken = true;
-            QueueError::new("write", self.directory().path_of(self.id), error)
-        })
+        let written = file.write_all_at(bytes, offset);
+        written.map_err(|error| self.failed("write", error))
+    }
+
+    fn make(&self) -> Result<(File, Lies), QueueError> {
+        if self.in_memory {
+            let made = sys::lent::make("message");
+            return made.map(|file| (file, Lies::Memory)).map_err(|error| {
+                QueueError::new("make in memory", self.directory().path_of(self.id), error)
+            });
+        }
+        let lies = if self.hold { Lies::Hold } else { Lies::Incoming };
+        Ok((self.directory().create(self.id)?, lies))
     }
 
     /// Where the message will be in the end.
@@ -351,40 +433,38 @@ impl Writer {
     }
 }
 
-/// A message that is written and ready, and not durable. Dropped, it is removed from where it was written.
+/// A message that is whole, in memory only, and lent to qmgr. Dropped, it is gone unless it was delivered.
 #[derive(Debug)]
-pub struct Finished {
+pub struct Lent {
     writer: Writer,
-    /// Its name changed its folder.
-    moved: bool,
+    file: Arc<File>,
 }
 
-impl Finished {
-    /// Makes the message durable: the size of its content.
-    ///
-    /// # Errors
-    /// What the system says; the file is then removed.
-    pub fn sync(mut self) -> Result<u64, QueueError> {
-        let Writer { places, id, content_size, .. } = &self.writer;
-        let (id, content_size) = (*id, *content_size);
-        let directory = self.writer.directory();
-        let failed = |operation| move |error| QueueError::new(operation, directory.path_of(id), error);
-        let Some((file, _)) = &self.writer.file else { return Ok(content_size) };
-        file.sync_all().map_err(failed("sync"))?;
-        // One that qmgr has removed meanwhile lasts where it was delivered, if the names last that were changed until then.
-        let removed = || file.metadata().map(|stat| stat.nlink() == 0).map_err(failed("stat"));
-        if self.moved || !places.name_survives_fsync || removed()? {
-            directory.sync(id)?;
-        }
-        self.writer.file = None;
-        Ok(content_size)
+impl Lent {
+    /// What is lent.
+    #[must_use]
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
-    /// Qmgr has removed the message, since nothing is owed to any recipient, and that lasts ([`Incoming::commit_removals`]):
-    /// the size of its content. The queue file is never written to the disk then, unless the system found time for it.
+    /// Brings the message into `incoming/` and makes it durable, which all see who have the file ([`sys::lent`]): the size
+    /// of its content.
+    ///
+    /// # Errors
+    /// What the system says; nothing is left in `incoming/`.
+    pub fn store(self) -> Result<u64, QueueError> {
+        let Self { mut writer, file } = self;
+        writer.in_memory = false;
+        writer.copy(&file)?;
+        let size = writer.make_durable()?;
+        // Who waits for it is not told, and puts the delivery off.
+        let _ = sys::lent::note_stored(&file);
+        Ok(size)
+    }
+
+    /// It was delivered: the size of its content.
     #[must_use]
-    pub fn removed(mut self) -> u64 {
-        self.writer.file = None;
+    pub fn delivered(self) -> u64 {
         self.writer.content_size
     }
 }
@@ -416,10 +496,12 @@ impl Drop for Writer {
             self.buffer.clear();
             SPARE.set(std::mem::take(&mut self.buffer));
         }
-        if let Some((_, in_hold)) = &self.file {
-            let directory = if *in_hold { &self.places.hold } else { &self.places.incoming };
-            // What cannot be removed stays with its mode of 0600, is ignored, and goes with the next recovery.
-            let _ = directory.unlink(self.id);
-        }
+        let directory = match &self.file {
+            Some((_, Lies::Incoming)) => &self.places.incoming,
+            Some((_, Lies::Hold)) => &self.places.hold,
+            Some((_, Lies::Memory)) | None => return,
+        };
+        // What cannot be removed stays with its mode of 0600, is ignored, and goes with the next recovery.
+        let _ = directory.unlink(self.id);
     }
 }

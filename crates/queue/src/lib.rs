@@ -7,7 +7,8 @@
 //! | state | file | mode | who may change it | what a crash leaves |
 //! |---|---|---|---|---|
 //! | being written | none yet, or `incoming/X/ID` (`hold/ID`) | 0600 | cleanup | nothing, or a file that is ignored for its mode and removed by [`Active::recover`] when it is a day old |
-//! | finished, not yet synced ([`Finished`]) | `incoming/X/ID` | 0700 | cleanup (fsync), qmgr: claim, and all that follows | any of: nothing, an empty file (removed), a whole message (delivered although it was not acknowledged), a torn one (its checksums tell: `corrupt/`) |
+//! | lent: to be delivered at once ([`Lent`]) | a sealed file in memory | | nobody | nothing: nobody was told that it is taken |
+//! | ready, not yet synced | `incoming/X/ID` | 0700 | cleanup (fsync), qmgr: claim, and all that follows | any of: nothing, an empty file (removed), a whole message (delivered although it was not acknowledged), a torn one (its checksums tell: `corrupt/`) |
 //! | waiting for qmgr | `incoming/X/ID` | 0700 | qmgr: claim; postsuper | a whole message |
 //! | held | `hold/ID` | 0700 | postsuper: release, delete | a whole message |
 //! | being delivered since a moment | `incoming/X/ID` | 0700 | qmgr: the journal, [`Active::settle`]; postsuper | as the next |
@@ -54,7 +55,7 @@ pub use error::{Damage, QueueError};
 pub use folder::{Entry, Folder, Scan};
 pub use format::attempt::Attempt;
 pub use format::envelope::RecipientState;
-pub use incoming::{Finished, Incoming, Writer};
+pub use incoming::{Incoming, Lent, Writer};
 pub use journal::Journal;
 pub use listing::{ReadOnly, Submission};
 pub use maildrop::{Dropped, Maildrop};

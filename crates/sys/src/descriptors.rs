@@ -59,8 +59,21 @@ pub fn send_with_descriptor(
     bytes: &[u8],
     descriptor: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
-    let Some(descriptor) = descriptor else { return (&*socket).write_all(bytes) };
-    let raw = [descriptor.as_raw_fd()];
+    send_with_descriptors(socket, bytes, descriptor.as_slice())
+}
+
+/// The most descriptors that the kernel passes in one call.
+pub const MOST_DESCRIPTORS: u32 = 253;
+
+/// The same with many descriptors, [`MOST_DESCRIPTORS`] at most.
+///
+/// # Errors
+/// As [`send_with_descriptor`], and what the kernel says to more.
+pub fn send_with_descriptors(socket: &UnixStream, bytes: &[u8], descriptors: &[impl AsFd]) -> io::Result<()> {
+    if descriptors.is_empty() {
+        return (&*socket).write_all(bytes);
+    }
+    let raw: Vec<RawFd> = descriptors.iter().map(|descriptor| descriptor.as_fd().as_raw_fd()).collect();
     let control = [ControlMessage::ScmRights(&raw)];
     let sent = loop {
         match sendmsg::<()>(
@@ -82,9 +95,8 @@ pub fn send_with_descriptor(
 
 /// Room for as many descriptors as the kernel passes in one call.
 const CONTROL_SIZE: usize = {
-    const MOST: u32 = 253;
     // SAFETY: a computation with a number.
-    let size = unsafe { nix::libc::CMSG_SPACE(MOST * 4) };
+    let size = unsafe { nix::libc::CMSG_SPACE(MOST_DESCRIPTORS * 4) };
     size as usize
 };
 

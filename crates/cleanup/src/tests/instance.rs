@@ -28,7 +28,7 @@ pub(crate) struct Instance {
 /// What the stand-in for qmgr does with a message that is offered.
 #[derive(Clone, Copy)]
 pub(crate) enum Manner {
-    Removes,
+    Delivers,
     Keeps,
     /// Closes the connection.
     Dies,
@@ -46,7 +46,7 @@ impl Instance {
         let door = Arc::new(Door {
             rules: super::rules(folder.path(), settings),
             incoming,
-            queue_manager: queue_manager.that_offers(move || committing.commit_removals()),
+            queue_manager: queue_manager.that_offers(move || committing.commit_journal()),
             early_delivery_concurrency: 1,
             prospects: Prospects::default(),
         });
@@ -99,9 +99,10 @@ fn manage_queue(root: &Root, manner: Arc<Mutex<Manner>>) -> mpsc::Receiver<Word>
                     let _ = sender.send(word);
                     let manner = *manner.lock().unwrap();
                     let fate = match (offered, manner) {
-                        (Some(id), Manner::Removes) => {
-                            assert!(active.remove(id, Folder::Incoming).unwrap());
-                            Fate::Removed
+                        (Some(id), Manner::Delivers) => {
+                            let file = ipc::frame::expect_descriptor(&mut frames).unwrap();
+                            assert_eq!(active.claim_lent(id, file).unwrap().recipient_count(), 1);
+                            Fate::Delivered { relies_on_order: true }
                         }
                         (Some(_), Manner::Keeps) => Fate::Kept,
                         (Some(_), Manner::Dies) => return,

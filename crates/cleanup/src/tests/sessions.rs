@@ -97,9 +97,9 @@ fn held_mail_is_not_told_to_the_queue_manager() {
 }
 
 #[test]
-fn what_the_queue_manager_has_delivered_and_removed_is_taken() {
+fn what_the_queue_manager_has_delivered_is_taken_and_what_stays_is_stored() {
     let can_wait = Options { can_wait: true, ..Options::default() };
-    for manner in [Manner::Removes, Manner::Keeps, Manner::Dies, Manner::SaysNothing] {
+    for manner in [Manner::Delivers, Manner::Keeps, Manner::Dies, Manner::SaysNothing] {
         let instance = Instance::new("");
         *instance.manner.lock().unwrap() = manner;
         let (id, committed) = send(&instance.client, b"Subject: x\n\nbody\n", can_wait);
@@ -107,7 +107,10 @@ fn what_the_queue_manager_has_delivered_and_removed_is_taken() {
         // Each word is said once, whatever the answer was.
         assert_eq!(instance.words.recv_timeout(Duration::from_secs(5)), Ok(Word::Offered(id)));
         let queued = instance.messages(Folder::Incoming).iter().any(|(found, ..)| *found == id);
-        assert_eq!(queued, !matches!(manner, Manner::Removes));
+        assert_eq!(queued, !matches!(manner, Manner::Delivers));
+        if queued {
+            assert_eq!(instance.words.recv_timeout(Duration::from_secs(5)), Ok(Word::Stored(id)));
+        }
     }
     let instance = Instance::new("");
     let hold = Options { hold: true, ..can_wait };

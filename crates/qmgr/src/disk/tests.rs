@@ -7,7 +7,7 @@ use config::{Config, Snapshot};
 use ipc::frame::Receiver;
 use ipc::queue_manager::Answer;
 use mail::{Address, Envelope, Recipient};
-use queue::{Incoming, Operator, Root};
+use queue::{Incoming, Lent, Operator, Root};
 
 use super::*;
 
@@ -55,7 +55,7 @@ fn what_has_come_is_moved_when_it_stays() {
     assert!(site.shard.until_settled().is_some());
     site.shard.settle_old();
     assert_eq!(site.folder_of(slow), Some(Folder::Incoming));
-    assert!(site.shard.perform(Job::Remove { id: quick, asker: None }).is_none());
+    assert!(site.shard.perform(Job::Remove { id: quick }).is_none());
     assert_eq!(site.folder_of(quick), None);
     site.shard.arrived.values_mut().for_each(|since| *since -= SETTLED_AFTER);
     site.shard.next_settling = Instant::now();
@@ -87,11 +87,11 @@ fn a_message_that_is_not_kept_ends_where_it_lies() {
     site.shard.perform(Job::Settle { id: settled });
     assert_eq!(site.folder_of(settled), Some(Folder::Active));
     for id in [settled, removed] {
-        site.shard.perform(Job::Remove { id, asker: None });
+        site.shard.perform(Job::Remove { id });
         assert_eq!(site.folder_of(id), None);
     }
     site.operator.hold(held, &[Folder::Incoming]).unwrap();
-    site.shard.perform(Job::Remove { id: held, asker: None });
+    site.shard.perform(Job::Remove { id: held });
     assert_eq!(site.folder_of(held), Some(Folder::Hold));
     assert!(!ids[MOST_KEPT..].iter().any(|id| site.shard.arrived.contains_key(id)));
 }
@@ -104,9 +104,7 @@ fn what_is_done_and_cannot_be_removed_is_not_delivered_again() {
     let (file, aside) = (folder.join(slot).join(id.as_str()), folder.join("aside"));
     fs::rename(&file, &aside).unwrap();
     fs::create_dir(&file).unwrap();
-    assert!(
-        matches!(site.shard.perform(Job::Remove { id, asker: None }), Some(Done::Stuck(stuck)) if stuck == id)
-    );
+    assert!(matches!(site.shard.perform(Job::Remove { id }), Some(Done::Stuck(stuck)) if stuck == id));
     let mut come_again = || site.shard.perform(Job::Claim { id, verify: true, most: 10 });
     assert!(matches!(come_again(), Some(Done::Stuck(stuck)) if stuck == id));
     fs::remove_dir(&file).unwrap();
@@ -130,7 +128,7 @@ fn what_cannot_be_settled_is_tried_again_later_and_ends_where_it_lies() {
     let again = site.shard.perform(Job::Claim { id, verify: true, most: 10 });
     assert!(matches!(again, Some(Done::Claimed(_))));
     assert_eq!((site.folder_of(id), site.shard.place_of(id)), (Some(Folder::Active), Folder::Active));
-    site.shard.perform(Job::Remove { id, asker: None });
+    site.shard.perform(Job::Remove { id });
     assert_eq!(site.folder_of(id), None);
 }
 
@@ -143,31 +141,91 @@ fn what_is_put_on_hold_while_it_is_delivered_is_not_delivered_again() {
             site.shard.messages.clear();
         }
         site.operator.hold(id, &[Folder::Incoming]).unwrap();
-        assert!(site.shard.perform(Job::Remove { id, asker: None }).is_none());
+        assert!(site.shard.perform(Job::Remove { id }).is_none());
         assert_eq!(site.folder_of(id), Some(Folder::Hold));
         site.operator.requeue(id, &[Folder::Hold]).unwrap();
         let again = site.shard.perform(Job::Claim { id, verify: true, most: 10 });
         let Some(Done::Claimed(claimed)) = again else { unreachable!("it is there") };
         assert!(claimed.slice.recipients.is_empty());
-        site.shard.perform(Job::Remove { id, asker: None });
+        site.shard.perform(Job::Remove { id });
         assert_eq!(site.folder_of(id), None);
     }
 }
 
-#[test]
-fn who_waits_is_told_what_became_of_the_message() {
-    let mut site = site();
+fn lent(site: &mut Site, asker: &Arc<Asker>) -> (QueueId, Lent) {
+    let id = QueueId::generate(SystemTime::now());
+    let recipients =
+        ["user", "other"].map(|name| Recipient::new(Address::new(format!("{name}@example.com")).unwrap()));
+    let envelope = Envelope::new(Address::null(), recipients.to_vec(), Duration::ZERO);
+    let mut writer = site.incoming.create(id, &envelope, false).unwrap();
+    writer.write_to_memory();
+    let lent = writer.lend().unwrap();
+    let file = lent.file().try_clone().unwrap();
+    let done = site.shard.perform(Job::Borrow { id, file, asker: Arc::clone(asker), most: 10 });
+    assert!(matches!(done, Some(Done::Claimed(_))));
+    (id, lent)
+}
+
+fn asker() -> (Arc<Asker>, UnixStream) {
     let (here, there) = UnixStream::pair().unwrap();
-    let asker = Arc::new(Asker::new(here).unwrap());
-    let (removed, held) = (site.claimed(), site.claimed());
-    site.operator.hold(held, &[Folder::Incoming]).unwrap();
-    for id in [removed, held] {
-        site.shard.perform(Job::Remove { id, asker: Some(Arc::clone(&asker)) });
+    (Arc::new(Asker::new(here).unwrap()), there)
+}
+
+fn done_for(index: u32, id: QueueId) -> Job {
+    Job::Record { id, index, state: Some(RecipientState::Done), attempt: None }
+}
+
+#[test]
+fn what_is_lent_and_delivered_never_is_in_the_queue() {
+    let mut site = site();
+    let (asker, there) = asker();
+    let (id, _lent) = lent(&mut site, &asker);
+    assert!(site.shard.perform(done_for(0, id)).is_none());
+    site.shard.write_all();
+    let fate = Fate::Delivered { relies_on_order: true };
+    assert!(site.shard.perform(Job::GiveBack { id, asker: Arc::clone(&asker), fate }).is_none());
+    site.shard.answer();
+    let answer = Receiver::new().next_message::<Answer>(&there).unwrap();
+    assert_eq!(answer, Some(Answer { id, fate }));
+    assert!(site.folder_of(id).is_none() && site.shard.borrowed.is_empty() && site.shard.messages.is_empty());
+}
+
+#[test]
+fn what_is_decided_about_a_message_that_is_lent_is_written_when_it_is_in_the_queue() {
+    let mut site = site();
+    let (asker, _there) = asker();
+    for is_orphan in [false, true] {
+        let (id, lent) = lent(&mut site, &asker);
+        let until = SystemTime::now() + Duration::from_secs(1000);
+        for job in [done_for(0, id), Job::Barrier { id }, Job::Defer { id, until }] {
+            assert!(site.shard.perform(job).is_none());
+        }
+        assert_eq!(lent.store().unwrap(), 0);
+        let job = if is_orphan { Job::Orphan { asker: Arc::clone(&asker) } } else { Job::Attach { id } };
+        assert!(site.shard.perform(job).is_none());
+        assert_eq!(site.folder_of(id), Some(Folder::Deferred));
+        let mut told = Vec::new();
+        site.shard.inbox.take(&mut told, Some(Duration::ZERO));
+        assert!(matches!(told[..2], [Input::Done(Done::Attached(..)), Input::Done(Done::Passed(_))]));
+        let again = site.shard.perform(Job::Claim { id, verify: true, most: 10 });
+        let Some(Done::Claimed(claimed)) = again else { unreachable!("it is there") };
+        assert_eq!(claimed.slice.recipients.iter().map(|known| known.index).collect::<Vec<_>>(), [1]);
+        assert!(matches!(site.shard.perform(Job::Attach { id }), Some(Done::NotLent(_))));
     }
-    assert_eq!(site.shard.answered.len(), 2);
-    asker.send();
-    let mut receiver = Receiver::new();
-    for expected in [Answer { id: removed, fate: Fate::Removed }, Answer { id: held, fate: Fate::Kept }] {
-        assert_eq!(receiver.next_message::<Answer>(&there).unwrap(), Some(expected));
-    }
+}
+
+#[test]
+fn what_could_not_be_stored_is_forgotten() {
+    let mut site = site();
+    let (asker, _there) = asker();
+    let (withdrawn, _lent) = lent(&mut site, &asker);
+    assert!(site.shard.perform(done_for(0, withdrawn)).is_none());
+    assert!(matches!(site.shard.perform(Job::Withdraw { id: withdrawn }), Some(Done::Gone(_))));
+    assert!(site.shard.perform(Job::Withdraw { id: withdrawn }).is_none());
+    let (orphan, _lent) = lent(&mut site, &asker);
+    assert!(site.shard.perform(Job::Orphan { asker: Arc::clone(&asker) }).is_none());
+    let mut told = Vec::new();
+    site.shard.inbox.take(&mut told, Some(Duration::ZERO));
+    assert!(matches!(told[..], [Input::Done(Done::Gone(id))] if id == orphan));
+    assert!(site.shard.borrowed.is_empty() && site.shard.messages.is_empty());
 }

@@ -82,6 +82,8 @@ impl EventLoop {
                     let site = self.deliveries.site(&way, &recipient.address);
                     if !self.deliveries.is_prompt(&site) {
                         self.offers.keep(id);
+                    } else if self.deliveries.is_local(&site) {
+                        self.offers.rely_on_order(id);
                     }
                     let place = match places.entry(site) {
                         Entry::Occupied(known) => *known.get(),
@@ -183,6 +185,7 @@ impl EventLoop {
                     }
                 }
                 Verdict::Done { id } => self.go_on(id, false),
+                Verdict::Keep { id } => self.offers.keep(id),
                 Verdict::Abandoned { id, recipients } => self.abandon(id, &recipients),
                 Verdict::PutOff { site, jobs, refusal } => {
                     for job in jobs {
@@ -237,7 +240,10 @@ impl EventLoop {
                 // Its disk thread does what it is asked in order: whoever names the message again finds it gone.
                 let asker = self.offers.take(id);
                 self.forget(id);
-                self.disk.ask(Job::Remove { id, asker });
+                self.disk.ask(match asker {
+                    Some((asker, fate)) => Job::GiveBack { id, asker, fate },
+                    None => Job::Remove { id },
+                });
             }
         }
     }

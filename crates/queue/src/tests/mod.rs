@@ -2,7 +2,7 @@
 
 mod crash;
 mod damage;
-mod finished;
+mod lent;
 mod maildrop;
 mod operator;
 mod round_trips;

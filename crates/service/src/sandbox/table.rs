@@ -5,7 +5,7 @@
 //! here, with the reason.
 
 use nix::sys::resource::Resource;
-use sys::sandbox::calls::CallSet::{self, Identity, Interfaces, Internet, Write};
+use sys::sandbox::calls::CallSet::{self, Identity, Interfaces, Internet, Memory, Write};
 use sys::sandbox::capabilities::Capability;
 use sys::sandbox::files::FileAccess::{self, Build, Change, Read, Receive, Take};
 
@@ -133,7 +133,7 @@ pub static TABLE: &[Row] = &[
         hold: Hold::Whole { files: &[Place::Tables, Place::Names], connects: Ports::Any, calls: &[Internet] },
         keeps: &[],
     },
-    // The only door into the queue; it reads nobody's mail there.
+    // The only door into the queue; it reads nobody's mail there. What is to be delivered at once it writes to memory.
     Row {
         program: "cleanup",
         hold: Hold::Whole {
@@ -144,7 +144,7 @@ pub static TABLE: &[Row] = &[
                 Place::Queue("hold", Change),
             ],
             connects: Ports::None,
-            calls: &[Write, Interfaces],
+            calls: &[Write, Memory, Interfaces],
         },
         keeps: &[],
     },

@@ -21,6 +21,8 @@ use seccompiler::{
 pub enum CallSet {
     /// Change files and their names.
     Write,
+    /// Make files in memory.
+    Memory,
     /// Ask the kernel for the addresses of this host.
     Interfaces,
     /// TCP and UDP.
@@ -77,6 +79,7 @@ fn allowed(sets: &[CallSet]) -> io::Result<Rules> {
     for set in sets {
         let numbers = match set {
             CallSet::Write => WRITE.to_vec(),
+            CallSet::Memory => vec![libc::SYS_memfd_create],
             CallSet::Interfaces => vec![libc::SYS_bind],
             CallSet::Internet => vec![libc::SYS_bind, libc::SYS_sendmmsg, libc::SYS_recvmmsg],
             CallSet::Identity => IDENTITY.to_vec(),
@@ -84,7 +87,7 @@ fn allowed(sets: &[CallSet]) -> io::Result<Rules> {
         rules.extend(numbers.into_iter().map(|number| (number, Vec::new())));
         let sockets = rules.entry(libc::SYS_socket).or_default();
         match set {
-            CallSet::Write | CallSet::Identity => {}
+            CallSet::Write | CallSet::Memory | CallSet::Identity => {}
             CallSet::Interfaces => sockets.push(interfaces()?),
             CallSet::Internet => {
                 sockets.push(interfaces()?);
