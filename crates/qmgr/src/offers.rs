@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc::frame;
+use ipc::log;
 use ipc::outbox::Outbox;
 use ipc::queue_manager::{Answer, Fate};
 use mail::QueueId;
@@ -48,8 +49,11 @@ impl Asker {
 
     /// Sends what was left.
     pub(crate) fn send(&self) {
-        if self.outbox.say(|_| Ok(()), |words| (&self.socket).write_all(words)).is_err() {
-            // One that is gone waits for nothing, and one that is stuck is not waited for again.
+        if let Err(error) = self.outbox.say(|_| Ok(()), |words| (&self.socket).write_all(words)) {
+            log::warning!(
+                "answer to cleanup: {error}; what was delivered, and cleanup was not told so, may come again"
+            );
+            // One that is stuck is not waited for again.
             self.close();
         }
     }

@@ -455,11 +455,10 @@ impl Lent {
     pub fn store(self) -> Result<u64, QueueError> {
         let Self { mut writer, file } = self;
         writer.in_memory = false;
-        writer.copy(&file)?;
-        let size = writer.make_durable()?;
-        // Who waits for it is not told, and puts the delivery off.
-        let _ = sys::lent::note_stored(&file);
-        Ok(size)
+        let stored = writer.copy(&file).and_then(|()| writer.make_durable());
+        // Who waits for it and is not told puts the delivery off.
+        let _ = if stored.is_ok() { sys::lent::note_stored(&file) } else { sys::lent::note_given_up(&file) };
+        stored
     }
 
     /// It was delivered: the size of its content.

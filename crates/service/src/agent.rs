@@ -82,6 +82,9 @@ impl Delivery {
             if !sys::lent::is_only_here(&self.file)? {
                 return Ok(());
             }
+            if sys::lent::is_given_up(&self.file)? {
+                return Err(io::Error::other("the message could not be brought into the queue"));
+            }
         }
         let text = format!(
             "the message is in memory only, and was not put into the queue within {} seconds",

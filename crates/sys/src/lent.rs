@@ -35,6 +35,23 @@ pub fn note_stored(file: &File) -> io::Result<()> {
     add(file, SealFlag::F_SEAL_SEAL)
 }
 
+/// What it holds does not come to a disk.
+///
+/// # Errors
+/// What `fcntl` says.
+pub fn note_given_up(file: &File) -> io::Result<()> {
+    add(file, SealFlag::F_SEAL_FUTURE_WRITE)
+}
+
+/// Whether somebody has said so.
+///
+/// # Errors
+/// What `fcntl` says.
+pub fn is_given_up(file: &File) -> io::Result<bool> {
+    Ok(SealFlag::from_bits_retain(fcntl(file, FcntlArg::F_GET_SEALS)?)
+        .contains(SealFlag::F_SEAL_FUTURE_WRITE))
+}
+
 /// Whether this is such a file, and nobody has said that what it holds is on a disk.
 ///
 /// # Errors
@@ -66,7 +83,9 @@ mod tests {
         seal(&file).unwrap();
         assert!(file.write_all(b"more").is_err() && file.set_len(1).is_err());
         let shared = file.try_clone().unwrap();
-        assert!(is_only_here(&shared).unwrap());
+        assert!(is_only_here(&shared).unwrap() && !is_given_up(&shared).unwrap());
+        note_given_up(&file).unwrap();
+        assert!(is_only_here(&shared).unwrap() && is_given_up(&shared).unwrap());
         note_stored(&file).unwrap();
         assert!(!is_only_here(&shared).unwrap());
     }

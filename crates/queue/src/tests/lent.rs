@@ -66,6 +66,24 @@ fn what_is_delivered_or_given_up_leaves_nothing() {
 }
 
 #[test]
+fn who_waits_for_one_that_cannot_be_stored_sees_that() {
+    let queue = queue();
+    let (id, lent) = queue.lend(b"there is one of this name");
+    let (file, again) = (lent.file().try_clone().unwrap(), lent.file().try_clone().unwrap());
+    lent.store().unwrap();
+    let writer =
+        queue.incoming.create(id, &Envelope::new(Address::null(), Vec::new(), Duration::ZERO), false);
+    let (mut writer, before) = (writer.unwrap(), queue.active.attach(id).unwrap().content_size());
+    writer.write_to_memory();
+    let lent = writer.lend().unwrap();
+    let second = lent.file().try_clone().unwrap();
+    assert!(lent.store().is_err());
+    assert!(sys::lent::is_given_up(&second).unwrap() && sys::lent::is_only_here(&second).unwrap());
+    assert!(!sys::lent::is_given_up(&file).unwrap() && !sys::lent::is_only_here(&again).unwrap());
+    assert_eq!(queue.active.attach(id).unwrap().content_size(), before);
+}
+
+#[test]
 fn what_is_too_large_or_is_held_is_not_lent() {
     let queue = queue();
     let content = vec![b'x'; 1_500_000];
