@@ -285,7 +285,7 @@ macro_rules! power_cut_tests {
 }
 
 power_cut_tests! {
-    smtp_to_virtual synced_first sendmail_to_local sendmail_over_maildrop smtp_to_mbox relay bounce hold_and_release requeue delete
+    smtp_to_virtual synced_first sendmail_to_local sendmail_over_maildrop smtp_to_mbox relay relay_synced_first bounce hold_and_release requeue delete
     reload deferred
     several found_by_a_scan side_by_side crowd some_deferred alias
 }

@@ -49,7 +49,7 @@ pub(crate) enum End {
 }
 
 /// Every way.
-pub(crate) const WAYS: [Way; 18] = [
+pub(crate) const WAYS: [Way; 19] = [
     Way {
         name: "smtp_to_virtual",
         settings: &[],
@@ -99,6 +99,15 @@ pub(crate) const WAYS: [Way; 18] = [
     Way {
         name: "relay",
         settings: &[],
+        prepare: nothing,
+        act: to_elsewhere,
+        end: End::Peer,
+        promises: 1,
+        held_after: 0,
+    },
+    Way {
+        name: "relay_synced_first",
+        settings: &["early_delivery_concurrency = 0"],
         prepare: nothing,
         act: to_elsewhere,
         end: End::Peer,

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipc::agent::{Request, RequestRecipient};
 use ipc::log;
-use ipc::queue_manager::Fate;
 use mail::{Notify, Outcome, QueueId, Trace};
 use queue::{Active, Attempt, Folder, Message, QueueError, RecipientState, StoredRecipient};
 use service::{Fatal, Mailbox};
@@ -46,8 +45,8 @@ pub(crate) enum Job {
     Claim { id: QueueId, verify: bool, most: usize },
     /// Take up a message that is lent: who has offered it waits.
     Borrow { id: QueueId, file: File, asker: Arc<Asker>, most: usize },
-    /// One that is lent is delivered: forget it, and tell who waits.
-    GiveBack { id: QueueId, asker: Arc<Asker>, fate: Fate },
+    /// One that is lent is delivered: forget it.
+    GiveBack { id: QueueId },
     /// One that was lent is in `incoming/` now.
     Attach { id: QueueId },
     /// One that was lent could not be stored: forget it.
@@ -185,8 +184,16 @@ impl Disk {
             }
             _ => {}
         }
-        let shard = job.message().map_or(0, |id| usize::from(id.spread()) % self.shards.len());
-        self.shards[shard].put(job);
+        self.shard_of(&job).put(job);
+    }
+
+    /// The same with one that is in no hurry.
+    pub(crate) fn leave(&self, job: Job) {
+        self.shard_of(&job).leave(job);
+    }
+
+    fn shard_of(&self, job: &Job) -> &Mailbox<Job> {
+        &self.shards[job.message().map_or(0, |id| usize::from(id.spread()) % self.shards.len())]
     }
 }
 
@@ -196,7 +203,7 @@ impl Job {
         match self {
             Self::Claim { id, .. }
             | Self::Borrow { id, .. }
-            | Self::GiveBack { id, .. }
+            | Self::GiveBack { id }
             | Self::Attach { id }
             | Self::Withdraw { id }
             | Self::Settle { id }
@@ -235,8 +242,6 @@ struct Shard {
     records: HashMap<QueueId, Records>,
     /// When messages are next to be settled.
     next_settling: Instant,
-    /// Those to whom answers were left.
-    answered: Vec<Arc<Asker>>,
 }
 
 /// What is to be written about recipients of a message.
@@ -260,7 +265,6 @@ impl Shard {
             unremoved: HashMap::new(),
             records: HashMap::new(),
             next_settling: Instant::now(),
-            answered: Vec::new(),
         }
     }
 
@@ -269,35 +273,24 @@ impl Shard {
         loop {
             waiting.take(&mut jobs, self.until_settled());
             for job in jobs.drain(..) {
-                match job {
-                    Job::End => return self.write_all(),
-                    // They take long.
-                    Job::Scan { .. } | Job::Inspect { .. } => self.answer(),
-                    _ => {}
+                if matches!(job, Job::End) {
+                    return self.write_all();
                 }
                 if let Some(done) = self.perform(job) {
                     self.inbox.put(Input::Done(done));
                 }
             }
-            self.answer();
             self.write_all();
             self.settle_old();
         }
-    }
-
-    /// Sends the answers that were left.
-    fn answer(&mut self) {
-        // Cleanup has a connection or two.
-        self.answered.dedup_by(|one, next| Arc::ptr_eq(one, next));
-        self.answered.drain(..).for_each(|asker| asker.send());
     }
 
     fn perform(&mut self, job: Job) -> Option<Done> {
         let job = self.hold_back(job)?;
         match job {
             Job::Borrow { id, file, asker, most } => Some(self.borrow(id, file, asker, most)),
-            Job::GiveBack { id, asker, fate } => {
-                self.give_back(id, asker, fate);
+            Job::GiveBack { id } => {
+                self.give_back(id);
                 None
             }
             Job::Attach { id } => self.attach(id),
@@ -407,10 +400,10 @@ impl Shard {
         if self.arrived.contains_key(&id) { Folder::Incoming } else { Folder::Active }
     }
 
-    /// How long until a message may have to be settled; `None` where there is none.
+    /// How long until a message may have to be settled, or is given back; `None` where there is none.
     fn until_settled(&self) -> Option<Duration> {
         // Most are delivered before their time comes: to look at all of them then is less than to keep them in order.
-        (!self.arrived.is_empty()).then_some(SETTLED_AFTER / 2)
+        (!self.arrived.is_empty() || !self.borrowed.is_empty()).then_some(SETTLED_AFTER / 2)
     }
 
     /// Moves to `active/` what has been waiting for long.

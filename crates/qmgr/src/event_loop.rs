@@ -197,6 +197,7 @@ impl EventLoop {
             inputs.drain(..).for_each(|input| self.take(input));
             self.wake();
             self.take_up_more();
+            self.offers.answer();
             self.begin_deliveries();
             self.show_state();
             self.rest();

@@ -70,6 +70,8 @@ pub(crate) struct Offers {
     waiting: HashMap<QueueId, Waiting>,
     /// In the order of their offers; those for which nobody waits any more go when their turn comes.
     order: VecDeque<(Instant, QueueId)>,
+    /// Those to whom answers were left.
+    answered: Vec<Arc<Asker>>,
     /// Those that stay, and of which cleanup has not said that they are in the queue.
     kept: HashMap<QueueId, Arc<Asker>>,
 }
@@ -94,10 +96,19 @@ impl Offers {
         }
     }
 
-    /// Who is to be told what of this message, which is delivered; he waits elsewhere from now on.
-    pub(crate) fn take(&mut self, id: QueueId) -> Option<(Arc<Asker>, Fate)> {
-        let Waiting { asker, relies_on_order } = self.waiting.remove(&id)?;
-        Some((asker, Fate::Delivered { relies_on_order }))
+    /// This message is delivered: who waits is told with the next [`Offers::answer`]. `false`: nobody waits.
+    pub(crate) fn deliver(&mut self, id: QueueId) -> bool {
+        let Some(Waiting { asker, relies_on_order }) = self.waiting.remove(&id) else { return false };
+        asker.leave(id, Fate::Delivered { relies_on_order });
+        self.answered.push(asker);
+        true
+    }
+
+    /// Sends the answers that were left.
+    pub(crate) fn answer(&mut self) {
+        // Cleanup has a connection or two.
+        self.answered.dedup_by(|one, next| Arc::ptr_eq(one, next));
+        self.answered.drain(..).for_each(|asker| asker.send());
     }
 
     /// This message stays for now.
@@ -165,8 +176,8 @@ mod tests {
             offers.add(*id, Arc::clone(&asker), now + Duration::from_secs(number));
         }
         offers.rely_on_order(ids[0]);
-        let (taken, fate) = offers.take(ids[0]).unwrap();
-        taken.leave(ids[0], fate);
+        assert!(offers.deliver(ids[0]) && !offers.deliver(ids[0]));
+        offers.answer();
         offers.keep(ids[0]);
         offers.keep(ids[1]);
         offers.keep(ids[1]);
@@ -179,7 +190,7 @@ mod tests {
         assert!(!offers.are_settled());
         offers.leave(&asker);
         assert!(offers.are_settled());
-        drop((offers, asker, taken));
+        drop((offers, asker));
         let mut receiver = Receiver::new();
         let mut told: Vec<(QueueId, Fate)> = Vec::new();
         while let Some(Answer { id, fate }) = receiver.next_message(&there).unwrap() {

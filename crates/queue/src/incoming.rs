@@ -21,8 +21,11 @@ const BUFFER_SIZE: usize = 64 * 1024;
 /// A piece of content that is written as it lies rather than copied: a write costs less than that.
 const LARGE_PIECE: usize = 32 * 1024;
 
-/// A message of more content is not lent: memory is for what is gone in a moment.
-const MOST_LENT: u64 = 1024 * 1024;
+/// A message whose file is larger is not lent: memory is for what is gone in a moment.
+const MOST_LENT: u64 = 256 * 1024;
+
+/// So many are written to memory at a time: they never fill more than 64 MiB.
+const MOST_IN_MEMORY: usize = 256;
 
 /// A buffer of this size at most is kept by its thread for the next message: most mail is smaller.
 const KEPT_BUFFER: usize = 8 * 1024;
@@ -209,9 +212,9 @@ impl Writer {
         cut.map_err(|error| self.failed("truncate", error))
     }
 
-    /// Has the message written to memory, from which it may be lent, as long as it is not too large for that.
+    /// Has the message written to memory, from which it may be lent, as long as it is not too large for that, or too many are.
     pub fn write_to_memory(&mut self) {
-        self.in_memory = self.file.is_none();
+        self.in_memory = self.file.is_none() && self.places.writers.load(Ordering::Relaxed) <= MOST_IN_MEMORY;
     }
 
     /// Whether it may be lent.

@@ -42,6 +42,11 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Puts something in that is in no hurry: the reader finds it when it is awake for something else, or its patience ends.
+    pub fn leave(&self, item: T) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).items.push(item);
+    }
+
     /// Waits until something is there, or for `patience`, and moves all of it into `items`, which must be empty.
     pub fn take(&self, items: &mut Vec<T>, patience: Option<Duration>) {
         items.shrink_to(KEPT_ROOM);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipc::log;
-use ipc::queue_manager::Fate;
 use mail::QueueId;
 use queue::QueueError;
 
@@ -70,14 +69,9 @@ impl Shard {
     }
 
     /// Nothing is owed to any recipient of a message that is lent: it never was in the queue.
-    pub(super) fn give_back(&mut self, id: QueueId, asker: Arc<Asker>, fate: Fate) {
-        let was_borrowed = self.borrowed.remove(&id).is_some();
-        if was_borrowed {
-            self.messages.remove(&id);
-            log::removed(id);
-        }
-        asker.leave(id, if was_borrowed { fate } else { Fate::Kept });
-        self.answered.push(asker);
+    pub(super) fn give_back(&mut self, id: QueueId) {
+        self.borrowed.remove(&id);
+        self.messages.remove(&id);
     }
 
     /// Takes up the file of a message that was lent, and does what has waited for it.

@@ -238,12 +238,14 @@ impl EventLoop {
             }
             Next::Remove => {
                 // Its disk thread does what it is asked in order: whoever names the message again finds it gone.
-                let asker = self.offers.take(id);
+                let was_lent = self.offers.deliver(id);
                 self.forget(id);
-                self.disk.ask(match asker {
-                    Some((asker, fate)) => Job::GiveBack { id, asker, fate },
-                    None => Job::Remove { id },
-                });
+                if was_lent {
+                    log::removed(id);
+                    self.disk.leave(Job::GiveBack { id });
+                } else {
+                    self.disk.ask(Job::Remove { id });
+                }
             }
         }
     }

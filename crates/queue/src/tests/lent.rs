@@ -31,7 +31,7 @@ impl Queue {
 fn a_message_that_is_lent_is_in_the_queue_only_when_it_stays() {
     let queue = queue();
     let active = &queue.active;
-    for size in [0, 5, 300_000] {
+    for size in [0, 5, 250_000] {
         let content = vec![b'x'; size];
         let (id, lent) = queue.lend(&content);
         let file = lent.file().try_clone().unwrap();
@@ -86,10 +86,10 @@ fn who_waits_for_one_that_cannot_be_stored_sees_that() {
 #[test]
 fn what_is_too_large_or_is_held_is_not_lent() {
     let queue = queue();
-    let content = vec![b'x'; 1_500_000];
+    let content = vec![b'x'; 300_000];
     let (id, writer) = queue.in_memory(&content);
     assert!(!writer.is_in_memory());
-    assert_eq!(writer.commit().unwrap(), 1_500_000);
+    assert_eq!(writer.commit().unwrap(), 300_000);
     assert_eq!(queue.content_of(&queue.active.claim_verified(id).unwrap()), content);
     for size in [5, 200_000] {
         let (_, mut writer) = queue.in_memory(&content[..size]);
