@@ -51,7 +51,7 @@ impl Asker {
     pub(crate) fn send(&self) {
         if let Err(error) = self.outbox.say(|_| Ok(()), |words| (&self.socket).write_all(words)) {
             log::warning!(
-                "answer to cleanup: {error}; what was delivered, and cleanup was not told so, may come again"
+                "connection to cleanup: {error}; what was delivered, and cleanup was not told so, may come again"
             );
             // One that is stuck is not waited for again.
             self.close();
