@@ -111,7 +111,7 @@ pub struct Writer {
     written: u64,
     content_size: u64,
     content_checksum: crc32fast::Hasher,
-    /// It is to be lent, if it may.
+    /// It may be lent.
     in_memory: bool,
     file: Option<(File, Lies)>,
     /// A write failed: what is in the file is not the message.
@@ -212,9 +212,13 @@ impl Writer {
         cut.map_err(|error| self.failed("truncate", error))
     }
 
-    /// Has the message written to memory, from which it may be lent, as long as it is not too large for that, or too many are.
+    /// Has the message written to memory, from which it may be lent, as long as it is not too large for that; to the disk like
+    /// any other where too many are, or the system has no memory for it.
     pub fn write_to_memory(&mut self) {
-        self.in_memory = self.file.is_none() && self.places.writers.load(Ordering::Relaxed) <= MOST_IN_MEMORY;
+        if self.file.is_none() && self.places.writers.load(Ordering::Relaxed) <= MOST_IN_MEMORY {
+            self.file = sys::lent::make("message").ok().map(|file| (file, Lies::Memory));
+            self.in_memory = self.file.is_some();
+        }
     }
 
     /// Whether it may be lent.
@@ -412,22 +416,12 @@ impl Writer {
             self.leave_memory()?;
         }
         if self.file.is_none() {
-            self.file = Some(self.make().inspect_err(|_| self.broken = true)?);
+            let lies = if self.hold { Lies::Hold } else { Lies::Incoming };
+            self.file = Some((self.directory().create(self.id).inspect_err(|_| self.broken = true)?, lies));
         }
         let Some((file, _)) = &self.file else { return Ok(()) };
         let written = file.write_all_at(bytes, offset);
         written.map_err(|error| self.failed("write", error))
-    }
-
-    fn make(&self) -> Result<(File, Lies), QueueError> {
-        if self.in_memory {
-            let made = sys::lent::make("message");
-            return made.map(|file| (file, Lies::Memory)).map_err(|error| {
-                QueueError::new("make in memory", self.directory().path_of(self.id), error)
-            });
-        }
-        let lies = if self.hold { Lies::Hold } else { Lies::Incoming };
-        Ok((self.directory().create(self.id)?, lies))
     }
 
     /// Where the message will be in the end.

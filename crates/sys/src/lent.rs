@@ -5,10 +5,17 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// A file that can never be executed: what Linux 6.3 and later want to be told, and some are configured to insist on.
+const MFD_NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(8);
+
+/// Whether the kernel knows that flag.
+static KNOWS_NOEXEC: AtomicBool = AtomicBool::new(true);
 
 /// A new one, to be written; `name` is what `/proc` shows.
 ///
@@ -16,6 +23,12 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 /// What `memfd_create` says.
 pub fn make(name: &str) -> io::Result<File> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    if KNOWS_NOEXEC.load(Ordering::Relaxed) {
+        match memfd_create(name, flags | MFD_NOEXEC_SEAL) {
+            Err(Errno::EINVAL) => KNOWS_NOEXEC.store(false, Ordering::Relaxed),
+            made => return Ok(made?.into()),
+        }
+    }
     Ok(memfd_create(name, flags)?.into())
 }
 
@@ -82,6 +95,8 @@ mod tests {
         file.write_all(b"as it is").unwrap();
         seal(&file).unwrap();
         assert!(file.write_all(b"more").is_err() && file.set_len(1).is_err());
+        KNOWS_NOEXEC.store(false, Ordering::Relaxed);
+        assert!(make("as of an older kernel").is_ok());
         let shared = file.try_clone().unwrap();
         assert!(is_only_here(&shared).unwrap() && !is_given_up(&shared).unwrap());
         note_given_up(&file).unwrap();
