@@ -179,7 +179,7 @@ pub(crate) const WAYS: [Way; 19] = [
     },
     Way {
         name: "found_by_a_scan",
-        settings: &[],
+        settings: &["early_delivery_concurrency = 0"],
         prepare: nothing,
         act: to_ann_and_flush,
         end: End::Virtual,
