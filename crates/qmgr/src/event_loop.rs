@@ -201,13 +201,17 @@ impl EventLoop {
             self.begin_deliveries();
             self.show_state();
             self.rest();
-            if self.lifecycle.draining() && self.deliveries.running() == 0 && self.reports.is_idle() {
-                // What was delivered of a message that is on its way into the queue is written down when it is there.
-                if self.offers.are_settled() || self.settled_by.is_some_and(|time| time <= Instant::now()) {
-                    return self.finish();
-                }
+            // What was delivered of a message that is on its way into the queue is written down when it is there.
+            let is_over = || self.settled_by.is_some_and(|time| time <= Instant::now());
+            if self.has_drained() && (self.offers.are_settled() || is_over()) {
+                return self.finish();
             }
         }
+    }
+
+    /// Whether nothing is left to do but to hear what cleanup has brought into the queue.
+    fn has_drained(&self) -> bool {
+        self.lifecycle.draining() && self.deliveries.running() == 0 && self.reports.is_idle()
     }
 
     fn take(&mut self, input: Input) {
@@ -235,7 +239,8 @@ impl EventLoop {
         let takes = self.may_claim() && !self.lifecycle.draining();
         let due = self.deferred.next_in(SystemTime::now()).filter(|_| takes);
         let wake = self.deliveries.next_wake(now).map(|time| time.saturating_duration_since(now));
-        let times = [Some(self.next_scan), self.offers.next_overdue(), self.settled_by];
+        let settled_by = self.settled_by.filter(|_| self.has_drained());
+        let times = [Some(self.next_scan), self.offers.next_overdue(), settled_by];
         let times = times.into_iter().flatten().map(|time| time.saturating_duration_since(now));
         due.into_iter().chain(wake).chain(times).min()
     }
