@@ -76,6 +76,9 @@ pub fn run(options: &Options) -> Result<()> {
     if !options.no_build {
         shell::run(&cargo(), &["build", "--release", "--workspace", "--bins", "--exclude", "xtask"])?;
         shell::run(&cargo(), &["build", "--release", "-p", "queue", "--examples"])?;
+        if works.iter().any(|work| work.packaged) {
+            crate::deb::compile("shipped")?;
+        }
     }
     let mut rows = Vec::new();
     works.into_iter().try_for_each(|work| measure(work, options, &mut rows))

@@ -77,10 +77,10 @@ impl System {
         Self::prepare_with(side, &target().join("release"), lines, services, messages)
     }
 
-    /// Makes the files of one whose programs are as packages have them: links to one file.
+    /// Makes the files of one whose programs are as packages have them: links to one file, and built like theirs.
     pub fn prepare_packaged(side: Side) -> Result<Self> {
         let programs = target().join("bench/packaged");
-        link_programs(&target().join("release"), &programs)
+        link_programs(&target().join("release"), &target().join("shipped"), &programs)
             .map_err(|e| format!("link programs in {}: {e}", programs.display()))?;
         Self::prepare_with(side, &programs, &[], "", 0)
     }
@@ -253,8 +253,8 @@ fn count_files(folder: &Path) -> usize {
         .sum()
 }
 
-/// Makes a folder in which each program is a link to the file that has most of them, or to its own.
-fn link_programs(built: &Path, folder: &Path) -> std::io::Result<()> {
+/// Makes a folder in which each program that was built is a link to the shipped file that has most of them, or to its own.
+fn link_programs(built: &Path, shipped: &Path, folder: &Path) -> std::io::Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
@@ -264,7 +264,7 @@ fn link_programs(built: &Path, folder: &Path) -> std::io::Result<()> {
         let own = APART.iter().any(|apart| name == *apart);
         // What is no program has a dot somewhere.
         if built.join(&name).is_file() && !name.to_string_lossy().contains('.') {
-            let program = if own { built.join(&name) } else { built.join("suite") };
+            let program = if own { shipped.join(&name) } else { shipped.join("suite") };
             symlink(program, folder.join(&name))?;
         }
     }

@@ -61,6 +61,19 @@ pub fn gate() -> Result<()> {
     Ok(())
 }
 
+/// Builds the files of a package's programs.
+pub fn compile(profile: &str) -> Result<()> {
+    let mut arguments = vec!["build", "--profile", profile];
+    // For the tests everything is built anyway, and to leave something out would change the features of the rest.
+    if profile == "dev" {
+        arguments.extend(["--workspace", "--bins"]);
+    } else {
+        arguments.extend(["--package=suite", "--package=submit", "--package=admin", "--bin=suite"]);
+        arguments.extend(tree::APART.iter().flat_map(|program| ["--bin", program]));
+    }
+    shell::run(&cargo(), &arguments)
+}
+
 struct Recipe {
     profile: String,
     /// As the changelog has it: cargo's version and the package's revision.
@@ -84,7 +97,7 @@ impl Recipe {
     }
 
     fn build(&self) -> Result<PathBuf> {
-        self.compile()?;
+        compile(&self.profile)?;
         let tree = Tree::lay_out(&self.programs(), &self.folder.join("tree"))?;
         symbols::check(&tree.programs)?;
         self.control(&tree)?;
@@ -93,18 +106,6 @@ impl Recipe {
         let size = fs::metadata(&package).map_or(0, |metadata| metadata.len() / 1024);
         println!("{}: {size} KiB", package.display());
         Ok(package)
-    }
-
-    fn compile(&self) -> Result<()> {
-        let mut arguments = vec!["build", "--profile", &self.profile];
-        // For the tests everything is built anyway, and to leave something out would change the features of the rest.
-        if self.profile == "dev" {
-            arguments.extend(["--workspace", "--bins"]);
-        } else {
-            arguments.extend(["--package=suite", "--package=submit", "--package=admin", "--bin=suite"]);
-            arguments.extend(tree::APART.iter().flat_map(|program| ["--bin", program]));
-        }
-        shell::run(&cargo(), &arguments)
     }
 
     /// Where cargo puts the programs.

@@ -28,11 +28,20 @@ pub struct Work {
     pub ours_alone: bool,
     /// It takes so long that one round is enough.
     pub once: bool,
+    /// It is about what a package installs, whose programs are built with the profile `shipped`.
+    pub packaged: bool,
 }
 
 /// A work without a special feature.
-const PLAIN: Work =
-    Work { name: "", about: "", run: flow::deliver, calls: None, ours_alone: false, once: false };
+const PLAIN: Work = Work {
+    name: "",
+    about: "",
+    run: flow::deliver,
+    calls: None,
+    ours_alone: false,
+    once: false,
+    packaged: false,
+};
 
 pub const WORKS: [Work; 15] = [
     Work {
@@ -97,7 +106,13 @@ pub const WORKS: [Work; 15] = [
     Work { name: "submit", about: "sendmail, one at a time and four in parallel", run: submit::run, ..PLAIN },
     Work { name: "idle", about: "sessions that say nothing", run: idle::run, ..PLAIN },
     Work { name: "tables", about: "postmap of a million entries, and lookups", run: tables::run, ..PLAIN },
-    Work { name: "suite", about: "start, reload, memory of a system at rest", run: suite::run, ..PLAIN },
+    Work {
+        name: "suite",
+        about: "start, reload, memory of a system at rest",
+        run: suite::run,
+        packaged: true,
+        ..PLAIN
+    },
     Work {
         name: "backlog",
         about: "a million deferred messages: start, list, memory, and mail that passes them",
